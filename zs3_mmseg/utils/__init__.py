@@ -1,0 +1,1 @@
+"""Small helpers that every other sub-package may import."""

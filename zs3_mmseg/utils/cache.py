@@ -1,0 +1,70 @@
+"""A cache directory that several processes can share safely."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+CACHE_ENV = 'ZS3_MMSEG_CACHE'
+
+
+def cache_dir() -> Path:
+    """Return the cache directory: ``$ZS3_MMSEG_CACHE`` or ``~/.cache/zs3_mmseg``.
+
+    It is not created here: importing or reading must not write.
+    """
+    chosen = os.environ.get(CACHE_ENV)
+    return Path(chosen) if chosen else Path.home() / '.cache' / 'zs3_mmseg'
+
+
+def content_hash(*parts: bytes | str) -> str:
+    """Return a SHA-256 hex digest of the parts, with their borders hashed too."""
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        digest.update(len(raw).to_bytes(8, 'little'))
+        digest.update(raw)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _temporary_beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, 'wb') as stream:
+            yield stream, temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> Path:
+    """Write a file so that readers see all of it or nothing.
+
+    ``write`` fills a temporary file beside ``path``, which then replaces it in one
+    step: a killed process or a second rank never leaves half a file behind.
+
+    Args:
+        path: the file to make; missing folders are made.
+        write: called with the open binary stream.
+
+    Returns:
+        ``path`` as a :class:`~pathlib.Path`.
+    """
+    target = Path(path)
+    with _temporary_beside(target) as (stream, temporary):
+        write(stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+        # mkstemp makes private files; a shared cache must stay readable.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, target)
+    return target

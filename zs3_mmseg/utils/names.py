@@ -1,0 +1,29 @@
+"""Helpers for error messages about names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
+    """Return ``' Did you mean ...?'`` with the known names closest to ``name``.
+
+    The string is empty when nothing is close, so that it can always be appended.
+    """
+    by_lower = {option.lower(): option for option in known}
+    close = get_close_matches(name.lower(), list(by_lower), n=limit, cutoff=0.5)
+    if not close:
+        return ''
+    return f' Did you mean {" or ".join(repr(by_lower[match]) for match in close)}?'
+
+
+def duplicates(names: Iterable[str]) -> list[str]:
+    """Return the names that occur more than once, each listed once, in order."""
+    seen: set[str] = set()
+    repeated: dict[str, None] = {}
+    for name in names:
+        if name in seen:
+            repeated[name] = None
+        seen.add(name)
+    return list(repeated)
