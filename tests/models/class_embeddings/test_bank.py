@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmengine.config import Config
+from mmseg.registry import MODELS
+
+from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank
+from zs3_mmseg.models.towers import loading
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    np.save(tmp_path / 'rows.npy', np.diag([1, 2, 0, np.inf]))
+    return tmp_path / 'rows.npy'
+
+
+def _bank(path: Path, **options) -> ClassEmbeddingBank:
+    names = ['sofa', 'couch', 'nothing', 'endless']
+    return ClassEmbeddingBank(dict(type='tensor', path=path, names=names), **options)
+
+
+def test_synonyms_become_rows_of_one_class(table: Path) -> None:
+    embedded = _bank(table, normalize=False).embed(['couch|sofa'])
+    assert torch.equal(
+        embedded.embeddings, torch.eye(4)[[1, 0]] * torch.tensor([[2], [1]])
+    )
+    assert embedded.query_to_class.tolist() == [0, 0]
+    assert embedded.query_to_class.dtype == torch.long
+    assert embedded.names == ('couch|sofa',)
+    expected = dict(source='tensor', file='rows.npy', normalize='False')
+    assert embedded.provenance == expected
+
+
+def test_useless_rows_are_named(table: Path) -> None:
+    with pytest.raises(
+        ValueError, match="rows of 'nothing', 'endless' are zero or not"
+    ):
+        _bank(table, normalize=False).embed(['sofa', 'nothing', 'endless'])
+
+
+def test_a_config_builds_a_bank_and_lets_the_tower_go(
+    tmp_path: Path, tiny_config, tiny_clip
+) -> None:
+    torch.save(tiny_clip().state_dict(), tmp_path / 'weights.pt')
+    source = dict(
+        type='clip_text', arch=tiny_config(), pretrained=str(tmp_path / 'weights.pt')
+    )
+    config = Config(dict(bank=dict(type='ClassEmbeddingBank', source=source)))
+    config.bank.templates = 'zegclip'
+    bank = MODELS.build(config.bank)
+    assert bank.dim == 24
+    embedded = bank.embed(['cat', 'sofa|couch'])
+    assert embedded.query_to_class.tolist() == [0, 1, 1]
+    torch.testing.assert_close(embedded.embeddings.norm(dim=1), torch.ones(3))
+    assert not isinstance(bank, torch.nn.Module)
+    assert not loading._latest
+
+
+@pytest.mark.parametrize(
+    ('source', 'options', 'message'),
+    [
+        (dict(type='clip'), {}, "source.type='clip' is unknown"),
+        (dict(path='rows.npy'), {}, 'source.type=None is unknown'),
+        (dict(type='tensor', file='rows.npy'), {}, "source of 'tensor'.*file"),
+        (
+            dict(type='vectors', path='glove.txt'),
+            dict(templates='single'),
+            'templates belong to the source clip_text',
+        ),
+    ],
+)
+def test_a_wrong_source_is_named(source: dict, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ClassEmbeddingBank(source, **options)

@@ -1,0 +1,133 @@
+"""Class names -> rows of class embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmseg.registry import MODELS
+
+from zs3_mmseg.models.towers import release_towers
+from zs3_mmseg.utils.names import did_you_mean
+
+from .clip_text import ClipTextSource
+from .names import split_names
+from .sources import EmbeddingSource, as_list
+from .tensor_file import TensorSource
+from .word_vectors import WordVectorSource
+
+_SOURCES: dict[str, type[EmbeddingSource]] = {
+    'clip_text': ClipTextSource,
+    'tensor': TensorSource,
+    'vectors': WordVectorSource,
+}
+
+
+@dataclass(frozen=True)
+class ClassEmbeddings:
+    """Embeddings of a vocabulary.
+
+    Attributes:
+        embeddings: ``(Q, D)`` float32 on the CPU; a class with synonyms has several
+            rows, which stand together.
+        query_to_class: ``(Q,)`` long, non-decreasing: the class of each row.
+        names: the ``K`` class names as they were given.
+        provenance: where the rows come from, in plain strings.
+    """
+
+    embeddings: Tensor
+    query_to_class: Tensor
+    names: tuple[str, ...]
+    provenance: dict[str, str]
+
+
+@MODELS.register_module()
+class ClassEmbeddingBank:
+    """Makes class embeddings from one source.
+
+    This is no module: it holds no parameters, so nothing of a text tower reaches a
+    checkpoint.
+
+    Args:
+        source: one of
+
+            - ``dict(type='clip_text', arch=..., pretrained=..., batch_size=256)``:
+              prompts through a text tower; cached on disk;
+            - ``dict(type='tensor', path=..., names=None)``: a file with one row for
+              each name;
+            - ``dict(type='vectors', path=..., binary=None)``: word vectors.
+        templates: for ``clip_text`` only: ``'single'`` (its default), ``'zegclip'``,
+            ``'imagenet'``, ``'bare'``, or a list of texts with ``{}``.
+        normalize: scale rows to length 1 (see
+            :class:`~.clip_text.ClipTextSource` for prompts). The published rows of
+            ZegCLIP are used as they are, with False.
+    """
+
+    def __init__(
+        self,
+        source: Mapping,
+        *,
+        templates: str | Sequence[str] | None = None,
+        normalize: bool = True,
+    ) -> None:
+        options = dict(source)
+        kind = options.pop('type', None)
+        if kind not in _SOURCES:
+            raise ValueError(
+                f'class_embeddings.source.type={kind!r} is unknown.'
+                f'{did_you_mean(str(kind), _SOURCES)} Expected one of '
+                f'{as_list(list(_SOURCES))}.'
+            )
+        if templates is not None:
+            if kind != 'clip_text':
+                raise ValueError(
+                    f'class_embeddings.templates belong to the source clip_text, not '
+                    f'to {kind!r}'
+                )
+            options['templates'] = templates
+        try:
+            self.source = _SOURCES[kind](**options)
+        except TypeError as error:
+            raise ValueError(f'class_embeddings.source of {kind!r}: {error}') from error
+        self.normalize = normalize
+
+    @property
+    def dim(self) -> int:
+        """Length ``D`` of a row; no row is computed for it."""
+        return self.source.dim
+
+    def embed(
+        self, names: Sequence[str], device: torch.device | str | None = None
+    ) -> ClassEmbeddings:
+        """Make the rows of a vocabulary.
+
+        Args:
+            names: one name for each class; ``'sofa|couch'`` is one class of two rows.
+            device: where to compute, if there is much to compute; None: the CPU.
+
+        Raises:
+            ValueError: if a name is empty or occurs twice, or the source has no row for
+                it; all such names are listed.
+            FileNotFoundError: if a file of the source does not exist.
+        """
+        texts, classes = split_names(names)
+        rows = self.source.rows(texts, self.normalize, device)
+        # The towers of a model are all built by now.
+        release_towers()
+        lengths = rows.norm(dim=1)
+        useless = [
+            text
+            for text, length in zip(texts, lengths.tolist(), strict=True)
+            if not 0 < length < float('inf')
+        ]
+        if useless:
+            raise ValueError(f'the rows of {as_list(useless)} are zero or not finite')
+        return ClassEmbeddings(
+            embeddings=rows,
+            query_to_class=torch.tensor(classes),
+            names=tuple(names),
+            provenance=self.source.provenance() | {'normalize': str(self.normalize)},
+        )

@@ -1,0 +1,168 @@
+"""Class embeddings from the text tower of a CLIP model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmengine.logging import print_log
+
+from zs3_mmseg.models.towers import (
+    Architecture,
+    LoadedCLIP,
+    load_clip,
+    resolve_architecture,
+    tower_hash,
+)
+from zs3_mmseg.utils.cache import content_hash
+
+from .row_cache import cached_rows
+from .sources import EmbeddingSource, as_list
+from .templates import fill, resolve_templates
+
+# Part of the key of the disk cache: raised when rows are computed differently.
+_RECIPE = 'clip_text 1'
+
+
+class ClipTextSource(EmbeddingSource):
+    """Prompts through the text tower of an open_clip model.
+
+    With ``normalize`` the embedding of each prompt is scaled to length 1, averaged over
+    the templates, and scaled again; without, it is the plain average.
+
+    Args:
+        arch: as in :func:`~zs3_mmseg.models.towers.load_clip`.
+        pretrained: as there; None gives random rows, which are not cached.
+        templates: see :func:`~.templates.resolve_templates`.
+        batch_size: prompts in one forward pass.
+        cache: keep the rows on disk.
+        trust: as in :func:`~zs3_mmseg.models.towers.load_clip`.
+    """
+
+    def __init__(
+        self,
+        arch: str | Mapping | Architecture,
+        pretrained: str | Path | None = None,
+        *,
+        templates: str | Sequence[str] = 'single',
+        batch_size: int = 256,
+        cache: bool = True,
+        trust: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f'batch_size must be at least 1, not {batch_size}')
+        self.templates = resolve_templates(templates)
+        self.batch_size = batch_size
+        self.cache = cache and pretrained is not None
+        self.trust = trust
+        self._arch = arch
+        self._pretrained = pretrained
+        self._tower_hash: str | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture, found when first needed."""
+        self._arch = resolve_architecture(self._arch)
+        return self._arch
+
+    @property
+    def dim(self) -> int:
+        return self.architecture.embed_dim
+
+    def rows(
+        self, texts: Sequence[str], normalize: bool, device: torch.device | str | None
+    ) -> Tensor:
+        self._warn_of_unknown_words(texts)
+        if not self.cache or self._pretrained is None:
+            return self._compute(texts, normalize, device)
+        self._tower_hash = tower_hash(self.architecture, self._pretrained)
+        parts = [_RECIPE, self._tower_hash, str(normalize), json.dumps(self.templates)]
+        return cached_rows(
+            content_hash(*parts, *texts),
+            (len(texts), self.dim),
+            lambda: self._compute(texts, normalize, device),
+        )
+
+    def provenance(self) -> dict[str, str]:
+        return {
+            'source': 'clip_text',
+            'arch': _file_name(self.architecture.name),
+            'pretrained': _file_name(self._pretrained or ''),
+            'tower_hash': self._tower_hash or '',
+            'templates': json.dumps(self.templates),
+        }
+
+    @torch.no_grad()
+    def _compute(
+        self, texts: Sequence[str], normalize: bool, device: torch.device | str | None
+    ) -> Tensor:
+        clip = load_clip(
+            self.architecture, self._pretrained, trust=self.trust, need='text'
+        )
+        self._tower_hash = clip.content_hash
+        prompts = [
+            fill(template, text) for text in texts for template in self.templates
+        ]
+        tokens = self._tokens(clip, prompts)
+        target = torch.device('cpu' if device is None else device)
+        model = clip.model.to(target)
+        try:
+            batches = [
+                model.encode_text(batch.to(target), normalize=normalize).float().cpu()
+                for batch in tokens.split(self.batch_size)
+            ]
+        finally:
+            model.to('cpu')
+        rows = torch.cat(batches).unflatten(0, (len(texts), -1)).mean(dim=1)
+        return F.normalize(rows, dim=-1) if normalize else rows
+
+    def _tokens(self, clip: LoadedCLIP, prompts: list[str]) -> Tensor:
+        """Return token ids ``(len(prompts), context length)``."""
+        tokens = clip.tokenizer(prompts)
+        vocabulary = int(clip.model.vocab_size)
+        if int(tokens.max()) >= vocabulary:
+            raise ValueError(
+                f'the tokenizer of arch={clip.arch_name!r} gives ids up to '
+                f'{int(tokens.max())}, but its text tower knows {vocabulary}: set '
+                'text_cfg.tokenizer_kwargs.bpe_path to the merges it was trained with'
+            )
+        # A row without room for padding may have been cut.
+        encode = getattr(clip.tokenizer, 'encode', None)
+        full = [prompt for prompt, row in zip(prompts, tokens, strict=True) if row[-1]]
+        if encode is not None and full:
+            longest = tokens.shape[1] - 2  # the start and the end take two places
+            cut = [prompt for prompt in full if len(encode(prompt)) > longest]
+            if cut:
+                _warn(
+                    f'cut to the {tokens.shape[1]} tokens of the text tower: '
+                    f'{as_list(cut)}'
+                )
+        return tokens
+
+    def _warn_of_unknown_words(self, texts: Sequence[str]) -> None:
+        known = {word.lower() for word in self.architecture.known_words}
+        if not known:
+            return
+        words = [word for text in texts for word in re.findall(r'\w+', text.lower())]
+        unknown = [word for word in dict.fromkeys(words) if word not in known]
+        if unknown:
+            _warn(
+                f'{self.architecture.name} was never trained on these words, so expect '
+                f'nothing of their classes: {as_list(unknown)}'
+            )
+
+
+def _file_name(name: str | Path) -> str:
+    """Return a name or tag, or a file's name without the folders of this machine."""
+    return Path(name).name
+
+
+def _warn(message: str) -> None:
+    print_log(message, logger='current', level=logging.WARNING)

@@ -1,0 +1,215 @@
+"""What `arch` may be, and the open_clip modules built from it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zs3_mmseg.utils.names import did_you_mean
+
+#: The tower shipped in the package, trained on captions of the Shapes world.
+SHAPES_ARCH = 'zs3-shapes-tiny'
+SHAPES_TAG = 'shapes'
+_SHAPES_FOLDER = Path(__file__).parents[2] / 'assets' / 'shapes_tiny'
+
+_REQUIRED = ('embed_dim', 'vision_cfg', 'text_cfg')
+# Keys of ours beside open_clip's own in a model config.
+_KNOWN_WORDS = 'known_words'
+
+Tokenizer = Callable[[list[str]], Tensor]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A CLIP architecture, not built yet.
+
+    Attributes:
+        name: how messages call it: a model name, the path of a JSON, or ``'dict'``.
+        config: open_clip's model config: ``embed_dim``, ``vision_cfg``, ``text_cfg``,
+            and optionally ``quick_gelu``, ``custom_text``, ...
+        model_name: open_clip's name, which pretrained tags belong to, or None.
+        mean: of the image in RGB, for values in 0..1; None: OpenAI's.
+        std: like ``mean``.
+        known_words: the words a tower was trained on; empty: any.
+    """
+
+    name: str
+    config: dict[str, Any]
+    model_name: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    known_words: tuple[str, ...] = ()
+
+    @property
+    def quick_gelu(self) -> bool:
+        """Whether the activation is ``x * sigmoid(1.702 x)``, as in OpenAI's CLIP."""
+        return bool(self.config.get('quick_gelu', False))
+
+    @property
+    def embed_dim(self) -> int:
+        """Dimension of the space that images and texts share."""
+        return int(self.config['embed_dim'])
+
+    @property
+    def merges_path(self) -> Path | None:
+        """The BPE merges file of the tokenizer, if it is not open_clip's own."""
+        kwargs = self.config['text_cfg'].get('tokenizer_kwargs') or {}
+        return Path(kwargs['bpe_path']) if 'bpe_path' in kwargs else None
+
+
+def resolve_architecture(arch: str | Mapping | Architecture) -> Architecture:
+    """Find the architecture that a config means.
+
+    Args:
+        arch: an open_clip model name, the path of an open_clip JSON model config
+            (ending in ``.json``), such a config as a dict, or ``'zs3-shapes-tiny'``.
+
+    Raises:
+        FileNotFoundError: if the JSON does not exist.
+        ValueError: if the name is unknown or the config is none of open_clip's.
+    """
+    if isinstance(arch, Architecture):
+        return arch
+    if isinstance(arch, Mapping):
+        return _from_config('dict', _plain(arch), folder=None)
+    if arch == SHAPES_ARCH:
+        return _from_json(_SHAPES_FOLDER / 'model.json', SHAPES_ARCH)
+    if str(arch).endswith('.json'):
+        return _from_json(Path(arch).expanduser(), str(arch))
+    import open_clip
+
+    name = str(arch).replace('/', '-')
+    known = open_clip.list_models()
+    if name not in known:
+        hint = did_you_mean(name, [*known, SHAPES_ARCH])
+        raise ValueError(
+            f'arch={arch!r} is no open_clip model.{hint} Expected one of the '
+            f'{len(known)} names of open_clip.list_models(), {SHAPES_ARCH!r}, the path '
+            'of a JSON model config (ending in .json), or such a config as a dict.'
+        )
+    return Architecture(name, open_clip.get_model_config(name), model_name=name)
+
+
+def shapes_weights() -> Path:
+    """Return where the weights of the shipped tower are."""
+    return _SHAPES_FOLDER / 'weights.safetensors'
+
+
+def build_model(architecture: Architecture) -> Any:
+    """Build an open_clip model with random weights, in evaluation mode.
+
+    Only open_clip's classes are used: its registry of names stays as it is.
+
+    Raises:
+        ValueError: if open_clip cannot build the config.
+    """
+    import open_clip
+
+    config = copy.deepcopy(architecture.config)
+    text, vision = config['text_cfg'], config['vision_cfg']
+    # All weights come from one file, never from the towers' own pre-training.
+    if 'timm_model_name' in vision:
+        vision['timm_model_pretrained'] = False
+    if 'hf_model_name' in text:
+        text['hf_model_pretrained'] = False
+    custom_text = config.pop('custom_text', False) or 'hf_model_name' in text
+    if not custom_text:
+        model_class = open_clip.CLIP
+    elif 'multimodal_cfg' in config:
+        model_class = open_clip.CoCa
+    else:
+        model_class = open_clip.CustomTextCLIP
+    try:
+        return model_class(**config).eval()
+    except (TypeError, ValueError, AssertionError, ZeroDivisionError) as error:
+        raise ValueError(
+            f'open_clip cannot build the model config of arch={architecture.name!r}: '
+            f'{type(error).__name__}: {error}'
+        ) from error
+
+
+def build_tokenizer(architecture: Architecture) -> Tokenizer:
+    """Build the tokenizer that belongs to an architecture.
+
+    Raises:
+        FileNotFoundError: if the config names a merges file that does not exist.
+    """
+    import open_clip
+
+    if architecture.model_name is not None:
+        return open_clip.get_tokenizer(architecture.model_name)
+    text = architecture.config['text_cfg']
+    context_length = text.get('context_length', 77)
+    kwargs = dict(text.get('tokenizer_kwargs') or {})
+    if text.get('hf_tokenizer_name'):
+        from open_clip.tokenizer import HFTokenizer
+
+        return HFTokenizer(
+            text['hf_tokenizer_name'],
+            context_length=context_length,
+            tokenizer_mode=text.get('tokenizer_mode'),
+            **kwargs,
+        )
+    merges = architecture.merges_path
+    if merges is not None and not merges.is_file():
+        raise FileNotFoundError(
+            f'the BPE merges file {merges} does not exist; it is named by '
+            f'text_cfg.tokenizer_kwargs.bpe_path of arch={architecture.name!r}'
+        )
+    return open_clip.SimpleTokenizer(context_length=context_length, **kwargs)
+
+
+def _from_json(path: Path, name: str) -> Architecture:
+    if not path.is_file():
+        raise FileNotFoundError(f'the model config {path} of arch={name!r} is no file')
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f'the model config {path} is no JSON: {error}') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'the model config {path} holds no JSON object')
+    return _from_config(name, content, folder=path.resolve().parent)
+
+
+def _from_config(
+    name: str, content: dict[str, Any], folder: Path | None
+) -> Architecture:
+    # open_clip_config.json of the hub wraps the model config and adds preprocessing.
+    preprocess = content.get('preprocess_cfg', {})
+    config = dict(content.get('model_cfg', content))
+    config.pop('preprocess_cfg', None)
+    known_words = config.pop(_KNOWN_WORDS, ())
+    missing = [key for key in _REQUIRED if key not in config]
+    if missing:
+        raise ValueError(
+            f'arch={name!r} is no open_clip model config: it lacks '
+            f'{", ".join(missing)} and has {", ".join(config) or "no keys"}'
+        )
+    kwargs = config['text_cfg'].get('tokenizer_kwargs') or {}
+    if folder is not None and 'bpe_path' in kwargs:
+        kwargs['bpe_path'] = str(folder / kwargs['bpe_path'])
+    return Architecture(
+        name,
+        config,
+        mean=_triple(preprocess.get('mean')),
+        std=_triple(preprocess.get('std')),
+        known_words=tuple(known_words),
+    )
+
+
+def _triple(values: list[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(float(value) for value in values)
+
+
+def _plain(config: Mapping) -> dict[str, Any]:
+    """Copy a (mmengine) config into plain dicts and lists."""
+    try:
+        return json.loads(json.dumps(config))
+    except TypeError as error:
+        raise ValueError(f'arch must hold plain values only: {error}') from error
