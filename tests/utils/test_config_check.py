@@ -1,0 +1,127 @@
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from mmengine.config import Config
+
+from zs3_mmseg.utils.config_check import read_config, require_extras, require_files
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_options_are_merged(here: Path) -> None:
+    (here / 'a.py').write_text('model = dict(depth=1)')
+    assert read_config('a.py', {'model.depth': 2}).model.depth == 2
+
+
+@pytest.mark.parametrize(
+    'wrong', ['configs/zegclip/voc_vitb61.py', 'configs/zgclip/voc_vitb16.py']
+)
+def test_missing_config_names_the_closest(here: Path, wrong: str) -> None:
+    file = here / 'configs/zegclip/voc_vitb16.py'
+    file.parent.mkdir(parents=True)
+    file.touch()
+    with pytest.raises(
+        FileNotFoundError, match=r'Did you mean .*zegclip/voc_vitb16\.py'
+    ):
+        read_config(wrong)
+
+
+def test_every_missing_file_is_named_with_its_key(here: Path) -> None:
+    (here / 'data').mkdir()
+    config = Config(
+        {
+            'load_from': 'best.pth',
+            'model': {
+                'backbone': {'pretrained': 'clip/ViT.pt', 'init_cfg': None},
+                'embeddings': [{'path': '/nowhere/vectors.npy'}],
+            },
+            'test_dataloader': {
+                'dataset': {
+                    'dataset': {
+                        'data_root': 'data',
+                        'data_prefix': {'img_path': 'img', 'seg_map_path': None},
+                        'ann_file': 'val.txt',
+                    }
+                }
+            },
+            'train_dataloader': {
+                'dataset': {'data_root': 'absent', 'ann_file': 'train.txt'}
+            },
+        }
+    )
+    with pytest.raises(FileNotFoundError) as caught:
+        require_files(config, ['test_dataloader', 'val_dataloader'])
+    message = str(caught.value)
+    inner = 'test_dataloader.dataset.dataset'
+    for line in (
+        "load_from = 'best.pth'",
+        "model.backbone.pretrained = 'clip/ViT.pt'",
+        "model.embeddings.0.path = '/nowhere/vectors.npy'",
+        f"{inner}.data_prefix.img_path = 'data/img'",
+        f"{inner}.ann_file = 'data/val.txt'",
+        '--cfg-options load_from=PATH',
+    ):
+        assert line in message
+    assert 'absent' not in message  # a loader that is not used
+
+
+@pytest.mark.parametrize(
+    'model',
+    [
+        {'pretrained': 'openai'},
+        {'pretrained': 'https://example.org/w.pth'},
+        {'pretrained': 'hf-hub:someone/clip.bin'},
+        {'pretrained': 'w.pth'},
+        {'pretrained': None},
+    ],
+)
+def test_tags_addresses_and_present_files_pass(here: Path, model: dict) -> None:
+    (here / 'w.pth').touch()
+    require_files(Config({'model': model, 'load_from': None}), [])
+
+
+@pytest.mark.parametrize(
+    'dataset',
+    [
+        {'data_root': 'data/made_on_first_use'},
+        {'data_root': 's3://bucket', 'data_prefix': {'img_path': 'img'}},
+        {'data_root': 'x', 'ann_file': 'y', 'backend_args': {'backend': 'petrel'}},
+    ],
+    ids=['made', 'address', 'backend'],
+)
+def test_data_that_need_not_be_there_passes(here: Path, dataset: dict) -> None:
+    loader = {'train_dataloader': {'dataset': dataset}}
+    require_files(Config(loader), ['train_dataloader'])
+
+
+def test_missing_root_is_named_once(here: Path) -> None:
+    dataset = {
+        'data_root': 'VOC',
+        'ann_file': 'a.txt',
+        'data_prefix': {'img_path': 'i'},
+    }
+    with pytest.raises(
+        FileNotFoundError, match=r"dataset\.data_root = 'VOC'"
+    ) as caught:
+        require_files(
+            Config({'val_dataloader': {'dataset': dataset}}), ['val_dataloader']
+        )
+    assert 'ann_file' not in str(caught.value)
+
+
+def test_tensorboard_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    backends = [{'type': 'LocalVisBackend'}, {'type': 'TensorboardVisBackend'}]
+    config = Config({'visualizer': {'vis_backends': backends}})
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r'pip install "zs3_mmseg\[tensorboard\]"'
+    ):
+        require_extras(config)
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: object())
+    require_extras(config)
