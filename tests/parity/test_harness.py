@@ -1,0 +1,127 @@
+"""The harness itself: files are placed, and nothing is passed over in silence."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import registry
+import test_golden as harness
+from safetensors.numpy import save_file
+
+PREFIXES = ['zegclip', 'zegclip_loss', 'zegclip_loss_dist']
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('zegclip_loss', 'zegclip_loss'),
+        ('zegclip_loss_2', 'zegclip_loss'),
+        ('zegclip_loss_dist_h', 'zegclip_loss_dist'),
+        ('zegclip_slide', 'zegclip'),
+        ('zegclippy', None),
+        ('mystery', None),
+    ],
+)
+def test_longest_known_prefix_wins(name: str, expected: str | None) -> None:
+    assert registry.longest_prefix(name, PREFIXES) == expected
+
+
+def paths(folder: Path, *names: str) -> list[str]:
+    for name in names:
+        (folder / name).touch()
+    invocation = SimpleNamespace(dir=Path('/'))
+    config = SimpleNamespace(
+        getoption=lambda _: str(folder), invocation_params=invocation
+    )
+    return [path.name for path in harness.golden_paths(config)]
+
+
+def test_a_json_and_its_tensors_are_one_recording(tmp_path: Path) -> None:
+    found = paths(tmp_path, 'b.json', 'b.safetensors', 'c.safetensors', 'd.txt')
+    assert found == ['b.json', 'c.safetensors', 'd.txt']
+
+
+def test_notes_are_no_recordings(tmp_path: Path) -> None:
+    assert paths(tmp_path, 'README.md', '.hidden', 'a.json') == ['a.json']
+
+
+def test_a_check_cannot_be_registered_twice() -> None:
+    with pytest.raises(ValueError, match="two checks are registered for 'splits'"):
+        registry.check('splits')(lambda golden: None)
+
+
+def test_nothing_is_both_built_and_expected_to_fail() -> None:
+    assert not registry.CHECKS.keys() & harness.NOT_BUILT_YET.keys()
+
+
+@pytest.mark.parametrize(
+    ('difference', 'kind', 'passes'),
+    [
+        (0.9e-5, 'output', True),
+        (1.1e-5, 'output', False),
+        (0.9e-4, 'gradient', True),
+        (1.1e-4, 'gradient', False),
+    ],
+)
+def test_tolerance_is_relative_to_the_largest_reference(
+    difference: float, kind: str, passes: bool
+) -> None:
+    reference = [0.0, 0.0, -8.0]
+    actual = [8 * difference, 0.0, -8.0]
+    if passes:
+        registry.assert_close(actual, reference, kind)
+    else:
+        with pytest.raises(AssertionError, match='largest difference'):
+            registry.assert_close(actual, reference, kind)
+
+
+@pytest.mark.parametrize(
+    ('actual', 'reference'), [([1.0], [1.0, 1.0]), ([float('nan')], [1.0])]
+)
+def test_shapes_and_nans_are_compared_too(actual: Any, reference: Any) -> None:
+    with pytest.raises(AssertionError):
+        registry.assert_close(actual, reference)
+
+
+@pytest.mark.slow
+def test_each_file_fails_or_is_expected_to_by_its_own_name(tmp_path: Path) -> None:
+    golden = tmp_path / 'golden'
+    golden.mkdir()
+    contents = {
+        'mystery': '{}',
+        'splits_2': '{broken',
+        'gzsl_metrics_h': json.dumps(dict(file='gzsl_metrics_h.safetensors')),
+        'zs3_mmd_3': '{}',
+        'esda_main_2': json.dumps(dict(tensors={})),
+    }
+    for name, text in contents.items():
+        (golden / f'{name}.json').write_text(text)
+    save_file({}, golden / 'stray.safetensors')
+    here = Path(__file__).parent
+    command = ['-m', 'pytest', '-q', '-rA', str(here), '-k', 'test_golden']
+    ended = subprocess.run(
+        [sys.executable, *command, '--golden-dir', 'golden', '-p', 'no:cacheprovider'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    outcome = {
+        line.split('[')[1].split(']')[0]: line.split()[0]
+        for line in ended.stdout.splitlines()
+        if line.startswith(('PASSED', 'FAILED', 'XFAIL', 'XPASS', 'ERROR'))
+        and 'test_golden[' in line
+    }
+    assert outcome == {
+        'mystery.json': 'FAILED',
+        'splits_2.json': 'FAILED',
+        'gzsl_metrics_h.json': 'FAILED',
+        'zs3_mmd_3.json': 'XFAIL',
+        'esda_main_2.json': 'FAILED',
+        'stray.safetensors': 'FAILED',
+    }

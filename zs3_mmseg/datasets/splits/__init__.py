@@ -1,0 +1,26 @@
+"""Which classes are seen and which are unseen: one table, by name."""
+
+from zs3_mmseg.datasets.splits.aliases import canonical, find_name
+from zs3_mmseg.datasets.splits.table import (
+    get_split,
+    plain_split,
+    resolve_split,
+    split_names,
+)
+from zs3_mmseg.datasets.splits.zero_shot_split import (
+    ZeroShotSplit,
+    make_split,
+    split_from_dict,
+)
+
+__all__ = [
+    'ZeroShotSplit',
+    'canonical',
+    'find_name',
+    'get_split',
+    'make_split',
+    'plain_split',
+    'resolve_split',
+    'split_from_dict',
+    'split_names',
+]

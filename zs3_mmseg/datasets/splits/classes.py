@@ -1,0 +1,69 @@
+"""Class names of the benchmarks, in the label order of MMSegmentation 1.x."""
+
+from __future__ import annotations
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(','))
+
+
+# 'background' precedes these names in the 21-class form of VOC 2012.
+VOC20 = _names("""
+    aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable,
+    dog, horse, motorbike, person, pottedplant, sheep, sofa, train, tvmonitor
+""")
+
+# Alphabetical, as in mmseg; the 60-class form puts 'background' first. ZS3Net's own
+# label files list the VOC classes first: another order of the same names.
+CONTEXT59 = _names("""
+    aeroplane, bag, bed, bedclothes, bench, bicycle, bird, boat, book, bottle,
+    building, bus, cabinet, car, cat, ceiling, chair, cloth, computer, cow, cup,
+    curtain, dog, door, fence, floor, flower, food, grass, ground, horse, keyboard,
+    light, motorbike, mountain, mouse, person, plate, platform, pottedplant, road,
+    rock, sheep, shelves, sidewalk, sign, sky, snow, sofa, table, track, train, tree,
+    truck, tvmonitor, wall, water, window, wood
+""")
+
+COCO80 = _names("""
+    person, bicycle, car, motorcycle, airplane, bus, train, truck, boat,
+    traffic light, fire hydrant, stop sign, parking meter, bench, bird, cat, dog,
+    horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella, handbag,
+    tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat,
+    baseball glove, skateboard, surfboard, tennis racket, bottle, wine glass, cup,
+    fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot,
+    hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table,
+    toilet, tv, laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster,
+    sink, refrigerator, book, clock, vase, scissors, teddy bear, hair drier,
+    toothbrush
+""")
+
+# The 80 things above, then 91 stuff classes.
+COCO_STUFF171 = COCO80 + _names("""
+    banner, blanket, branch, bridge, building-other, bush, cabinet, cage, cardboard,
+    carpet, ceiling-other, ceiling-tile, cloth, clothes, clouds, counter, cupboard,
+    curtain, desk-stuff, dirt, door-stuff, fence, floor-marble, floor-other,
+    floor-stone, floor-tile, floor-wood, flower, fog, food-other, fruit,
+    furniture-other, grass, gravel, ground-other, hill, house, leaves, light, mat,
+    metal, mirror-stuff, moss, mountain, mud, napkin, net, paper, pavement, pillow,
+    plant-other, plastic, platform, playingfield, railing, railroad, river, road,
+    rock, roof, rug, salad, sand, sea, shelf, sky-other, skyscraper, snow,
+    solid-other, stairs, stone, straw, structural-other, table, tent, textile-other,
+    towel, tree, vegetable, wall-brick, wall-concrete, wall-other, wall-panel,
+    wall-stone, wall-tile, wall-wood, water-other, waterdrops, window-blind,
+    window-other, wood
+""")
+
+# CaGNet's reduced Pascal-Context, raw labels 1 to 33; raw label 0 ('unlabel') is
+# no class there.
+CAGNET_CONTEXT33 = _names("""
+    aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable,
+    dog, horse, motorbike, person, potted_plant, sheep, sofa, train, tv, sky, grass,
+    ground, road, building, tree, water, mountain, wall, floor, track, keyboard,
+    ceiling
+""")
+
+# Things first, then the grounds they stand on.
+SHAPES20 = _names("""
+    star, heart, moon, arrow, house, tree, fish, flower, cup, key, boat, umbrella,
+    car, mushroom, butterfly, rocket, grass, sand, water, bricks
+""")

@@ -1,0 +1,181 @@
+"""What a split is, and what makes one wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from zs3_mmseg.datasets.splits.aliases import find_name
+from zs3_mmseg.utils.cache import content_hash
+from zs3_mmseg.utils.labels import WIDE
+from zs3_mmseg.utils.names import did_you_mean, duplicates
+
+_SPLIT_KEYS = ('name', 'classes', 'seen', 'unseen', 'source')
+
+
+@dataclass(frozen=True)
+class ZeroShotSplit:
+    """Class names in label order, each either seen or unseen in training.
+
+    Attributes:
+        name: what the split is called.
+        classes: all class names; labels and scores are indices into them.
+        seen: names with masks in training, in the order of ``classes``.
+        unseen: names without, in the order of ``classes``.
+        source: where the split was published.
+
+    Raises:
+        ValueError: if a name is empty, occurs twice, is both seen and unseen,
+            neither, or not among the classes.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    seen: tuple[str, ...]
+    unseen: tuple[str, ...]
+    source: str = ''
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            raise ValueError(f'split {self.name!r} has no classes')
+        if len(self.classes) > WIDE.unlabelled:
+            raise ValueError(
+                f'split {self.name!r} has {len(self.classes)} classes; label maps '
+                f'hold at most {WIDE.unlabelled}'
+            )
+        for kind in ('classes', 'seen', 'unseen'):
+            self._check_names(kind)
+        in_both = {*self.seen} & {*self.unseen}
+        both = [name for name in self.classes if name in in_both]
+        if both:
+            raise ValueError(
+                f'split {self.name!r}: seen and unseen overlap in {", ".join(both)}'
+            )
+        in_any = {*self.seen, *self.unseen}
+        neither = [name for name in self.classes if name not in in_any]
+        if neither:
+            raise ValueError(
+                f'split {self.name!r}: neither seen nor unseen: {", ".join(neither)}'
+            )
+        for kind in ('seen', 'unseen'):
+            chosen = set(getattr(self, kind))
+            ordered = tuple(name for name in self.classes if name in chosen)
+            object.__setattr__(self, kind, ordered)
+
+    def _check_names(self, kind: str) -> None:
+        names = getattr(self, kind)
+        bad = [name for name in names if not isinstance(name, str) or not name.strip()]
+        if bad:
+            raise ValueError(
+                f'split {self.name!r}: {kind} must be non-empty strings, got {bad[0]!r}'
+            )
+        twice = duplicates(names)
+        if twice:
+            raise ValueError(
+                f'split {self.name!r}: {kind} lists {", ".join(twice)} more than once'
+            )
+        for name in names:
+            if name not in self.classes:
+                raise ValueError(
+                    f'split {self.name!r}: {kind} name {name!r} is no class.'
+                    f'{did_you_mean(name, self.classes)}'
+                )
+
+    @cached_property
+    def seen_indices(self) -> tuple[int, ...]:
+        """Positions of the seen names in ``classes``, ascending."""
+        return tuple(self.classes.index(name) for name in self.seen)
+
+    @cached_property
+    def unseen_indices(self) -> tuple[int, ...]:
+        """Positions of the unseen names in ``classes``, ascending."""
+        return tuple(self.classes.index(name) for name in self.unseen)
+
+    def seen_mask(self) -> list[bool]:
+        """Tell for each class whether it is seen."""
+        seen = set(self.seen)
+        return [name in seen for name in self.classes]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash that is equal only for the same names in the same order and roles."""
+        return content_hash('\0'.join(self.classes), '\0'.join(self.unseen))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain lists and strings, from which the split can be made again."""
+        return dict(
+            name=self.name,
+            classes=list(self.classes),
+            seen=list(self.seen),
+            unseen=list(self.unseen),
+            source=self.source,
+        )
+
+
+def make_split(
+    name: str,
+    classes: Sequence[str],
+    unseen: Sequence[str],
+    source: str = '',
+    seen: Sequence[str] | None = None,
+) -> ZeroShotSplit:
+    """Make a split from its classes and the unseen ones among them.
+
+    Args:
+        name: what the split is called.
+        classes: all class names in label order.
+        unseen: unseen names; aliases of the spelling in ``classes`` will do.
+        source: where the split was published.
+        seen: seen names; all others by default.
+
+    Raises:
+        ValueError: see :class:`ZeroShotSplit`.
+    """
+    for kind, names in (('classes', classes), ('unseen', unseen), ('seen', seen or ())):
+        if isinstance(names, str):
+            raise ValueError(
+                f'split {name!r}: {kind} must be a list of names, got the string '
+                f'{names!r}'
+            )
+    unseen = [_spelled_as_in(unseen_name, classes) for unseen_name in unseen]
+    if seen is None:
+        seen = [class_name for class_name in classes if class_name not in set(unseen)]
+    else:
+        seen = [_spelled_as_in(seen_name, classes) for seen_name in seen]
+    return ZeroShotSplit(name, tuple(classes), tuple(seen), tuple(unseen), source)
+
+
+def _spelled_as_in(name: str, classes: Sequence[str]) -> str:
+    """Return the class that ``name`` means, or ``name`` itself for the later error."""
+    if not isinstance(name, str) or not all(isinstance(c, str) for c in classes):
+        return name
+    position = find_name(name, classes)
+    return name if position is None else classes[position]
+
+
+def split_from_dict(config: Mapping[str, Any]) -> ZeroShotSplit:
+    """Make a split from ``dict(classes=..., unseen=...)`` of a config.
+
+    ``seen``, ``name`` and ``source`` are optional.
+
+    Raises:
+        ValueError: if a key is missing or unknown, or the split itself is wrong.
+    """
+    unknown = [key for key in config if key not in _SPLIT_KEYS]
+    if unknown:
+        raise ValueError(
+            f'a split has no key {unknown[0]!r}; its keys are {", ".join(_SPLIT_KEYS)}.'
+            f'{did_you_mean(str(unknown[0]), _SPLIT_KEYS)}'
+        )
+    missing = [key for key in ('classes', 'unseen') if key not in config]
+    if missing:
+        raise ValueError(f'a split of your own needs {" and ".join(missing)}')
+    return make_split(
+        config.get('name', 'custom'),
+        config['classes'],
+        config['unseen'],
+        config.get('source', ''),
+        config.get('seen'),
+    )

@@ -1,0 +1,352 @@
+"""Any segmentation data set under the label rules of zero-shot training."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmengine.dataset import BaseDataset, force_full_init
+from mmengine.logging import MMLogger
+from mmseg.registry import DATASETS
+
+from zs3_mmseg.datasets.data_files import (
+    init_default,
+    missing_in_config,
+    require_files,
+)
+from zs3_mmseg.datasets.label_policy import (
+    PHASES,
+    SETTINGS,
+    LabelTable,
+    hides_unseen,
+    make_table,
+)
+from zs3_mmseg.datasets.pipeline_guard import LabelStep, find_leaves, guard_pipeline
+from zs3_mmseg.datasets.pseudo_labels import PseudoLabels
+from zs3_mmseg.datasets.splits import (
+    ZeroShotSplit,
+    canonical,
+    find_name,
+    plain_split,
+    resolve_split,
+)
+from zs3_mmseg.datasets.unseen_images import images_without_unseen
+from zs3_mmseg.utils.labels import NARROW, special_labels
+from zs3_mmseg.utils.names import did_you_mean
+from zs3_mmseg.utils.palette import default_palette
+from zs3_mmseg.utils.seeding import draw_rng
+
+UNSEEN_POLICIES = ('ignore', 'drop_image')
+
+
+@DATASETS.register_module()
+class ZeroShotDataset:
+    """A data set whose labels are indices into a split, unseen ones hidden.
+
+    The labels of the wrapped data set are mapped by class name, right after they have
+    been loaded and before any other transform. In training no pixel of an unseen class
+    leaves the data set, except in the two cases named below, which are logged.
+
+    ==============  =====================  ========================
+    ``setting``     training, unseen       testing
+    ==============  =====================  ========================
+    inductive       ignore                 all labels
+    transductive    unlabelled             all labels
+    supervised      all labels             all labels
+    layout_oracle   all labels (named!)    all labels
+    ==============  =====================  ========================
+
+    Classes of the wrapped data set that the split does not name become ignore. A
+    wrapped data set without class names has labels that are split indices already.
+
+    Args:
+        dataset: a ``BaseSegDataset`` of any kind, or mmengine wrappers around some;
+            built or as a config.
+        phase: ``'train'`` or ``'test'``. Testing (validation too) hides nothing.
+        split: name of a split, or a dict with ``classes`` and ``unseen``.
+        setting: see above. ``'layout_oracle'`` gives the true layout of unseen classes
+            away, as ZS3Net's official training does.
+        unseen_policy: ``'drop_image'`` also leaves out the images that hold an unseen
+            class; in inductive training only. It reads every mask once.
+        pseudo_label_dir: a folder of maps that a model made, see
+            :mod:`zs3_mmseg.datasets.pseudo_labels`; used for hidden pixels only.
+        pipeline: the pipeline of the wrapped data set, for a config that does not
+            give it one. mmseg's ``MMSegInferencer`` looks for it here.
+        lazy_init: whether to put off reading lists, masks and checks of files.
+
+    Raises:
+        ValueError: if arguments contradict each other, or class names of the data set
+            and the split don't fit.
+        KeyError: if no split has this name.
+        FileNotFoundError: naming the missing path and the config key to change.
+    """
+
+    def __init__(
+        self,
+        dataset: Mapping[str, Any] | Any,
+        *,
+        phase: str,
+        split: str | Mapping[str, Any] | ZeroShotSplit,
+        setting: str = 'inductive',
+        unseen_policy: str = 'ignore',
+        pseudo_label_dir: str | None = None,
+        pipeline: Sequence[Mapping[str, Any] | Any] | None = None,
+        lazy_init: bool = False,
+    ) -> None:
+        _require_choice('phase', phase, PHASES)
+        _require_choice('setting', setting, SETTINGS)
+        _require_choice('unseen_policy', unseen_policy, UNSEEN_POLICIES)
+        self.phase = phase
+        self.setting = setting
+        self.unseen_policy = unseen_policy
+        self.split = resolve_split(split)
+        self._check_arguments(pseudo_label_dir)
+        self.pseudo_labels: PseudoLabels | None = None
+        if pseudo_label_dir is not None:
+            self.pseudo_labels = PseudoLabels(pseudo_label_dir, self.split)
+        self.dataset = _build(_with_pipeline(dataset, pipeline))
+        self._leaves = list(find_leaves(self.dataset))
+        self._tables = [self._table_of(leaf) for leaf in self._leaves]
+        for leaf, table in zip(self._leaves, self._tables, strict=True):
+            guard_pipeline(leaf.pipeline, LabelStep(table, self.pseudo_labels))
+            # A test image that cannot be loaded must not be replaced by another one.
+            leaf.test_mode = leaf.test_mode or phase == 'test'
+        self._metainfo = self._make_metainfo()
+        self._warn_about_exceptions()
+        self._positions: np.ndarray | None = None
+        self._fully_initialized = False
+        if not lazy_init:
+            self.full_init()
+
+    def _check_arguments(self, pseudo_label_dir: str | None) -> None:
+        split = self.split
+        hides = hides_unseen(self.phase, self.setting)
+        if self.phase == 'train' and not split.seen:
+            raise ValueError(f'split {split.name!r} has no seen class to train on')
+        if hides and not split.unseen:
+            raise ValueError(
+                f'split {split.name!r} has no unseen class, so setting='
+                f"{self.setting!r} has nothing to hide; use setting='supervised'"
+            )
+        if self.unseen_policy == 'drop_image' and not (
+            hides and self.setting == 'inductive'
+        ):
+            raise ValueError(
+                "unseen_policy='drop_image' is for inductive training only, got "
+                f'phase={self.phase!r} and setting={self.setting!r}'
+            )
+        if pseudo_label_dir is not None and not hides:
+            raise ValueError(
+                'pseudo_label_dir replaces hidden labels, but nothing is hidden with '
+                f'phase={self.phase!r} and setting={self.setting!r}'
+            )
+
+    def _table_of(self, leaf: BaseDataset) -> LabelTable:
+        """Make the label table of one wrapped data set."""
+        origin = type(leaf).__name__
+        classes = leaf.metainfo.get('classes')
+        label_map = getattr(leaf, 'label_map', None)
+        reduces = bool(getattr(leaf, 'reduce_zero_label', False))
+        if reduces and (label_map is not None or _names_include_zero(leaf)):
+            raise ValueError(
+                f'{origin}: reduce_zero_label=True shifts the labels, and choosing '
+                'classes by name maps them again: they would be shifted twice. Set '
+                'reduce_zero_label=False; the split leaves background out by name'
+            )
+        if classes is None:
+            MMLogger.get_current_instance().info(
+                f'{origin} has no class names: its labels are taken as indices into '
+                f'the classes of split {self.split.name!r}.'
+            )
+        ignored = {getattr(leaf, 'ignore_index', NARROW.ignore)}
+        if reduces or label_map is not None:
+            ignored.add(NARROW.ignore)  # mmseg writes this value itself then
+        return make_table(
+            self.split,
+            classes,
+            phase=self.phase,
+            setting=self.setting,
+            ignore_values=ignored,
+            origin=origin,
+        )
+
+    def _make_metainfo(self) -> dict[str, Any]:
+        special = special_labels(len(self.split.classes))
+        metainfo: dict[str, Any] = copy.deepcopy(dict(self.dataset.metainfo))
+        metainfo.update(
+            classes=self.split.classes,
+            palette=self._palette(),
+            # The labels that leave the data set are neither mapped nor reduced again.
+            label_map=None,
+            reduce_zero_label=False,
+            split=plain_split(self.split),
+            seen=self.split.seen_indices,
+            unseen=self.split.unseen_indices,
+            ignore_index=special.ignore,
+            unlabelled_index=special.unlabelled,
+            phase=self.phase,
+            setting=self.setting,
+            pseudo_labels=self.pseudo_labels.model if self.pseudo_labels else '',
+        )
+        return metainfo
+
+    def _palette(self) -> list[list[int]]:
+        """Give each class the colour that its name has in a wrapped data set."""
+        metainfos = [leaf.metainfo for leaf in self._leaves]
+        known = [(m.get('classes') or (), m.get('palette') or ()) for m in metainfos]
+        found = {name: _colour(name, known) for name in self.split.classes}
+        taken = [colour for colour in found.values() if colour is not None]
+        spare = iter(default_palette(len(found) - len(taken), avoid=taken))
+        return [colour or next(spare) for colour in found.values()]
+
+    def _warn_about_exceptions(self) -> None:
+        logger = MMLogger.get_current_instance()
+        if self.phase == 'train' and self.setting == 'layout_oracle':
+            logger.warning(
+                "setting='layout_oracle': the TRUE labels of unseen classes reach "
+                'training. This is no zero-shot result in the strict sense; it '
+                "repeats ZS3Net's official training."
+            )
+        if self.pseudo_labels is not None:
+            logger.warning(
+                f"pseudo_label_dir='{self.pseudo_labels.folder}': pixels of unseen "
+                f'classes get labels made by {self.pseudo_labels.model}, settings '
+                f'{self.pseudo_labels.settings}.'
+            )
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """Names, colours, split and special labels, as a copy."""
+        return copy.deepcopy(self._metainfo)
+
+    def full_init(self) -> None:
+        """Read the lists, check that files exist, and find the images to drop."""
+        if self._fully_initialized:
+            return
+        self.dataset.full_init()
+        for leaf in self._leaves:
+            require_files(leaf)
+        if self.unseen_policy == 'drop_image':
+            tables = {
+                id(leaf): table
+                for leaf, table in zip(self._leaves, self._tables, strict=True)
+            }
+            self._positions = images_without_unseen(self.dataset, tables)
+        self._fully_initialized = True
+
+    @force_full_init
+    def __len__(self) -> int:
+        if self._positions is not None:
+            return len(self._positions)
+        return len(self.dataset)
+
+    def _inner_index(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise IndexError(
+                f'index {int(index)} is out of range for {len(self)} images'
+            )
+        index = int(index) % len(self)
+        return index if self._positions is None else int(self._positions[index])
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Return the annotation of one sample; its labels are still the inner ones."""
+        return self.dataset.get_data_info(self._inner_index(idx))
+
+    def __getitem__(self, idx: int) -> dict[str, Any]:
+        """Return one sample after the pipeline.
+
+        Its random numbers follow from the draw alone if ``idx`` is a
+        :class:`~zs3_mmseg.utils.seeding.Draw`.
+
+        Raises:
+            ValueError: naming the file, if a label map is wrong.
+        """
+        if not self._fully_initialized:
+            self.full_init()
+        with draw_rng(idx):
+            return self.dataset[self._inner_index(idx)]
+
+    @force_full_init
+    def get_subset_(self, indices: int | Sequence[int]) -> None:
+        """Keep some samples: the first n, the last n (negative), or those given."""
+        positions = self._positions
+        if positions is None:
+            positions = np.arange(len(self.dataset))
+        if isinstance(indices, int):
+            chosen = positions[:indices] if indices >= 0 else positions[indices:]
+        else:
+            chosen = positions[np.asarray(indices, dtype=np.int64)]
+        self._positions = chosen
+
+    def get_subset(self, indices: int | Sequence[int]) -> ZeroShotDataset:
+        """Return a data set of some samples; see :meth:`get_subset_`."""
+        subset = copy.copy(self)
+        subset.get_subset_(indices)
+        return subset
+
+
+def _require_choice(key: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        hint = did_you_mean(str(value), choices)
+        if (key, value) == ('phase', 'val'):
+            hint = " Validation is phase='test'."
+        raise ValueError(
+            f'{key} must be one of {", ".join(choices)}, got {value!r}.{hint}'
+        )
+
+
+def _with_pipeline(
+    dataset: Mapping[str, Any] | Any, pipeline: Sequence[Any] | None
+) -> Mapping[str, Any] | Any:
+    """Return the config of a wrapped data set with the pipeline in it."""
+    if pipeline is None:
+        return dataset
+    if not isinstance(dataset, Mapping) or not {
+        'dataset',
+        'datasets',
+        'pipeline',
+    }.isdisjoint(dataset):
+        raise ValueError(
+            'ZeroShotDataset.pipeline is for a data set given as a config without a '
+            'pipeline, and not for wrappers: set the pipeline in `dataset` instead'
+        )
+    return {**dataset, 'pipeline': list(pipeline)}
+
+
+def _build(dataset: Mapping[str, Any] | Any) -> Any:
+    """Build the wrapped data set; explain what is missing if that fails."""
+    if not isinstance(dataset, Mapping):
+        return dataset
+    try:
+        return DATASETS.build(dataset)
+    except (AssertionError, OSError, ValueError, TypeError) as error:
+        missing = missing_in_config(dataset)
+        if missing is None:
+            raise
+        raise missing from error
+
+
+def _colour(
+    name: str, known: Sequence[tuple[Sequence[str], Sequence[Sequence[int]]]]
+) -> list[int] | None:
+    """Find the colour of a class in pairs of (names, palette)."""
+    for names, palette in known:
+        position = find_name(name, names)
+        if position is not None and position < len(palette):
+            return [int(value) for value in palette[position]]
+    return None
+
+
+def _names_include_zero(leaf: BaseDataset) -> bool:
+    """Whether the names of a data set begin with the label that would be removed.
+
+    True for a class such as ``PascalVOCDataset``, which names background and does not
+    ask for ``reduce_zero_label`` itself: True was set from outside.
+    """
+    names = type(leaf).METAINFO.get('classes') or ('',)
+    default = init_default(type(leaf), 'reduce_zero_label')
+    return canonical(names[0]) == 'background' and default is False

@@ -1,0 +1,98 @@
+"""Scores of generalised zero-shot segmentation, from one confusion matrix.
+
+Definitions follow ZS3Net (NeurIPS 2019): every pixel counts, all classes compete, and
+groups are formed by the *truth*; the harmonic mean is taken of the group means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+
+Absent = Literal['nan', 'zero']
+ABSENT_RULES: tuple[str, ...] = get_args(Absent)
+_HARMONIC = {'haAcc': 'aAcc', 'hAcc': 'mAcc', 'hIoU': 'mIoU', 'hfwIoU': 'fwIoU'}
+
+
+def harmonic_mean(first: float, second: float) -> float:
+    """Return 2ab / (a + b), 0 if both are 0, NaN if one is NaN."""
+    total = first + second
+    return 0.0 if total == 0 else 2 * first * second / total
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray, absent: str) -> np.ndarray:
+    """Divide; 0/0 is NaN (left out of means) or 0 (stays in them)."""
+    blank = np.nan if absent == 'nan' else 0.0
+    return np.divide(part, whole, out=np.full(len(whole), blank), where=whole > 0)
+
+
+def class_scores(
+    confusion: np.ndarray, absent: str = 'nan'
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return IoU and accuracy of each class.
+
+    IoU counts false positives over the pixels of all classes. With ``'nan'`` a class
+    that is neither there nor predicted has no IoU, and a class that is not there has
+    no accuracy; one that is predicted but not there has IoU 0 either way.
+
+    Args:
+        confusion: pixel counts, rows = truth, columns = prediction, (K, K).
+        absent: ``'nan'``, or ``'zero'`` as in ZS3Net's code.
+
+    Returns:
+        IoU and accuracy, (K,) each, within [0, 1] or NaN.
+    """
+    confusion = np.asarray(confusion, dtype=np.float64)
+    hits = confusion.diagonal()
+    truth, predicted = confusion.sum(1), confusion.sum(0)
+    union = truth + predicted - hits
+    return _ratio(hits, union, absent), _ratio(hits, truth, absent)
+
+
+def gzsl_scores(
+    confusion: np.ndarray,
+    seen: Sequence[int],
+    unseen: Sequence[int],
+    absent: str = 'nan',
+) -> dict[str, float]:
+    """Return the scores of all, seen and unseen classes, and harmonic means.
+
+    Args:
+        confusion: pixel counts, rows = truth, columns = prediction, (K, K).
+        seen: indices of the seen classes.
+        unseen: indices of the unseen classes.
+        absent: what 0/0 is, see :func:`class_scores`.
+
+    Returns:
+        Values within [0, 1] or NaN: ``aAcc`` (pixel accuracy), ``mAcc`` and ``mIoU``
+        (means over classes), ``fwIoU`` (sum of IoU times the class's share of all
+        pixels, so that the groups add up to the whole), each also ``_seen`` and
+        ``_unseen``; ``haAcc``, ``hAcc``, ``hIoU`` and ``hfwIoU``.
+    """
+    confusion = np.asarray(confusion, dtype=np.float64)
+    iou, accuracy = class_scores(confusion, absent)
+    hits, truth = confusion.diagonal(), confusion.sum(1)
+    share = _ratio(truth, np.full(len(truth), truth.sum()), 'zero')
+    groups = {
+        '': np.arange(len(confusion)),
+        '_seen': np.array(seen, dtype=np.int64),
+        '_unseen': np.array(unseen, dtype=np.int64),
+    }
+    scores: dict[str, float] = {}
+    for suffix, members in groups.items():
+        pixels = _ratio(hits[members].sum()[None], truth[members].sum()[None], absent)
+        scores[f'aAcc{suffix}'] = float(pixels[0])
+        scores[f'mAcc{suffix}'] = _mean(accuracy[members])
+        scores[f'mIoU{suffix}'] = _mean(iou[members])
+        scores[f'fwIoU{suffix}'] = float(np.nansum(share[members] * iou[members]))
+    for name, key in _HARMONIC.items():
+        scores[name] = harmonic_mean(scores[f'{key}_seen'], scores[f'{key}_unseen'])
+    return scores
+
+
+def _mean(values: np.ndarray) -> float:
+    """Return the mean over the classes that have a value, NaN if none has."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float('nan')
