@@ -1,0 +1,36 @@
+"""Wrong test options are named before anything runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from zs3_mmseg.models.segmentors import InferenceOptions
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'message'),
+    [
+        (dict(mode='tiles'), 'test_cfg.mode'),
+        (dict(mode='slide'), 'crop_size and test_cfg.stride'),
+        (dict(mode='slide', crop_size=(8, 8), stride=(8, 9)), 'left out'),
+        (dict(mode='slide', crop_size=(8,), stride=(8, 9)), 'test_cfg.crop_size'),
+        (dict(mask_size=0), 'test_cfg.mask_size'),
+        (dict(class_chunk=0), 'test_cfg.class_chunk'),
+        (dict(slide_batch_size=1.5), 'test_cfg.slide_batch_size'),
+    ],
+)
+def test_wrong_options_are_named(cfg, message):
+    with pytest.raises(ValueError, match=message):
+        InferenceOptions.from_cfg(cfg)
+
+
+def test_single_ints_mean_squares_and_foreign_keys_are_left_alone():
+    options = InferenceOptions.from_cfg(
+        dict(mode='slide', crop_size=9, stride=[4, 5], size=3)
+    )
+    assert (options.crop_size, options.stride) == ((9, 9), (4, 5))
+
+
+def test_a_segmentor_checks_them_when_built(make_segmentor):
+    with pytest.raises(ValueError, match=r'test_cfg\.mode'):
+        make_segmentor(test_cfg=dict(mode='tiles'))

@@ -1,0 +1,90 @@
+"""Averaging over views, against plain means and against mmseg's own model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import SegTTAModel
+from mmseg.structures import SegDataSample
+
+from zs3_mmseg.models.segmentors import ZeroShotTTAModel
+
+
+@pytest.fixture
+def views():
+    generator = torch.Generator().manual_seed(0)
+
+    def make(num_classes):
+        samples = []
+        for _ in range(3):
+            sample = SegDataSample(metainfo=dict(img_path='a.png'))
+            scores = torch.rand(num_classes, 6, 7, generator=generator)
+            sample.seg_logits = PixelData(data=scores)
+            sample.gt_sem_seg = PixelData(data=torch.zeros(1, 6, 7).long())
+            samples.append(sample)
+        return samples
+
+    return make
+
+
+@pytest.mark.parametrize('head', ['ToySoftmaxHead', 'ToySigmoidHead'])
+def test_scores_are_averaged_as_they_come(make_segmentor, views, head):
+    model = ZeroShotTTAModel(make_segmentor(head))
+    samples = views(5)
+    expected = torch.stack([sample.seg_logits.data for sample in samples]).mean(dim=0)
+    (merged,) = model.merge_preds([samples])
+    torch.testing.assert_close(merged.seg_logits.data, expected)
+    assert torch.equal(merged.pred_sem_seg.data, expected.argmax(dim=0)[None])
+    assert merged.img_path == 'a.png'
+    assert 'gt_sem_seg' in merged
+
+
+def test_logits_are_averaged_as_mmseg_does(make_segmentor, views):
+    segmentor = make_segmentor('ToyLogitHead')
+    samples = views(5)
+    copies = [sample.clone() for sample in samples]
+    (ours,) = ZeroShotTTAModel(segmentor).merge_preds([samples])
+    (theirs,) = SegTTAModel(segmentor).merge_preds([copies])
+    assert torch.equal(ours.pred_sem_seg.data, theirs.pred_sem_seg.data)
+
+
+def test_one_class_is_the_mask_of_mean_scores(make_segmentor, views):
+    segmentor = make_segmentor('ToySigmoidHead')
+    segmentor.set_classes(['owl'])
+    samples = views(1)
+    mean = torch.stack([sample.seg_logits.data for sample in samples]).mean(dim=0)
+    (merged,) = ZeroShotTTAModel(segmentor).merge_preds([samples])
+    assert torch.equal(merged.pred_sem_seg.data, (mean >= 0.5).long())
+
+
+def test_flipped_views_of_a_symmetric_model_agree(make_segmentor):
+    """The whole path: data as ``TestTimeAug`` and ``pseudo_collate`` give them."""
+    segmentor = make_segmentor(
+        'ToySigmoidHead', data_preprocessor=dict(type='mmseg.SegDataPreProcessor')
+    )
+    with torch.no_grad():
+        weight = segmentor.backbone.conv.weight
+        weight.copy_((weight + weight.flip(3)) / 2)
+    image = torch.rand(3, 8, 12)
+    plain = SegDataSample(metainfo=dict(ori_shape=(8, 12), img_path='a.png'))
+    flipped = SegDataSample(
+        metainfo=dict(
+            ori_shape=(8, 12),
+            img_path='a.png',
+            flip=True,
+            flip_direction='horizontal',
+        )
+    )
+    data = dict(inputs=[[image], [image.flip(2)]], data_samples=[[plain], [flipped]])
+    with torch.no_grad():
+        (merged,) = ZeroShotTTAModel(segmentor).test_step(data)
+        expected = segmentor.encode_decode(image[None], [{}])[0]
+    torch.testing.assert_close(merged.seg_logits.data, expected)
+
+
+def test_a_segmentor_without_scores_is_refused(make_segmentor):
+    segmentor = make_segmentor(test_cfg=dict(return_scores=False))
+    with pytest.raises(ValueError, match='return_scores'):
+        ZeroShotTTAModel(segmentor)

@@ -1,0 +1,209 @@
+"""The contract of heads that read class embeddings at run time."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.utils import ConfigType, SampleList
+
+from zs3_mmseg.models.class_embeddings.queries import ClassQueries
+from zs3_mmseg.utils.labels import IGNORE_INDEX
+
+from .pixel_loss import pixel_cross_entropy
+from .query_reduction import check_reduction, reduce_queries
+
+ScoreKind = Literal['logit', 'sigmoid', 'softmax']
+
+
+class ZeroShotHead(BaseDecodeHead):
+    """Base of heads whose classes are rows of embeddings given with every call.
+
+    A subclass implements :meth:`query_logits`, and :meth:`loss_by_feat` if its loss is
+    not softmax cross-entropy. It is a ``BaseDecodeHead`` so that mmseg's tools know it
+    for a head, but it has no ``conv_seg``: ``num_classes`` and ``out_channels`` only
+    say how many classes there are now, and the segmentor keeps them up to date.
+
+    Args:
+        in_channels: channels of the feature map(s) it reads.
+        channels: inner width; ``in_channels`` if None.
+        num_classes: initial number of classes.
+        query_reduce: how a class's queries become one logit: ``'max'`` or ``'sum'``.
+        in_index: which feature map(s) to read.
+        input_transform: as in mmseg's ``BaseDecodeHead``.
+        ignore_index: label that no loss counts.
+        align_corners: of every bilinear resize of this head's maps.
+        init_cfg: mmengine's weight initialisation.
+    """
+
+    #: What the mask logits turn into: ``'logit'`` stays as it is, ``'sigmoid'`` is one
+    #: probability per class, ``'softmax'`` one distribution over all classes.
+    score_kind: ScoreKind = 'softmax'
+
+    def __init__(
+        self,
+        in_channels: int | Sequence[int],
+        channels: int | None = None,
+        *,
+        num_classes: int = 1,
+        query_reduce: str = 'max',
+        in_index: int | Sequence[int] = -1,
+        input_transform: str | None = None,
+        ignore_index: int = IGNORE_INDEX,
+        align_corners: bool = False,
+        init_cfg: ConfigType | None = None,
+    ) -> None:
+        check_reduction(query_reduce, self.score_kind)
+        if channels is None:
+            channels = in_channels if isinstance(in_channels, int) else in_channels[-1]
+        super().__init__(
+            in_channels,
+            channels,
+            num_classes=num_classes,
+            # Said explicitly, as mmseg warns about 1 and 2 classes otherwise.
+            out_channels=num_classes,
+            threshold=0.5,
+            dropout_ratio=0,
+            in_index=in_index,
+            input_transform=input_transform,
+            # Never called by this class; without avg_non_ignore mmseg warns.
+            loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True),
+            ignore_index=ignore_index,
+            align_corners=align_corners,
+            init_cfg=init_cfg,
+        )
+        del self.conv_seg
+        self.query_reduce = query_reduce
+
+    @abstractmethod
+    def query_logits(
+        self,
+        inputs: Sequence[Tensor],
+        *,
+        queries: ClassQueries,
+        global_token: Tensor | None = None,
+    ) -> Tensor:
+        """Return mask logits at patch resolution, one map per query.
+
+        Args:
+            inputs: feature maps ``(N, C, h, w)``.
+            queries: the ``Q`` rows and their classes.
+            global_token: ``(N, E)`` token of the whole image, if there is one.
+
+        Returns:
+            ``(N, Q, h, w)``.
+        """
+
+    def forward(
+        self,
+        inputs: Sequence[Tensor],
+        *,
+        queries: ClassQueries,
+        global_token: Tensor | None = None,
+    ) -> Tensor:
+        """Return class logits at patch resolution.
+
+        Args:
+            inputs: feature maps ``(N, C, h, w)``.
+            queries: rows of ``K`` classes.
+            global_token: ``(N, E)`` token of the whole image, if there is one.
+
+        Returns:
+            ``(N, K, h, w)``, after the reduction over each class's queries.
+        """
+        logits = self.query_logits(inputs, queries=queries, global_token=global_token)
+        return reduce_queries(logits, queries.queries_per_class, self.query_reduce)
+
+    def loss(
+        self,
+        inputs: Sequence[Tensor],
+        batch_data_samples: SampleList,
+        train_cfg: ConfigType | None,
+        *,
+        queries: ClassQueries,
+        global_token: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the losses of a batch; labels are indices into the rows' classes."""
+        outputs = self.forward(inputs, queries=queries, global_token=global_token)
+        return self.loss_by_feat(outputs, batch_data_samples)
+
+    def predict(
+        self,
+        inputs: Sequence[Tensor],
+        batch_img_metas: list[dict],
+        test_cfg: ConfigType | None,
+        *,
+        queries: ClassQueries,
+        global_token: Tensor | None = None,
+    ) -> Tensor:
+        """Return class logits ``(N, K, h, w)`` at patch resolution.
+
+        Unlike mmseg's heads it does not resize: the segmentor does, class chunk by
+        class chunk.
+        """
+        return self.forward(inputs, queries=queries, global_token=global_token)
+
+    def loss_by_feat(
+        self, outputs: Tensor, batch_data_samples: SampleList
+    ) -> dict[str, Tensor]:
+        """Softmax cross-entropy at label resolution.
+
+        Args:
+            outputs: what :meth:`forward` returned, ``(N, K, h, w)``.
+            batch_data_samples: samples with ``gt_sem_seg`` ``(1, H, W)``.
+
+        Returns:
+            ``loss_ce``, and ``acc_seg`` in percent, which is logged but not a loss.
+        """
+        loss, accuracy = pixel_cross_entropy(
+            outputs,
+            self._stack_batch_gt(batch_data_samples).squeeze(1),
+            ignore_index=self.ignore_index,
+            align_corners=self.align_corners,
+        )
+        return {'loss_ce': loss, 'acc_seg': accuracy}
+
+    @torch.no_grad()
+    def resolve_unlabelled(
+        self,
+        outputs: Tensor,
+        labels: Tensor,
+        *,
+        queries: ClassQueries,
+        unlabelled_index: int,
+    ) -> Tensor:
+        """Give unlabelled pixels the unseen class with the largest logit.
+
+        This is ZegCLIP's self-training (arXiv 2212.03588, section 3.5): only pixels
+        known to be of an unseen class are filled, and only with unseen classes.
+
+        Args:
+            outputs: what :meth:`forward` returned, ``(N, K, h, w)``.
+            labels: ``(N, H, W)`` long.
+            queries: the rows that ``outputs`` belong to.
+            unlabelled_index: the label to replace.
+
+        Returns:
+            new labels ``(N, H, W)`` without ``unlabelled_index``.
+        """
+        unseen = torch.nonzero(~queries.seen_mask).flatten()
+        if not unseen.numel():
+            raise ValueError(
+                'unlabelled pixels can only become an unseen class, and no class is '
+                "unseen here: use setting='supervised' or a split with unseen classes"
+            )
+        logits = F.interpolate(
+            outputs[:, unseen].float(),
+            size=labels.shape[-2:],
+            mode='bilinear',
+            align_corners=self.align_corners,
+        )
+        return torch.where(
+            labels == unlabelled_index, unseen[logits.argmax(dim=1)], labels
+        )

@@ -1,0 +1,73 @@
+"""Test-time augmentation that knows what scores are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmengine.model import BaseTTAModel
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.utils import SampleList
+
+
+@MODELS.register_module()
+class ZeroShotTTAModel(BaseTTAModel):
+    """Averages the scores of a ``ZeroShotEncoderDecoder`` over augmented views.
+
+    Sigmoid and softmax scores are averaged as they come, calibration included. Only
+    raw logits pass through a softmax first, as in mmseg's ``SegTTAModel``, which would
+    put every kind of score through one.
+
+    Args:
+        module: config of the segmentor, or the segmentor.
+        **kwargs: as in mmengine's ``BaseTTAModel``.
+
+    Raises:
+        ValueError: if the segmentor does not return scores.
+    """
+
+    def __init__(self, module: Any, **kwargs: Any) -> None:
+        super().__init__(module, **kwargs)
+        if not self.module.test_cfg.get('return_scores', True):
+            raise ValueError(
+                'test-time augmentation averages scores, which '
+                'model.test_cfg.return_scores=False does not return: set it to True'
+            )
+
+    def merge_preds(self, data_samples_list: list[SampleList]) -> SampleList:
+        """Merge the predictions of each image's views.
+
+        Args:
+            data_samples_list: for each image the samples of its views, with
+                ``seg_logits`` ``(K, H, W)`` at original size.
+
+        Returns:
+            the first view's sample of each image, with the mean scores in
+            ``seg_logits`` and their label map ``(1, H, W)`` in ``pred_sem_seg``.
+        """
+        merged = []
+        for views in data_samples_list:
+            total: Tensor | None = None
+            for view in views:
+                scores = self._scores(view.seg_logits.data)
+                total = scores if total is None else total + scores
+            assert total is not None  # an image has at least one view
+            mean = total / len(views)
+            sample = views[0]
+            labels = self.module.label_rule.of_scores(mean)
+            sample.set_data(
+                {
+                    'seg_logits': PixelData(data=mean),
+                    'pred_sem_seg': PixelData(data=labels),
+                }
+            )
+            merged.append(sample)
+        return merged
+
+    def _scores(self, scores: Tensor) -> Tensor:
+        if self.module.score_kind == 'logit' and len(scores) > 1:
+            return torch.softmax(scores, dim=0)
+        return scores
