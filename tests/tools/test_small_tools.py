@@ -1,0 +1,114 @@
+"""get_flops, benchmark, print_config, publish_model, and the shell scripts."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from zs3_mmseg.utils.checkpoint import safe_load
+
+TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+
+
+def test_flops_of_convolutions(run_tool, tmp_path: Path) -> None:
+    # The second convolution goes from 5 channels to 2 classes, 1 x 1 as well.
+    (tmp_path / 'two_convolutions.py').write_text("""
+default_scope = 'mmseg'
+custom_imports = dict(imports=['tiny_run_parts'])
+head = dict(type='FCNHead', in_channels=5, channels=5, num_convs=0, concat_input=False)
+model = dict(
+    type='EncoderDecoder',
+    backbone=dict(type='OneConvolution'),
+    decode_head=dict(num_classes=2, in_index=0, **head),
+)
+""")
+    flags = ['two_convolutions.py', '--shape', 1000, 2000]
+    finished = run_tool('analysis_tools/get_flops.py', *flags, folder=tmp_path)
+    macs = 1000 * 2000 * (3 * 5 + 5 * 2) / 1e9
+    assert f'= {macs:.2f} GMACs' in finished.output, finished.output
+
+
+def test_speed_is_measured(run_tool, tiny_config, trained, tmp_path) -> None:
+    weights = trained / 'work_dirs/tiny_run/iter_12.pth'
+    flags = ['--images', 9, '--warm-up', 1]
+    tool = 'analysis_tools/benchmark.py'
+    finished = run_tool(tool, tiny_config, weights, *flags, folder=tmp_path)
+    assert finished.status == 0, finished.output
+    speed = json.loads((tmp_path / 'work_dirs/tiny_run/speed.json').read_text())
+    assert speed['images'] == 9
+    assert speed['images_per_second'] > 0
+
+
+def test_config_is_printed_as_python(run_tool, tiny_config, tmp_path) -> None:
+    flags = ['--graph', '--cfg-options', 'train_cfg.max_iters=77']
+    finished = run_tool('misc/print_config.py', tiny_config, *flags, folder=tmp_path)
+    assert finished.status == 0, finished.output
+    assert re.search(r'train_cfg = dict\(max_iters=77', finished.output)
+    assert '(conv_seg): Conv2d(8, 3' in finished.output
+
+
+def test_published_files_hold_weights_and_meta(run_tool, trained, tmp_path) -> None:
+    source = trained / 'work_dirs/tiny_run/iter_12.pth'
+    tool = 'misc/publish_model.py'
+    finished = run_tool(tool, source, 'net.pth', folder=tmp_path)
+    assert finished.status == 0, finished.output
+    (published,) = tmp_path.glob('net-*.pth')
+    content = torch.load(published, weights_only=True)
+    assert content.keys() == {'meta', 'state_dict'}
+    assert content['state_dict'].keys() == safe_load(source)['state_dict'].keys()
+
+
+@pytest.mark.parametrize(
+    'script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh']
+)
+def test_scripts_explain_themselves(script: str) -> None:
+    finished = subprocess.run(
+        ['bash', TOOLS / script], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 2
+    assert f'tools/{script}' in finished.stderr
+    assert 'CONFIG' in finished.stderr
+
+
+def test_slurm_gets_one_task_per_gpu(tmp_path: Path) -> None:
+    srun = tmp_path / 'srun'
+    srun.write_text('#!/bin/sh\nfor word in "$@"; do echo "[$word]"; done\n')
+    srun.chmod(0o755)
+    env = {**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'GPUS': '2'}
+    finished = subprocess.run(
+        ['bash', TOOLS / 'slurm_test.sh', 'gpu', 'name', 'a b.py', 'none', '--tta'],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    words = finished.stdout.splitlines()
+    assert '[--ntasks=2]' in words
+    assert words[-4:] == ['[a b.py]', '[--launcher]', '[slurm]', '[--tta]']
+
+
+@pytest.mark.slow
+def test_torchrun_trains_on_cpus(tiny_config: Path, tmp_path: Path) -> None:
+    with socket.socket() as sock:
+        sock.bind(('127.0.0.1', 0))
+        port = sock.getsockname()[1]
+    paths = f'{TOOLS.parent}:{tiny_config.parent}'
+    env = {'PYTHON': sys.executable, 'PORT': str(port), 'PYTHONPATH': paths}
+    options = ['train_cfg.max_iters=1', 'train_cfg.val_interval=9']
+    finished = subprocess.run(
+        ['bash', TOOLS / 'dist_train.sh', tiny_config, '2', '--cfg-options', *options],
+        env={**os.environ, **env},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    checkpoint = safe_load(tmp_path / 'work_dirs/tiny_run/iter_1.pth')
+    assert len(checkpoint['random_state']['ranks']) == 2

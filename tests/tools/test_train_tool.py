@@ -1,0 +1,145 @@
+"""tools/train.py: what it says at the start, and how it resumes and refuses."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+RUN = 'work_dirs/tiny_run'
+
+
+@pytest.fixture
+def copy(trained: Path, tmp_path: Path) -> Path:
+    """Return a copy of the finished run, to be damaged at will."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def test_stock_flags_make_a_run_in_any_folder(trained: Path) -> None:
+    made = {path.name for path in (trained / RUN).iterdir()}
+    assert {'iter_8.pth', 'iter_12.pth', 'last_checkpoint', 'tiny_run.py'} <= made
+    assert not [name for name in made if 'partial' in name]
+
+
+def test_resuming_a_finished_run_ends_well(run_tool, tiny_config, copy) -> None:
+    before = (copy / RUN / 'iter_12.pth').read_bytes()
+    finished = run_tool('train.py', tiny_config, '--resume', folder=copy)
+    assert finished.status == 0
+    assert 'iteration 12 of 12. Nothing is left to train' in finished.output
+    assert (copy / RUN / 'iter_12.pth').read_bytes() == before
+
+
+def test_a_cut_checkpoint_falls_back_to_the_one_before(
+    run_tool, tiny_config, copy
+) -> None:
+    last = copy / RUN / 'iter_12.pth'
+    last.write_bytes(last.read_bytes()[:5000])
+    finished = run_tool('train.py', tiny_config, '--resume', folder=copy)
+    assert finished.status == 0
+    assert 'resumed epoch: 0, iter: 8' in finished.output
+    assert torch.load(last, weights_only=False)['meta']['iter'] == 12
+
+
+def test_only_damaged_checkpoints_are_no_fresh_start(
+    run_tool, tiny_config, copy
+) -> None:
+    for file in (copy / RUN).glob('iter_*.pth'):
+        file.write_bytes(b'')
+    (copy / RUN / 'last_checkpoint').write_text('')
+    finished = run_tool('train.py', tiny_config, '--resume', folder=copy)
+    assert finished.status == 2
+    assert 'error:' in finished.output
+    assert 'iter_8.pth is damaged' in finished.output
+
+
+def test_resuming_nothing_starts_from_the_beginning(
+    run_tool, tiny_config, tmp_path
+) -> None:
+    short = ['--cfg-options', 'train_cfg.max_iters=1', 'train_cfg.val_interval=9']
+    finished = run_tool('train.py', tiny_config, '--resume', *short, folder=tmp_path)
+    assert finished.status == 0
+    assert re.search(r'INFO - (\d,\d{3}) of \1 parameters learn', finished.output)
+    assert 'training starts from the beginning' in finished.output
+    assert (tmp_path / RUN / 'iter_1.pth').is_file()
+
+
+def test_other_number_of_samples_is_announced(run_tool, tiny_config, copy) -> None:
+    options = ['--cfg-options', 'train_dataloader.batch_size=1']
+    finished = run_tool('train.py', tiny_config, '--resume', *options, folder=copy)
+    assert finished.status == 0
+    assert 'have changed: batch_size (2 -> 1)' in finished.output
+
+
+def test_weights_alone_cannot_be_resumed(run_tool, tiny_config, copy) -> None:
+    state = torch.load(copy / RUN / 'iter_12.pth', weights_only=False)['state_dict']
+    torch.save({'state_dict': state}, copy / 'weights.pth')
+    finished = run_tool('train.py', tiny_config, '--resume', 'weights.pth', folder=copy)
+    assert finished.status == 2
+    assert 'weights.pth cannot be resumed from' in finished.output
+
+
+def test_load_from_must_fit_unless_allowed(run_tool, tiny_config, copy) -> None:
+    state = torch.load(copy / RUN / 'iter_12.pth', weights_only=False)['state_dict']
+    del state['decode_head.conv_seg.bias']
+    torch.save(state, copy / 'weights.pth')
+    options = ['--work-dir', 'new', '--cfg-options', 'load_from=weights.pth']
+    options += ['train_cfg.max_iters=1', 'train_cfg.val_interval=9']
+    refused = run_tool('train.py', tiny_config, *options, folder=copy)
+    assert refused.status == 2
+    assert '1 missing in the file: decode_head.conv_seg.bias' in refused.output
+    assert not (copy / 'new/iter_1.pth').exists()
+    allowed = run_tool(
+        'train.py', tiny_config, '--allow-missing', *options, folder=copy
+    )
+    assert allowed.status == 0
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['{missing}'], "Did you mean '"),
+        (['{config}', '--amp'], 'mixed precision needs an accelerator'),
+        (['{config}', '--launcher', 'pytorch'], 'tools/dist_train.sh CONFIG'),
+        (['{config}', '--launcher', 'slurm'], '--launcher slurm needs an accelerator'),
+        (['{config}', '--resume', 'nowhere.pth'], "load_from = 'nowhere.pth'"),
+        (
+            ['{config}', '--cfg-options', 'runner_type=Runner'],
+            'only use runners that load checkpoints safely',
+        ),
+        (
+            ['{config}', '--cfg-options', 'model.type=FrozenEncoderDecoder'],
+            'nothing in this model learns',
+        ),
+        (
+            ['{config}', '--cfg-options', 'optim_wrapper=None'],
+            'tiny_run.py has no optim_wrapper',
+        ),
+        (
+            ['{config}', '--cfg-options', 'model.decode_head.pretrained=a/b.pth'],
+            "model.decode_head.pretrained = 'a/b.pth'",
+        ),
+    ],
+    ids=[
+        'config',
+        'amp',
+        'torchrun',
+        'slurm',
+        'resume',
+        'runner',
+        'frozen',
+        'no-training',
+        'weights',
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without GPU')
+def test_mistakes_get_one_line(
+    run_tool, tiny_config: Path, tmp_path, arguments, message
+) -> None:
+    places = {'config': tiny_config, 'missing': tiny_config.with_name('tinny_run.py')}
+    filled = [argument.format(**places) for argument in arguments]
+    finished = run_tool('train.py', *filled, folder=tmp_path)
+    assert finished.status == 2
+    assert message in finished.output
+    assert 'Traceback' not in finished.output

@@ -1,0 +1,107 @@
+"""Measure the speed of a segmentor: ``benchmark.py CONFIG [CHECKPOINT]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from mmengine.config import Config
+from mmengine.device import get_device
+
+import zs3_mmseg  # noqa: F401  (registers everything)
+from zs3_mmseg.engine.checkpoint_sources import read_checkpoint
+from zs3_mmseg.engine.launch import (
+    add_launch_arguments,
+    build_runner,
+    config_of,
+    one_line_errors,
+)
+from zs3_mmseg.engine.runner import SafeRunner
+from zs3_mmseg.utils.cache import atomic_write
+from zs3_mmseg.utils.checkpoint import load_into
+from zs3_mmseg.utils.config_check import require_files
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Measure images per second on the test data, one image at a time, '
+        'without the time that loading them takes; goes to WORK_DIR/speed.json'
+    )
+    add_launch_arguments(parser)
+    parser.add_argument('checkpoint', nargs='?', help='weights; random ones if absent')
+    parser.add_argument('--images', type=int, default=100, help='images to measure')
+    parser.add_argument('--warm-up', type=int, default=5, help='images before that')
+    arguments = parser.parse_intermixed_args()
+    if arguments.images < 1 or arguments.warm_up < 0:
+        parser.error('--images must be positive, --warm-up must not be negative')
+    return arguments
+
+
+def prepare(arguments: argparse.Namespace) -> Config:
+    config = config_of(arguments)
+    if config.launcher != 'none':
+        raise ValueError('the speed of one process is measured: no --launcher')
+    config.load_from = arguments.checkpoint
+    config.test_dataloader.batch_size = 1
+    require_files(config, ['test_dataloader'])
+    return config
+
+
+def synchronize(device: str) -> None:
+    """Wait for the accelerator, which works behind the back of the clock."""
+    if device == 'cuda':
+        torch.cuda.synchronize()
+
+
+def seconds_per_image(runner: SafeRunner, images: int, warm_up: int) -> list[float]:
+    """Return the seconds of each prediction after the first ``warm_up`` ones."""
+    model = runner.model.eval()
+    loader = runner.build_dataloader(runner.cfg.test_dataloader)
+    device = get_device()
+    seconds: list[float] = []
+    while len(seconds) < warm_up + images:
+        for batch in loader:
+            synchronize(device)
+            began = time.perf_counter()
+            with torch.no_grad():
+                model.test_step(batch)
+            synchronize(device)
+            seconds.append(time.perf_counter() - began)
+            if len(seconds) == warm_up + images:
+                break
+    return seconds[warm_up:]
+
+
+def main() -> None:
+    arguments = parse_args()
+    with one_line_errors(OSError, ValueError, KeyError, ImportError):
+        config = prepare(arguments)
+        runner = build_runner(config)
+        if arguments.checkpoint is not None:
+            load_into(
+                runner.model,
+                read_checkpoint(arguments.checkpoint),
+                allow_missing=config.allow_missing,
+                what=arguments.checkpoint,
+            )
+        seconds = sorted(seconds_per_image(runner, arguments.images, arguments.warm_up))
+    speed = {
+        'images_per_second': len(seconds) / sum(seconds),
+        'median_seconds': seconds[len(seconds) // 2],
+        'slowest_seconds': seconds[-1],
+        'images': len(seconds),
+        'device': get_device(),
+        'threads': torch.get_num_threads(),
+    }
+    text = json.dumps(speed, indent=2) + '\n'
+    file = Path(runner.work_dir) / 'speed.json'
+    atomic_write(file, lambda stream: stream.write(text.encode()))
+    print(text + f'Written: {file}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,292 @@
+"""The first honest hIoU: every method of today on Shapes, with a report in pictures.
+
+``make demo`` runs this. Each method goes through ``tools/train.py`` and
+``tools/test.py`` as a user would type them; what is there already is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mmseg.apis import inference_model
+
+from zs3_mmseg.apis import init_segmentor
+from zs3_mmseg.datasets.shapes import PALETTE, THINGS, ShapesDataset
+from zs3_mmseg.datasets.splits import get_split
+from zs3_mmseg.utils.cache import atomic_write
+from zs3_mmseg.utils.experiments import (
+    CommandFailed,
+    ExperimentRunner,
+    Method,
+    Outcome,
+    run_command,
+)
+from zs3_mmseg.utils.image_io import read_image
+from zs3_mmseg.visualization import comparison_sheet
+
+TOOLS = Path(__file__).resolve().parent
+ROOT = TOOLS.parent
+CONFIGS = ROOT / 'configs'
+SPLIT = 'shapes_a'
+GATE_KEY = 'model.calibrators.0.weight'
+GATE_WEIGHTS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
+PICTURES = 8
+
+METHODS = (
+    Method('dense_clip', CONFIGS / 'clip_dense/shapes_tiny.py'),
+    Method('dense_clip_gate', CONFIGS / 'clip_dense/shapes_tiny_gate.py'),
+    Method('linear_head', CONFIGS / 'baselines/shapes_tiny_linear.py', trained=True),
+    Method(
+        'finetune_ce', CONFIGS / 'baselines/shapes_tiny_finetune_ce.py', trained=True
+    ),
+)
+SAYS = {
+    'dense_clip': 'CLIP read pixel by pixel, nothing trained',
+    'dense_clip_gate': 'the same plus a vote of the whole image '
+    '(weight chosen on val scenes)',
+    'linear_head': 'frozen CLIP, one linear map trained on the seen classes',
+    'finetune_ce': 'the whole image tower fine-tuned on the seen classes',
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs/demo')
+    parser.add_argument('--data-root', type=Path, default=ROOT / 'data/shapes')
+    parser.add_argument('--seed', type=int, default=0)
+    return parser.parse_args()
+
+
+def say(text: str) -> None:
+    print(f'[demo] {text}', flush=True)
+
+
+def make_data(data_root: Path) -> float:
+    """Draw the scenes that are not there yet; return the seconds it took."""
+    began = time.perf_counter()
+    for subset in ('train', 'val', 'test'):
+        ShapesDataset(data_root=str(data_root), subset=subset, pipeline=[])
+    return time.perf_counter() - began
+
+
+def choose_gate(work_dir: Path, options: Mapping[str, object]) -> tuple[float, float]:
+    """Choose the gate's weight on the val scenes; return it and the seconds."""
+    result = work_dir / 'dense_clip_gate' / 'tuned.json'
+    seconds = run_command(
+        [
+            str(TOOLS / 'analysis_tools/tune_on_val.py'),
+            str(CONFIGS / 'clip_dense/shapes_tiny_gate.py'),
+            '--key',
+            GATE_KEY,
+            '--values',
+            *map(str, GATE_WEIGHTS),
+            '--out',
+            str(result),
+            '--cfg-options',
+            *(f'{key}={value}' for key, value in options.items()),
+        ],
+        work_dir / 'dense_clip_gate' / 'tune.txt',
+    )
+    return float(json.loads(result.read_text())['best']), seconds
+
+
+def scenes_with_unseen(data_root: Path) -> list[tuple[str, str]]:
+    """Return image and mask paths of the first telling test scenes.
+
+    Telling means that an unseen class and at least two things are in the scene.
+    """
+    split = get_split(SPLIT)
+    things = {split.classes.index(name) for name in THINGS}
+    unseen = {split.classes.index(name) for name in split.unseen}
+    dataset = ShapesDataset(data_root=str(data_root), subset='test', pipeline=[])
+    chosen: list[tuple[str, str]] = []
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        present = set(np.unique(read_labels(info['seg_map_path'])).tolist())
+        if present & unseen and len(present & things) >= 2:
+            chosen.append((info['img_path'], info['seg_map_path']))
+        if len(chosen) == PICTURES:
+            break
+    return chosen
+
+
+def read_labels(path: str) -> np.ndarray:
+    with Image.open(path) as opened:
+        return np.array(opened)
+
+
+def draw_pictures(
+    outcomes: Mapping[str, Outcome], data_root: Path, gate: float
+) -> np.ndarray:
+    """Draw image, truth and every method's prediction for a few test scenes."""
+    split = get_split(SPLIT)
+    scenes = scenes_with_unseen(data_root)
+    rows = [[read_image(image), read_labels(mask)] for image, mask in scenes]
+    for method in METHODS:
+        model = init_segmentor(
+            method.config,
+            outcomes[method.name].checkpoint,
+            cfg_options={GATE_KEY: gate} if method.name == 'dense_clip_gate' else None,
+        )
+        for row, (image, _) in zip(rows, scenes, strict=True):
+            sample = inference_model(model, image)
+            row.append(sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8))
+    return comparison_sheet(
+        rows,
+        titles=['image', 'truth', *(method.name for method in METHODS)],
+        classes=split.classes,
+        palette=PALETTE,
+        unseen=split.unseen,
+    )
+
+
+def environment() -> dict[str, object]:
+    packages = (
+        'zs3_mmseg',
+        'torch',
+        'open_clip_torch',
+        'onedl-mmengine',
+        'onedl-mmcv',
+        'onedl-mmsegmentation',
+        'numpy',
+    )
+    return {
+        'python': platform.python_version(),
+        'platform': f'{platform.system()} {platform.machine()}',
+        'cpus': len(os.sched_getaffinity(0)),
+        **{package: version(package) for package in packages},
+    }
+
+
+def as_table(outcomes: Mapping[str, Outcome]) -> str:
+    lines = [
+        '| method | what it is | mIoU seen | mIoU unseen | hIoU | training, s |',
+        '|---|---|---|---|---|---|',
+    ]
+    for name, outcome in outcomes.items():
+        values = outcome.metrics['test']
+        lines.append(
+            f'| `{name}` | {SAYS[name]} | {values["mIoU_seen"]:.1f} '
+            f'| {values["mIoU_unseen"]:.1f} | **{values["hIoU"]:.1f}** '
+            f'| {outcome.train_seconds:.0f} |'
+        )
+    return '\n'.join(lines)
+
+
+def write_report(
+    work_dir: Path,
+    outcomes: Mapping[str, Outcome],
+    seconds: Mapping[str, float],
+    gate: float,
+    seed: int,
+) -> None:
+    """Write ``report.json`` and ``report.md``."""
+    methods = {
+        name: {
+            key: outcome.metrics['test'][key]
+            for key in ('mIoU_seen', 'mIoU_unseen', 'hIoU')
+        }
+        | {'train_seconds': outcome.train_seconds}
+        for name, outcome in outcomes.items()
+    }
+    report = {
+        'methods': methods,
+        'seed': seed,
+        'split': SPLIT,
+        'gate_weight': gate,
+        'seconds': dict(seconds),
+        'environment': environment(),
+    }
+    text = json.dumps(report, indent=2) + '\n'
+    atomic_write(work_dir / 'report.json', lambda out: out.write(text.encode()))
+    split = get_split(SPLIT)
+    chance = 100 / (2 * len(split.classes) - 1)
+    page = f"""# Classes nobody labelled: the Shapes demo
+
+{len(split.classes)} classes; masks were given for {len(split.seen)} of them. These
+were never labelled: **{', '.join(split.unseen)}**. All {len(split.classes)} compete
+for every pixel of the test scenes. Figures are percent; one seed ({seed}), one split
+(`{SPLIT}`).
+
+{as_table(outcomes)}
+
+Guessing a class at random for every pixel would score an mIoU of at most about
+{chance:.1f} where all classes are equally frequent. hIoU is the harmonic mean of the
+seen and the unseen mIoU: a method that forgets what it was not shown ends near 0.
+
+![Test scenes: image, truth and predictions](pictures.png)
+
+Hatched regions are classes without any training mask. Black is void.
+
+| stage | seconds |
+|---|---|
+{chr(10).join(f'| {stage} | {value:.0f} |' for stage, value in seconds.items())}
+
+Run again with `make demo`; what is there is not computed twice.
+"""
+    atomic_write(work_dir / 'report.md', lambda out: out.write(page.encode()))
+
+
+def install_seconds() -> float:
+    """Return what the installation took, as the Makefile wrote it down."""
+    mark = ROOT / '.venv' / 'install_seconds'
+    return float(mark.read_text()) if mark.is_file() else 0.0
+
+
+def main() -> int:
+    args = parse_args()
+    work_dir: Path = args.work_dir
+    data_root: Path = args.data_root
+    options: dict[str, object] = {'randomness.seed': args.seed}
+    options |= {
+        f'{phase}_dataloader.dataset.dataset.data_root': str(data_root)
+        for phase in ('val', 'test')
+    }
+    training = {'train_dataloader.dataset.dataset.data_root': str(data_root)}
+    say('1/4 drawing the Shapes scenes')
+    data_seconds = make_data(data_root)
+    runner = ExperimentRunner(TOOLS, work_dir)
+    outcomes: dict[str, Outcome] = {}
+    try:
+        say('2/4 choosing the gate on val scenes')
+        gate, tuning_seconds = choose_gate(work_dir, options)
+        for number, method in enumerate(METHODS, 1):
+            say(f'3/4 method {number} of {len(METHODS)}: {method.name}')
+            extra = dict(options)
+            if method.trained:
+                extra |= training
+            if method.name == 'dense_clip_gate':
+                extra[GATE_KEY] = gate
+            outcomes[method.name] = runner.run(method, options=extra)
+    except CommandFailed as error:
+        say(str(error))
+        return 1
+    say('4/4 drawing the report')
+    sheet = draw_pictures(outcomes, data_root, gate)
+    Image.fromarray(sheet).save(work_dir / 'pictures.png')
+    seconds = {
+        'install': install_seconds(),
+        'data': data_seconds,
+        'training': sum(outcome.train_seconds for outcome in outcomes.values()),
+        'evaluation': tuning_seconds
+        + sum(outcome.test_seconds for outcome in outcomes.values()),
+    }
+    write_report(work_dir, outcomes, seconds, gate, args.seed)
+    print(as_table(outcomes))
+    say(f'report: {os.path.relpath(work_dir / "report.md")}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

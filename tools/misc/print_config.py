@@ -1,0 +1,39 @@
+"""Print a config with all its bases merged: ``print_config.py CONFIG``."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmengine.config import DictAction
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+
+import zs3_mmseg  # noqa: F401  (registers everything)
+from zs3_mmseg.engine.launch import one_line_errors
+from zs3_mmseg.utils.config_check import read_config
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Print the whole config')
+    parser.add_argument('config', help='path of the config file')
+    parser.add_argument(
+        '--graph', action='store_true', help='build the model and print its modules'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_args()
+    with one_line_errors(OSError, ValueError, KeyError):
+        config = read_config(arguments.config, arguments.cfg_options)
+        print(config.pretty_text)
+        if arguments.graph:
+            init_default_scope(config.get('default_scope', 'mmseg'))
+            print(MODELS.build(config.model))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,159 @@
+"""Test a segmentor: ``python tools/test.py CONFIG [CHECKPOINT]``."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
+from mmseg.registry import METRICS
+
+import zs3_mmseg  # noqa: F401  (registers everything)
+from zs3_mmseg.engine.launch import (
+    add_launch_arguments,
+    build_runner,
+    close_processes,
+    config_of,
+    one_line_errors,
+    require_keys,
+    trainable_names,
+)
+from zs3_mmseg.engine.protocol import ProtocolError
+from zs3_mmseg.engine.runner import SafeRunner
+from zs3_mmseg.utils.cache import atomic_write
+from zs3_mmseg.utils.checkpoint import CheckpointError
+from zs3_mmseg.utils.config_check import require_extras, require_files
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Test a segmentor; the metrics go to WORK_DIR/metrics.json'
+    )
+    add_launch_arguments(parser)
+    parser.add_argument(
+        'checkpoint',
+        nargs='?',
+        help='trained weights; may be left out if nothing in the model learns',
+    )
+    parser.add_argument('--out', help='folder for the predicted label maps')
+    parser.add_argument('--show', action='store_true', help='show each prediction')
+    parser.add_argument('--show-dir', help='folder for the painted predictions')
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds that --show waits'
+    )
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    return parser.parse_intermixed_args()
+
+
+def prepare(arguments: argparse.Namespace) -> Config:
+    """Read the config, apply the flags and check what can be checked now."""
+    config = config_of(arguments)
+    require_keys(config, 'test_dataloader', 'test_cfg', 'test_evaluator')
+    config.resume = False
+    if arguments.checkpoint is not None:
+        config.load_from = arguments.checkpoint
+    if arguments.show or arguments.show_dir:
+        paint_predictions(config, arguments)
+    if arguments.tta:
+        switch_tta_on(config)
+    if arguments.out is not None:
+        keep_predictions(config, arguments.out)
+    require_extras(config)
+    require_files(config, ['test_dataloader'])
+    return config
+
+
+def paint_predictions(config: Config, arguments: argparse.Namespace) -> None:
+    hook = config.default_hooks.get('visualization')
+    if hook is None:
+        raise ValueError(
+            '--show and --show-dir need default_hooks.visualization in the config, '
+            "e.g. dict(type='SegVisualizationHook')"
+        )
+    hook.draw = True
+    if arguments.show:
+        hook.show = True
+        hook.wait_time = arguments.wait_time
+    if arguments.show_dir:
+        config.visualizer.save_dir = arguments.show_dir
+
+
+def switch_tta_on(config: Config) -> None:
+    for key in ('tta_model', 'tta_pipeline'):
+        if key not in config:
+            raise ValueError(f'--tta needs {key} in the config, which has none')
+    set_pipeline(config.test_dataloader.dataset, config.tta_pipeline)
+    config.model = ConfigDict(**config.tta_model, module=config.model)
+
+
+def set_pipeline(dataset: ConfigDict, pipeline: list) -> None:
+    """Give a pipeline to the data sets inside all wrappers."""
+    inner = [dataset[key] for key in ('dataset', 'datasets') if key in dataset]
+    if not inner or 'pipeline' in dataset:
+        dataset.pipeline = pipeline
+        return
+    for child in inner:
+        for one in child if isinstance(child, (list, tuple)) else [child]:
+            set_pipeline(one, pipeline)
+
+
+def keep_predictions(config: Config, folder: str) -> None:
+    evaluators = config.test_evaluator
+    changed = False
+    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+        metric = METRICS.get(evaluator['type'])
+        accepted = inspect.signature(metric).parameters if metric else {}
+        if 'output_dir' in accepted:
+            evaluator['output_dir'] = folder
+            changed = True
+        if 'keep_results' in accepted:
+            evaluator['keep_results'] = True
+    if not changed:
+        raise ValueError('--out: no metric of test_evaluator can write predictions')
+
+
+def require_weights(runner: SafeRunner, config: Config) -> None:
+    """Refuse to test a model whose learnt part would stay random."""
+    learnt = trainable_names(runner.model)
+    if config.get('load_from') or not learnt:
+        return
+    named = ', '.join(learnt[:5]) + (', ...' if len(learnt) > 5 else '')
+    raise ValueError(
+        f'{len(learnt)} parameters of this model learn ({named}), so it needs trained '
+        f'weights: tools/test.py {config.filename} CHECKPOINT'
+    )
+
+
+def as_json(metrics: Mapping[str, Any]) -> str:
+    """Write metrics as JSON, which has no NaN: undefined values become null."""
+    plain = {
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in metrics.items()
+    }
+    return json.dumps(plain, indent=2, default=float) + '\n'
+
+
+def main() -> None:
+    arguments = parse_args()
+    with one_line_errors(OSError, ValueError, KeyError, ImportError):
+        config = prepare(arguments)
+        runner = build_runner(config)
+        require_weights(runner, config)
+    with one_line_errors(CheckpointError, ProtocolError, FileNotFoundError):
+        metrics = runner.test()
+    if is_main_process():
+        text = as_json(metrics)
+        file = Path(runner.work_dir) / 'metrics.json'
+        atomic_write(file, lambda stream: stream.write(text.encode()))
+        runner.logger.info(f'Metrics written to {file}')
+    close_processes()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,88 @@
+"""Train a segmentor: ``python tools/train.py CONFIG``."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmengine.config import Config
+
+import zs3_mmseg  # noqa: F401  (registers everything)
+from zs3_mmseg.engine.launch import (
+    add_launch_arguments,
+    build_runner,
+    close_processes,
+    config_of,
+    count_parameters,
+    one_line_errors,
+    require_accelerator_for_amp,
+    require_keys,
+)
+from zs3_mmseg.engine.protocol import ProtocolError
+from zs3_mmseg.utils.checkpoint import CheckpointError
+from zs3_mmseg.utils.config_check import require_extras, require_files
+
+AUTO = 'auto'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a segmentor')
+    add_launch_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const=AUTO,
+        metavar='PATH',
+        help='go on from this checkpoint; without PATH, from the last one in the '
+        'work dir, if there is any',
+    )
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='train in mixed precision (needs an accelerator)',
+    )
+    return parser.parse_args()
+
+
+def prepare(arguments: argparse.Namespace) -> Config:
+    """Read the config, apply the flags and check what can be checked now."""
+    config = config_of(arguments)
+    require_keys(config, 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    if arguments.amp:
+        switch_amp_on(config)
+    if config.optim_wrapper.type == 'AmpOptimWrapper':
+        require_accelerator_for_amp(config)
+    if arguments.resume is not None:
+        config.resume = True
+        config.load_from = None if arguments.resume == AUTO else arguments.resume
+    require_extras(config)
+    require_files(config, ['train_dataloader', 'val_dataloader'])
+    return config
+
+
+def switch_amp_on(config: Config) -> None:
+    wrapper = config.optim_wrapper
+    if wrapper.type not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ValueError(
+            f"--amp turns 'OptimWrapper' into 'AmpOptimWrapper', but this config has "
+            f'optim_wrapper.type = {wrapper.type!r}'
+        )
+    wrapper.type = 'AmpOptimWrapper'
+    wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def main() -> None:
+    arguments = parse_args()
+    with one_line_errors(OSError, ValueError, KeyError, ImportError):
+        config = prepare(arguments)
+        runner = build_runner(config)
+        learning, total = count_parameters(runner.model)
+        if not learning:
+            raise ValueError('nothing in this model learns: use tools/test.py')
+    runner.logger.info(f'{learning:,} of {total:,} parameters learn')
+    with one_line_errors(CheckpointError, ProtocolError, FileNotFoundError):
+        runner.train()
+    close_processes()
+
+
+if __name__ == '__main__':
+    main()

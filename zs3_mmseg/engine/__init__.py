@@ -1,0 +1,6 @@
+"""Hooks and runners."""
+
+from . import hooks
+from .runner import SafeRunner
+
+__all__ = ['SafeRunner', 'hooks']

@@ -1,0 +1,129 @@
+"""Renaming the keys of a state dict by rules, with an account of every key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What happens to the keys that a pattern matches as a whole.
+
+    Attributes:
+        pattern: a regular expression.
+        replacement: the new key, with groups as in ``re.sub``; None drops the entry.
+        reason: why it is dropped or renamed, for the report.
+    """
+
+    pattern: str
+    replacement: str | None
+    reason: str = ''
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A converted state dict and what became of every key.
+
+    Attributes:
+        state: the result, new key -> tensor.
+        sources: new key -> key in the source.
+        dropped: source key -> reason.
+        unknown: source keys that no rule matches.
+        missing: keys of the model that got nothing.
+        mismatched: ``key: shape in the source, shape in the model``.
+        metadata: strings that are stored with the result.
+    """
+
+    state: dict[str, Tensor]
+    sources: dict[str, str]
+    dropped: dict[str, str]
+    unknown: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    mismatched: tuple[str, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing would have to be guessed."""
+        return not (self.unknown or self.missing or self.mismatched)
+
+    def __str__(self) -> str:
+        """Return the report: a heading per group, a line per key."""
+        kept = [key for key, source in self.sources.items() if key == source]
+        renamed = [
+            f'{source} -> {key}'
+            for key, source in self.sources.items()
+            if key != source
+        ]
+        groups = {
+            'used as they are': kept,
+            'renamed': renamed,
+            'dropped': [f'{key} ({why})' for key, why in self.dropped.items()],
+            'UNKNOWN in the source': self.unknown,
+            'MISSING in the source': self.missing,
+            'OF ANOTHER SHAPE': self.mismatched,
+        }
+        lines: list[str] = []
+        for title, keys in groups.items():
+            lines.append(f'{len(keys)} {title}')
+            lines += [f'  {key}' for key in keys]
+        return '\n'.join(lines)
+
+
+def apply_rules(
+    state: Mapping[str, Tensor],
+    rules: Sequence[Rule],
+    target: Mapping[str, Tensor],
+    *,
+    extra: Sequence[str] = (),
+    metadata: Mapping[str, str] | None = None,
+) -> Conversion:
+    """Convert a state dict; the first rule that matches a key decides.
+
+    Args:
+        state: the source.
+        rules: what happens to its keys.
+        target: state dict of the model that the result is for.
+        extra: new keys that the result may hold beyond those of the model.
+        metadata: strings to store with the result.
+
+    Raises:
+        ValueError: if two source keys become the same key.
+    """
+    result: dict[str, Tensor] = {}
+    sources: dict[str, str] = {}
+    dropped: dict[str, str] = {}
+    unknown: list[str] = []
+    for key, value in state.items():
+        rule = next((r for r in rules if re.fullmatch(r.pattern, key)), None)
+        if rule is None:
+            unknown.append(key)
+            continue
+        if rule.replacement is None:
+            dropped[key] = rule.reason
+            continue
+        new = re.sub(rule.pattern, rule.replacement, key)
+        if new in result:
+            raise ValueError(f'both {sources[new]!r} and {key!r} would become {new!r}')
+        if new not in target and new not in extra:
+            unknown.append(key)
+            continue
+        result[new], sources[new] = value, key
+    return Conversion(
+        state=result,
+        sources=sources,
+        dropped=dropped,
+        unknown=tuple(unknown),
+        missing=tuple(key for key in target if key not in result),
+        mismatched=tuple(
+            f'{key}: {list(result[key].shape)} in the source, '
+            f'{list(target[key].shape)} in the model'
+            for key in target
+            if key in result and result[key].shape != target[key].shape
+        ),
+        metadata=dict(metadata or {}),
+    )

@@ -1,0 +1,178 @@
+"""Stop before the first iteration if parts of an experiment disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+
+from zs3_mmseg.engine.protocol import (
+    LabelCounts,
+    allowed_in_training,
+    require_fitting_heads,
+    require_fitting_metrics,
+    require_hidden_labels,
+    require_ignored_padding,
+    require_legal_labels,
+    require_oracle_consent,
+    require_phase,
+    require_same_classes,
+    require_same_setting,
+    require_same_split,
+    require_seen_rows,
+    require_some_labels,
+)
+from zs3_mmseg.utils.random_state import get_random_state, set_random_state
+
+
+@HOOKS.register_module()
+class ProtocolCheckHook(Hook):
+    """Check that data set, split, segmentor and metric mean the same thing.
+
+    Before training (and before a validation or test of its own) it compares names and
+    order of the classes, seen and unseen, the setting, special labels and the rows of
+    inductive training, and looks at the labels of a few samples. Anything that
+    disagrees raises a :class:`~zs3_mmseg.engine.protocol.ProtocolError` that names
+    the config key. Random states and samplers are left as they were.
+
+    Data sets without a split are only mentioned in the log, unless a zero-shot
+    segmentor would see the labels of unseen classes through them.
+
+    Args:
+        num_samples: how many samples of each data set to look at, spread evenly; 0
+            for none.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, num_samples: int = 8) -> None:
+        if num_samples < 0:
+            raise ValueError(f'num_samples must be 0 or more, got {num_samples}')
+        self.num_samples = num_samples
+        self._checked: set[str] = set()
+
+    def before_train(self, runner: Runner) -> None:
+        """Check training, and the validation that will follow."""
+        self._check_training(runner)
+        if runner.val_loop is not None:
+            self._check_evaluation(runner, 'val')
+
+    def before_val(self, runner: Runner) -> None:
+        """Check validation unless training has done it."""
+        self._check_evaluation(runner, 'val')
+
+    def before_test(self, runner: Runner) -> None:
+        """Check testing."""
+        self._check_evaluation(runner, 'test')
+
+    def _check_training(self, runner: Runner) -> None:
+        key = 'train_dataloader'
+        dataset = runner.train_loop.dataloader.dataset
+        segmentor = unwrap(runner.model)
+        meta = getattr(dataset, 'metainfo', {})
+        if 'seen' not in meta:
+            self._check_foreign(segmentor, meta, key)
+            if hasattr(segmentor, 'split'):
+                require_hidden_labels(segmentor, key)
+            return
+        require_phase(meta, 'train', key)
+        require_oracle_consent(runner.hooks, meta, key)
+        self._check_model(segmentor, meta, key)
+        require_same_setting(segmentor, meta, key)
+        require_seen_rows(segmentor)
+        require_ignored_padding(segmentor, meta)
+        counts = self._look(dataset)
+        require_legal_labels(counts, allowed_in_training(meta), meta, key)
+        require_some_labels(counts, meta, key)
+        self._tell(counts, meta, key)
+
+    def _check_evaluation(self, runner: Runner, name: str) -> None:
+        if name in self._checked:
+            return
+        self._checked.add(name)
+        key = f'{name}_dataloader'
+        loop = getattr(runner, f'{name}_loop')
+        dataset = loop.dataloader.dataset
+        segmentor = unwrap(runner.model)
+        meta = getattr(dataset, 'metainfo', {})
+        if 'seen' not in meta:
+            self._check_foreign(segmentor, meta, key)
+            if meta.get('classes'):
+                require_fitting_metrics(_metrics(loop), meta, key)
+            return
+        require_phase(meta, 'test', key)
+        self._check_model(segmentor, meta, key)
+        require_fitting_metrics(_metrics(loop), meta, key)
+        counts = self._look(dataset)
+        allowed = {*meta['seen'], *meta['unseen'], meta['ignore_index']}
+        require_legal_labels(counts, allowed, {**meta, 'unseen': ()}, key)
+        if _metrics(loop):
+            require_some_labels(counts, meta, key)
+        self._tell(counts, meta, key)
+
+    @staticmethod
+    def _check_model(segmentor: Any, meta: Mapping[str, Any], key: str) -> None:
+        if hasattr(segmentor, 'split'):
+            require_same_classes(segmentor.class_names, meta, key)
+            require_same_split(segmentor.split, meta, key)
+        else:
+            require_fitting_heads(segmentor, meta, key)
+
+    @staticmethod
+    def _check_foreign(segmentor: Any, meta: Mapping[str, Any], key: str) -> None:
+        if hasattr(segmentor, 'split') and meta.get('classes'):
+            require_same_classes(segmentor.class_names, meta, key)
+        MMLogger.get_current_instance().info(
+            f'ProtocolCheckHook: {key}.dataset has no zero-shot split; its labels are '
+            'not checked.'
+        )
+
+    def _look(self, dataset: Any) -> LabelCounts:
+        """Count the labels of some samples without touching anyone's randomness."""
+        counts = LabelCounts()
+        if not hasattr(dataset, '__len__'):
+            return counts  # a stream cannot be looked into without taking from it
+        wanted = min(self.num_samples, len(dataset))
+        state = get_random_state()
+        try:
+            for index in np.linspace(0, len(dataset) - 1, wanted).round().astype(int):
+                counts.add(dataset[int(index)])
+        finally:
+            set_random_state(state)
+        return counts
+
+    @staticmethod
+    def _tell(counts: LabelCounts, meta: Mapping[str, Any], key: str) -> None:
+        if not counts.maps:
+            return
+        seen, unseen = (
+            sum(label in counts.pixels for label in meta[kind])
+            for kind in ('seen', 'unseen')
+        )
+        shares = f'{counts.share(meta["ignore_index"]):.0%} ignored'
+        hidden = counts.share(meta['unlabelled_index'])
+        if hidden:
+            shares += f', {hidden:.0%} unlabelled'
+        MMLogger.get_current_instance().info(
+            f'ProtocolCheckHook: {key} agrees with the model; {counts.samples} samples '
+            f'hold {seen} of {len(meta["seen"])} seen and {unseen} of '
+            f'{len(meta["unseen"])} unseen classes, {shares}.'
+        )
+
+
+def unwrap(model: Any) -> Any:
+    """Return the segmentor inside DistributedDataParallel or a TTA model."""
+    while isinstance(getattr(model, 'module', None), nn.Module):
+        model = model.module
+    return model
+
+
+def _metrics(loop: Any) -> Iterable[Any]:
+    return getattr(getattr(loop, 'evaluator', None), 'metrics', [])

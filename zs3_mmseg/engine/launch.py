@@ -1,0 +1,177 @@
+"""What the command-line tools for training and testing have in common."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch.distributed as dist
+from torch import nn
+
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmseg.registry import RUNNERS
+
+from zs3_mmseg.engine.checkpoint_sources import route_mmengine_loading
+from zs3_mmseg.engine.runner import SafeRunner
+from zs3_mmseg.utils.config_check import read_config
+from zs3_mmseg.utils.names import did_you_mean
+
+TRACEBACK_ENV = 'ZS3_MMSEG_TRACEBACK'
+
+
+def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that mmseg's own ``train.py`` and ``test.py`` share."""
+    parser.add_argument('config', help='path of the config file')
+    parser.add_argument(
+        '--work-dir',
+        help='folder of logs and results; default: work_dirs/NAME_OF_THE_CONFIG',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='settings that replace those of the config, e.g. '
+        'train_dataloader.batch_size=8 key="[a,b]" key="[(a,b),(c,d)]"; '
+        'no white space inside a value',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started several processes; pytorch means torchrun',
+    )
+    parser.add_argument(
+        '--allow-missing',
+        action='store_true',
+        help='load a checkpoint although some of its keys do not fit the model',
+    )
+    # torch.distributed.launch gives the rank as a flag, torchrun in the environment.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def config_of(arguments: argparse.Namespace) -> Config:
+    """Read the config named on the command line and apply the shared flags."""
+    os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
+    config = read_config(arguments.config, arguments.cfg_options)
+    config.launcher = arguments.launcher
+    config.allow_missing = arguments.allow_missing or config.get('allow_missing', False)
+    if arguments.work_dir is not None:
+        config.work_dir = arguments.work_dir
+    elif config.get('work_dir') is None:
+        config.work_dir = str(Path('work_dirs') / Path(arguments.config).stem)
+    return config
+
+
+def require_keys(config: Config, *keys: str) -> None:
+    """Check that a config has the parts a tool works with.
+
+    Raises:
+        ValueError: naming the absent ones.
+    """
+    absent = [key for key in keys if config.get(key) is None]
+    if absent:
+        raise ValueError(f'the config {config.filename} has no {", ".join(absent)}')
+
+
+def build_runner(config: Config) -> SafeRunner:
+    """Build the runner of a tool, for one process or several, with or without GPU.
+
+    From here on, everything mmengine loads in this process is read safely.
+
+    Raises:
+        ValueError: if the config names a runner that could load unsafely, or the
+            launcher cannot work on this machine.
+    """
+    route_mmengine_loading()
+    if config.launcher != 'none':
+        _prepare_processes(config)
+    name = config.get('runner_type', 'SafeRunner')
+    runner_class = RUNNERS.get(name)
+    if runner_class is None or not issubclass(runner_class, SafeRunner):
+        raise ValueError(
+            f'runner_type = {name!r}, but the tools of this package only use runners '
+            'that load checkpoints safely: leave it out, or name a subclass of '
+            f'SafeRunner.{did_you_mean(name, ["SafeRunner"])}'
+        )
+    return runner_class.from_cfg(config)
+
+
+def _prepare_processes(config: Config) -> None:
+    if config.launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise ValueError(
+            '--launcher pytorch belongs to torchrun: start it with '
+            'tools/dist_train.sh CONFIG NUM_PROCESSES (or dist_test.sh)'
+        )
+    if get_device() != 'cpu':
+        return
+    if config.launcher != 'pytorch':
+        raise ValueError(
+            f'--launcher {config.launcher} needs an accelerator and there is none; '
+            'several processes on CPUs are started with --launcher pytorch'
+        )
+    # mmengine's init_dist always calls torch.cuda.set_device; it leaves a process
+    # group alone that is there already.
+    if not dist.is_initialized():
+        dist.init_process_group('gloo')
+    wrapper = config.get('model_wrapper_cfg') or {
+        'type': 'MMDistributedDataParallel',
+        'broadcast_buffers': False,
+        'find_unused_parameters': config.get('find_unused_parameters', False),
+    }
+    # Without the key, the runner puts the local rank there, which means a GPU.
+    config.model_wrapper_cfg = {'device_ids': None, **wrapper}
+
+
+def trainable_names(model: nn.Module) -> list[str]:
+    """Return the names of the parameters that learn."""
+    return [name for name, value in model.named_parameters() if value.requires_grad]
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Return how many numbers in a model learn, and how many there are."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, learns in sizes if learns), sum(n for n, _ in sizes)
+
+
+def close_processes() -> None:
+    """End the process group, so that no rank waits for another one's exit."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@contextmanager
+def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn errors that a user can mend into one message and exit status 2.
+
+    Everything else keeps its traceback; ``ZS3_MMSEG_TRACEBACK=1`` brings it back for
+    these, too.
+    """
+    try:
+        yield
+    except kinds as error:
+        if os.environ.get(TRACEBACK_ENV) == '1':
+            raise
+        # str() of a KeyError is the repr of its message.
+        text = error.args[0] if isinstance(error, KeyError) else error
+        sys.stderr.write(f'error: {text}\n({TRACEBACK_ENV}=1 shows where)\n')
+        raise SystemExit(2) from error
+
+
+def require_accelerator_for_amp(config: Config) -> None:
+    """Check that mixed precision can work here.
+
+    Raises:
+        ValueError: if there is no accelerator, which mmengine answers by an assert.
+    """
+    if get_device() == 'cpu':
+        raise ValueError(
+            f'optim_wrapper.type = {config.optim_wrapper.type!r} (--amp): mixed '
+            'precision needs an accelerator, and this machine offers none. '
+            'Leave --amp out to train in float32 on the CPU.'
+        )

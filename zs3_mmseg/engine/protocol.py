@@ -1,0 +1,271 @@
+"""Do data set, split, segmentor and metric agree? Questions with one answer each.
+
+Every function raises :class:`ProtocolError` with what disagrees and the config key to
+change, or returns.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from zs3_mmseg.datasets.splits import ZeroShotSplit
+from zs3_mmseg.evaluation import ZeroShotIoUMetric
+from zs3_mmseg.utils.labels import special_labels
+
+
+class ProtocolError(ValueError):
+    """Parts of an experiment disagree, so its numbers would mean nothing."""
+
+
+@dataclass
+class LabelCounts:
+    """What some samples of a data set really hold.
+
+    Attributes:
+        pixels: how many pixels have each label.
+        samples: how many samples were looked at.
+        maps: how many label maps they held.
+    """
+
+    pixels: Counter[int] = field(default_factory=Counter)
+    samples: int = 0
+    maps: int = 0
+
+    def add(self, sample: Any) -> None:
+        """Count the labels of one sample as a pipeline returns it."""
+        self.samples += 1
+        for label_map in _label_maps(sample):
+            self.maps += 1
+            values, counts = label_map.unique(return_counts=True)
+            self.pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+
+    def share(self, label: int) -> float:
+        """Return the share of pixels with a label, in 0..1."""
+        return self.pixels[label] / max(self.pixels.total(), 1)
+
+
+def _label_maps(sample: Any) -> Iterator[Any]:
+    packed = sample.get('data_samples') if isinstance(sample, Mapping) else None
+    # Test-time augmentation packs a list of views.
+    for view in packed if isinstance(packed, list) else [packed]:
+        if view is not None and 'gt_sem_seg' in view:
+            yield view.gt_sem_seg.data
+
+
+def require_phase(meta: Mapping[str, Any], phase: str, key: str) -> None:
+    """Training data must hide what it has to, test data nothing."""
+    if meta.get('phase', phase) != phase:
+        found = meta['phase']
+        effect = 'hides unseen classes' if found == 'train' else 'hides nothing'
+        raise ProtocolError(
+            f'{key}.dataset.phase is {found!r}, which {effect}; set phase={phase!r}'
+        )
+
+
+def require_same_classes(
+    names: Sequence[str], meta: Mapping[str, Any], key: str
+) -> None:
+    """Scores and labels must mean the same classes in the same order."""
+    theirs = tuple(meta.get('classes') or ())
+    names = tuple(names)
+    if names == theirs:
+        return
+    if sorted(names) == sorted(theirs):
+        place = next(i for i, name in enumerate(names) if name != theirs[i])
+        what = (
+            f'the order differs: class {place} is {names[place]!r} in the model and '
+            f'{theirs[place]!r} in the data set'
+        )
+    else:
+        missing = [name for name in names if name not in theirs]
+        surplus = [name for name in theirs if name not in names]
+        what = (
+            f'only in the model: {missing[:5] or "none"}; only in the data set: '
+            f'{surplus[:5] or "none"}'
+        )
+    raise ProtocolError(
+        f'model.split and {key}.dataset.split name different classes; {what}. Give '
+        'both the same split'
+    )
+
+
+def require_same_split(split: ZeroShotSplit, meta: Mapping[str, Any], key: str) -> None:
+    """Model and data must hold the same classes for unseen."""
+    theirs = {meta['classes'][index] for index in meta['unseen']}
+    if theirs != set(split.unseen):
+        differing = sorted(theirs ^ set(split.unseen))
+        raise ProtocolError(
+            f'model.split ({split.name!r}) and {key}.dataset.split disagree on what is '
+            f'unseen: {", ".join(differing)}. Give both the same split'
+        )
+
+
+def require_hidden_labels(segmentor: Any, key: str) -> None:
+    """A zero-shot model must not be trained on a data set that hides nothing."""
+    if segmentor.setting != 'supervised' and segmentor.split.unseen:
+        raise ProtocolError(
+            f'{key}.dataset is no ZeroShotDataset, so the labels of unseen classes '
+            f'would reach {segmentor.setting} training; wrap it in '
+            "dict(type='ZeroShotDataset', phase='train', split=..., dataset=...)"
+        )
+
+
+def require_same_setting(segmentor: Any, meta: Mapping[str, Any], key: str) -> None:
+    """The labels that the data set sends must be those the model expects."""
+    setting = meta['setting']
+    if setting == 'transductive' and not getattr(
+        segmentor, 'understands_unlabelled', False
+    ):
+        raise ProtocolError(
+            f"{key}.dataset.setting is 'transductive': unseen pixels are labelled "
+            f'{meta["unlabelled_index"]}, which {type(segmentor).__name__} with '
+            f'{type(getattr(segmentor, "decode_head", None)).__name__} does not '
+            "understand. Use setting='inductive', or a segmentor and head made for it"
+        )
+    ours = getattr(segmentor, 'setting', setting)
+    if ours != setting and setting != 'layout_oracle':
+        raise ProtocolError(
+            f'model.setting is {ours!r}, but {key}.dataset.setting is {setting!r}; '
+            'set both to the same'
+        )
+    if meta.get('pseudo_labels') and getattr(segmentor, 'setting', '') == 'inductive':
+        raise ProtocolError(
+            f'{key}.dataset.pseudo_label_dir labels pixels of unseen classes, which '
+            "have no rows in inductive training; set both settings to 'transductive'"
+        )
+
+
+def require_oracle_consent(
+    hooks: Iterable[Any], meta: Mapping[str, Any], key: str
+) -> None:
+    """True unseen labels are for the one hook that asks for them by name."""
+    if meta['setting'] == 'layout_oracle' and not any(
+        getattr(hook, 'allows_layout_oracle', False) for hook in hooks
+    ):
+        raise ProtocolError(
+            f"{key}.dataset.setting is 'layout_oracle', which gives the true labels of "
+            'unseen classes to training; only the official mode of '
+            'GenerativeRetrainingHook may use it, and there is none in custom_hooks'
+        )
+
+
+def require_seen_rows(segmentor: Any) -> None:
+    """Inductive training must not hold the embedding of an unseen name."""
+    if getattr(segmentor, 'setting', None) != 'inductive':
+        return
+    names = tuple(segmentor.training_names())
+    leaked = [name for name in names if name in set(segmentor.split.unseen)]
+    if leaked:
+        raise ProtocolError(
+            f'inductive training would hold class embeddings of unseen names: '
+            f'{", ".join(leaked)}; check model.class_embeddings and model.split'
+        )
+    if names != segmentor.split.seen:
+        raise ProtocolError(
+            'the class embeddings of inductive training are not the seen names of '
+            f'split {segmentor.split.name!r} in their order'
+        )
+
+
+def require_fitting_heads(segmentor: Any, meta: Mapping[str, Any], key: str) -> None:
+    """Heads of stock segmentors need a channel for each class of the data set."""
+    count, ignore = len(meta['classes']), _ignore_index(meta)
+    for name in ('decode_head', 'auxiliary_head'):
+        heads = getattr(segmentor, name, None)
+        for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
+            channels = getattr(head, 'num_classes', count)
+            if channels != count:
+                raise ProtocolError(
+                    f'model.{name}.num_classes is {channels}, but {key}.dataset has '
+                    f'{count} classes; set num_classes={count}'
+                )
+            ignored = getattr(head, 'ignore_index', ignore)
+            if ignored not in (None, ignore):
+                raise ProtocolError(
+                    f'model.{name}.ignore_index is {ignored}, but {key}.dataset '
+                    f'ignores {ignore}; set ignore_index={ignore}'
+                )
+
+
+def require_ignored_padding(segmentor: Any, meta: Mapping[str, Any]) -> None:
+    """Pixels that fill up a batch must not be taken for a class."""
+    preprocessor = getattr(segmentor, 'data_preprocessor', None)
+    ignore = _ignore_index(meta)
+    pad = getattr(preprocessor, 'seg_pad_val', ignore)
+    if pad != ignore:
+        raise ProtocolError(
+            f'model.data_preprocessor.seg_pad_val is {pad}, which is not the ignored '
+            f'label; set seg_pad_val={ignore}'
+        )
+
+
+def require_fitting_metrics(
+    metrics: Iterable[Any], meta: Mapping[str, Any], key: str
+) -> None:
+    """Metrics must count the data set's classes and ignore its ignored label."""
+    evaluator = key.replace('dataloader', 'evaluator')
+    ignore = _ignore_index(meta)
+    for metric in metrics:
+        ignored = getattr(metric, 'ignore_index', None)
+        if ignored not in (None, ignore):
+            raise ProtocolError(
+                f'{evaluator}: {type(metric).__name__}.ignore_index is {ignored}, but '
+                f'{key}.dataset ignores {ignore}; set ignore_index={ignore}'
+            )
+        if isinstance(metric, ZeroShotIoUMetric):
+            try:
+                metric.resolve(meta)
+            except ValueError as error:
+                raise ProtocolError(f'{evaluator}: {error}') from error
+
+
+def allowed_in_training(meta: Mapping[str, Any]) -> set[int]:
+    """Return the labels that training data of a setting may hold."""
+    allowed = {*meta['seen'], meta['ignore_index']}
+    if meta['setting'] in ('supervised', 'layout_oracle') or meta.get('pseudo_labels'):
+        allowed |= {*meta['unseen']}
+    if meta['setting'] == 'transductive':
+        allowed.add(meta['unlabelled_index'])
+    return allowed
+
+
+def require_legal_labels(
+    counts: LabelCounts, allowed: Iterable[int], meta: Mapping[str, Any], key: str
+) -> None:
+    """No label that is really there may be outside the legal ones."""
+    for label in sorted(set(counts.pixels) - set(allowed)):
+        classes = meta['classes']
+        if label in meta.get('unseen', ()):
+            raise ProtocolError(
+                f'{key}.dataset: label {label} of the unseen class {classes[label]!r} '
+                'reaches training; is a transform of the pipeline loading labels again?'
+            )
+        raise ProtocolError(
+            f'{key}.dataset: label {label} is none of the {len(classes)} classes; is a '
+            'transform of the pipeline padding with another value than '
+            f'{_ignore_index(meta)}?'
+        )
+
+
+def require_some_labels(counts: LabelCounts, meta: Mapping[str, Any], key: str) -> None:
+    """There must be label maps, and pixels in them that are not ignored."""
+    if counts.samples and not counts.maps:
+        raise ProtocolError(
+            f'{key}.dataset: {counts.samples} samples hold no label map; add '
+            "dict(type='LoadAnnotations') to its pipeline"
+        )
+    if counts.maps and counts.share(_ignore_index(meta)) == 1:
+        raise ProtocolError(
+            f'{key}.dataset: every pixel of {counts.samples} samples is ignored; do '
+            'its classes, reduce_zero_label and split fit the masks? '
+            'Are the masks of this folder those of these images?'
+        )
+
+
+def _ignore_index(meta: Mapping[str, Any]) -> int:
+    return meta.get('ignore_index', special_labels(len(meta['classes'])).ignore)

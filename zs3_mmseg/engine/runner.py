@@ -1,0 +1,227 @@
+"""A runner that trusts no checkpoint and loses none."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+from mmseg.registry import RUNNERS
+
+from zs3_mmseg.engine.checkpoint_sources import read_checkpoint
+from zs3_mmseg.engine.hooks.random_state_hook import RandomStateHook
+from zs3_mmseg.utils.checkpoint import (
+    CheckpointError,
+    DamagedCheckpointError,
+    load_into,
+    rename_keys,
+    state_dict_of,
+)
+
+_PARTIAL = '.checkpoint.partial'
+
+
+@RUNNERS.register_module()
+class SafeRunner(Runner):
+    """mmengine's runner, with the loading and saving of checkpoints replaced.
+
+    - ``load_from`` and ``resume`` read through ``safe_load``; nothing in a checkpoint
+      is executed. Keys that do not fit are an error, unless the config says
+      ``allow_missing=True``.
+    - Checkpoints appear in one step, so a run that is killed while saving leaves the
+      previous ones intact; automatic resuming passes over a damaged file.
+    - Data loaders draw the seeds of their workers from a generator of their own, and
+      random states of all ranks are gathered for ``RandomStateHook``.
+    - Models in which nothing learns run under several processes, too.
+    """
+
+    _resuming = False
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader | dict,
+        seed: int | None = None,
+        diff_rank_seed: bool = False,
+    ) -> DataLoader:
+        """Build a data loader that leaves torch's global generator alone."""
+        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        if loader is not dataloader and loader.generator is None:
+            # Each new iterator draws a seed for its workers. From the global
+            # generator, that would shift dropout whenever an iterator starts at
+            # another time: after resuming, or with another validation interval.
+            loader.generator = torch.Generator().manual_seed(seed or 0)
+        return loader
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Wrap as usual, but not what DDP refuses for having nothing to learn."""
+        learns = any(parameter.requires_grad for parameter in model.parameters())
+        if self.distributed and not learns:
+            return model.to(get_device())
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str | Callable = 'cpu',
+        strict: bool = True,
+        revise_keys: Sequence[tuple[str, str]] = (),
+    ) -> dict:
+        """Read a checkpoint safely and load it strictly.
+
+        Args:
+            filename: anything ``read_checkpoint`` takes.
+            map_location: where the tensors go.
+            strict: kept for mmengine's signature; ``allow_missing`` of the config
+                decides.
+            revise_keys: (pattern, replacement) for keys of the state dict; the prefix
+                of parallel wrappers is removed in any case.
+
+        Raises:
+            CheckpointError: if the file is damaged, unsafe, or does not fit.
+        """
+        checkpoint = read_checkpoint(str(filename), map_location)
+        if self._resuming:
+            _require_training_state(checkpoint, filename)
+        # Hooks expect a checkpoint, also where the file is a bare state dict.
+        around = checkpoint if 'state_dict' in checkpoint else {}
+        checkpoint = {**around, 'state_dict': state_dict_of(checkpoint, filename)}
+        if isinstance(checkpoint.get('meta'), dict):
+            # mmengine runs this text of mmcv 1.x files as Python when resuming.
+            checkpoint['meta'].pop('config', None)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        weights = checkpoint['state_dict']
+        for pattern, replacement in revise_keys:
+            weights = rename_keys(weights, pattern, replacement)
+        load_into(
+            self.model,
+            weights,
+            allow_missing=bool(self.cfg.get('allow_missing', False)),
+            what=str(filename),
+        )
+        self._has_loaded = True
+        return checkpoint
+
+    def resume(
+        self,
+        filename: str,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location: str | Callable = 'default',
+    ) -> None:
+        """Resume a run from a checkpoint of it; see mmengine's runner."""
+        self._resuming = True
+        try:
+            super().resume(
+                filename, resume_optimizer, resume_param_scheduler, map_location
+            )
+        finally:
+            self._resuming = False
+        if self.iter >= self.max_iters:
+            self.logger.info(
+                f'The run is finished: {filename} was written after iteration '
+                f'{self.iter} of {self.max_iters}. Nothing is left to train.'
+            )
+
+    def load_or_resume(self) -> None:
+        """Load or resume; without a named checkpoint, resume from the last intact one.
+
+        Raises:
+            CheckpointError: if there are checkpoints and all of them are damaged.
+        """
+        automatic = self._resume and self._load_from is None
+        if self._has_loaded or not automatic:
+            super().load_or_resume()
+            return
+        candidates = resume_candidates(self.work_dir)
+        if not candidates:
+            self.logger.info(
+                f'No checkpoint to resume from in {self.work_dir}: '
+                'training starts from the beginning.'
+            )
+        for number, candidate in enumerate(candidates, 1):
+            try:
+                self.resume(str(candidate))
+            except DamagedCheckpointError as error:
+                if number == len(candidates):
+                    raise
+                self.logger.warning(f'{error}. Trying the one before.')
+            else:
+                return
+
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict | None = None,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: dict | None = None,
+        by_epoch: bool = True,
+        backend_args: dict | None = None,
+    ) -> None:
+        """Save a checkpoint; all ranks call this, rank 0 writes.
+
+        On local disks it is written beside its place and then moved there.
+        """
+        for hook in self.hooks:
+            if isinstance(hook, RandomStateHook):
+                hook.gather()
+        if not is_main_process():
+            return
+        local = not (file_client_args or backend_args or '://' in str(out_dir))
+        super().save_checkpoint(
+            out_dir,
+            _PARTIAL if local else filename,
+            file_client_args,
+            save_optimizer,
+            save_param_scheduler,
+            meta,
+            by_epoch,
+            backend_args,
+        )
+        if local:
+            partial = Path(out_dir) / _PARTIAL
+            with partial.open('rb') as stream:
+                os.fsync(stream.fileno())
+            partial.replace(partial.with_name(filename))
+
+
+def resume_candidates(work_dir: str | os.PathLike) -> list[Path]:
+    """Return the training checkpoints of a run, the one to resume from first.
+
+    That is the one named in ``last_checkpoint``, looked for in this folder first,
+    which may be a copy; then ``iter_*.pth`` and ``epoch_*.pth``, the newest first.
+    """
+    folder = Path(work_dir)
+    first: list[Path] = []
+    pointer = folder / 'last_checkpoint'
+    if pointer.is_file():
+        named = Path(pointer.read_text().strip())
+        # An empty name is what a run leaves that was killed while writing it.
+        places = (folder / named.name, named) if named.name else ()
+        first = [place for place in places if place.is_file()][:1]
+    numbered = {
+        path: int(match[1])
+        for place in {folder, *(path.parent for path in first)}
+        for path in place.glob('*.pth')
+        if (match := re.fullmatch(r'(?:iter|epoch)_(\d+)\.pth', path.name))
+    }
+    rest = sorted(numbered, key=lambda path: numbered[path], reverse=True)
+    return [*first, *(path for path in rest if path not in first)]
+
+
+def _require_training_state(checkpoint: dict, filename: str) -> None:
+    missing = [key for key in ('meta', 'message_hub') if key not in checkpoint]
+    if missing:
+        raise CheckpointError(
+            f'{filename} cannot be resumed from: it lacks {missing}, so it holds '
+            'weights only. --cfg-options load_from=FILE starts a new run from them.'
+        )
