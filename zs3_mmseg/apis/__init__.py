@@ -1,0 +1,31 @@
+"""Python interfaces for users."""
+
+from zs3_mmseg.apis.configs import (
+    DEFAULT_CONFIG,
+    config_folder,
+    find_config,
+    load_config,
+    shipped_configs,
+)
+from zs3_mmseg.apis.inferencer import ZeroShotInferencer
+from zs3_mmseg.apis.init import init_segmentor
+from zs3_mmseg.apis.inputs import collect_files
+from zs3_mmseg.apis.segmentation import (
+    OutputNames,
+    Segmentation,
+    write_segmentation,
+)
+
+__all__ = [
+    'DEFAULT_CONFIG',
+    'OutputNames',
+    'Segmentation',
+    'ZeroShotInferencer',
+    'collect_files',
+    'config_folder',
+    'find_config',
+    'init_segmentor',
+    'load_config',
+    'shipped_configs',
+    'write_segmentation',
+]

@@ -1,0 +1,97 @@
+"""One segmented picture with names in it and a legend below."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from zs3_mmseg.utils.labels import IGNORE_INDEX
+from zs3_mmseg.visualization.drawing import class_indices, draw_segmentation
+from zs3_mmseg.visualization.legend import draw_legend, legend_entries, write_names
+from zs3_mmseg.visualization.scaling import for_display
+
+_NARROWEST = 360
+_FOOTNOTE = 'hatched: unseen classes, without masks in training'
+
+
+def _at_least_wide(picture: np.ndarray, width: int) -> np.ndarray:
+    """Put a narrow picture in the middle of a white strip."""
+    missing = max(0, width - picture.shape[1])
+    sides = (missing // 2, missing - missing // 2)
+    return np.pad(picture, ((0, 0), sides, (0, 0)), constant_values=255)
+
+
+def class_shares(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return the share of pixels of each class.
+
+    Args:
+        labels: ``(H, W)`` integers; those that are no class count for the total only.
+        num_classes: K.
+
+    Returns:
+        ``(K,)`` float64, 0..1.
+    """
+    inside = labels[(labels >= 0) & (labels < num_classes)]
+    return np.bincount(inside.ravel(), minlength=num_classes) / labels.size
+
+
+def as_percent(share: float) -> str:
+    """Return a share as text; a class that has any pixel never reads ``0 %``."""
+    # No line break between number and unit.
+    if 0 < share < 0.001:
+        return '<0.1\N{NO-BREAK SPACE}%'
+    return f'{100 * share:.1f}\N{NO-BREAK SPACE}%'
+
+
+def draw_overlay(
+    image: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    unseen: Collection[int | str] = (),
+    *,
+    ignore_index: int = IGNORE_INDEX,
+    alpha: float = 0.6,
+) -> np.ndarray:
+    """Draw a segmented picture, names in its regions, and a legend below.
+
+    The legend lists the classes that occur, the largest first, with their share of
+    the pixels. Unseen classes are hatched to tell them from the others, so not where
+    all classes are unseen. Small pictures are enlarged and
+    very large ones shrunk, so that the result is good to look at.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, RGB.
+        labels: ``(H, W)`` integers.
+        classes: K class names.
+        palette: K colours, RGB, 0..255.
+        unseen: names or positions of classes to hatch.
+        ignore_index: the label of pixels that belong to no class; they show the
+            picture.
+        alpha: 0 shows the picture alone, 1 the label colours alone.
+
+    Returns:
+        ``(h, w, 3)`` uint8, RGB.
+    """
+    shares = class_shares(labels, len(classes))
+    hatched = class_indices(classes, unseen)
+    if len(hatched) == len(classes):
+        hatched = frozenset()
+    shown, shown_labels = for_display(image, labels)
+    drawn = draw_segmentation(
+        shown, shown_labels, classes, palette, hatched, ignore_index, alpha
+    )
+    drawn = _at_least_wide(write_names(drawn, shown_labels, classes), _NARROWEST)
+    entries = legend_entries(
+        classes, palette, hatched, notes=[as_percent(share) for share in shares]
+    )
+    order = [int(i) for i in np.argsort(-shares, kind='stable') if shares[i] > 0]
+    width = drawn.shape[1]
+    key = draw_legend(
+        [entries[index] for index in order],
+        width,
+        font_size=min(30, max(13, width // 48)),
+        footnote=_FOOTNOTE if hatched.intersection(order) else '',
+    )
+    return np.concatenate([drawn, key])
