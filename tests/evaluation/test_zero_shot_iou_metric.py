@@ -15,6 +15,7 @@ import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from PIL import Image
 
 from mmseg.datasets import PascalContextDataset59, PascalVOCDataset
 from mmseg.registry import METRICS
@@ -200,6 +201,13 @@ def test_json_holds_scores_classes_and_confusion(tmp_path: Path) -> None:
     by_name = {row['name']: row for row in content['classes']}
     assert by_name['c'] == dict(name='c', unseen=True, IoU=100.0, Acc=100.0, pixels=1)
     assert by_name['d']['IoU'] is None
+
+
+def test_output_dir_gets_the_predicted_label_maps(tmp_path: Path) -> None:
+    prediction = [[0, 1, 2, 2]]
+    evaluate([([[0, 0, 2, 255]], prediction)], output_dir=str(tmp_path))
+    with Image.open(tmp_path / '7.png') as written:
+        assert np.array(written).tolist() == prediction
 
 
 def many(count: int, classes: int = 4) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from prettytable import PrettyTable
 
 from zs3_mmseg.evaluation.scores import class_scores
@@ -80,6 +81,16 @@ def summary_table(
     harmonic = [_percent(scores[key]) for key in ('haAcc', 'hAcc', 'hIoU')]
     table.add_row(['harmonic', *harmonic, ''])
     return table.get_string()
+
+
+def write_labels(path: Path, labels: np.ndarray, num_classes: int) -> None:
+    """Write a label map ``(H, W)`` of class indices as a grey PNG.
+
+    8 bits deep, or 16 for more than 256 classes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    depth = np.uint8 if num_classes <= 256 else np.uint16
+    Image.fromarray(labels.astype(depth)).save(path)
 
 
 def write_json(

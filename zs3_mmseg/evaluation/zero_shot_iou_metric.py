@@ -21,7 +21,12 @@ from zs3_mmseg.datasets.splits import (
     resolve_split,
 )
 from zs3_mmseg.evaluation.confusion import PixelCounts, count_pixels
-from zs3_mmseg.evaluation.report import class_table, summary_table, write_json
+from zs3_mmseg.evaluation.report import (
+    class_table,
+    summary_table,
+    write_json,
+    write_labels,
+)
 from zs3_mmseg.evaluation.scores import ABSENT_RULES, gzsl_scores
 from zs3_mmseg.utils.labels import special_labels
 from zs3_mmseg.utils.names import did_you_mean
@@ -44,8 +49,9 @@ class ZeroShotIoUMetric(BaseMetric):
         absent: what counts for a class without pixels: ``'nan'`` leaves it out of the
             means, ``'zero'`` counts it as 0, as ZS3Net's code does.
         ignore_index: label that is not counted; by default that of the data set.
-        output_dir: folder for ``zero_shot_iou.json`` with the scores, the classes and
-            the confusion matrix.
+        output_dir: folder for the predicted label maps, ``<image stem>.png``, and for
+            ``zero_shot_iou.json`` with the scores, the classes and the confusion
+            matrix.
         collect_device: see mmengine's ``BaseMetric``.
         prefix: put before the names of the scores.
         collect_dir: see mmengine's ``BaseMetric``.
@@ -169,6 +175,12 @@ class ZeroShotIoUMetric(BaseMetric):
             except ValueError as error:
                 raise ValueError(f'{_image_name(sample)}: {error}') from error
             self._append(counts, classes)
+            if self.output_dir is not None:
+                write_labels(
+                    Path(self.output_dir) / f'{Path(_image_name(sample)).stem}.png',
+                    _map(sample, 'pred_sem_seg').cpu().numpy(),
+                    classes,
+                )
 
     @staticmethod
     def _require_channels(sample: Mapping[str, Any], classes: int) -> None:
