@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from zs3_mmseg.models.segmentors import ZeroShotEncoderDecoder
 from zs3_mmseg.models.segmentors.training_labels import LabelMapping
 from zs3_mmseg.utils.labels import NARROW
 
@@ -293,6 +294,33 @@ def test_a_large_split_needs_wide_labels(make_segmentor, make_samples):
     assert mapped[0, :2, :2].tolist() == [[254, 65535], [65535, 298]]
     loss = model(torch.randn(1, 3, 12, 12), make_samples(labels), mode='loss')
     assert loss['decode.loss_ce'].isfinite()
+
+
+def test_a_neck_gets_the_maps_without_the_global_token(
+    make_segmentor, make_samples, image, labels
+):
+    model = make_segmentor(
+        dict(type='ToySoftmaxHead', in_channels=6),
+        out_global=True,
+        neck=dict(type='MultiLevelNeck', in_channels=[6], out_channels=6, scales=[2]),
+    )
+    assert [tuple(m.shape) for m in model.extract_feat(image)] == [(2, 6, 6, 6)]
+    assert model.predict(image)[0].pred_sem_seg.data.shape == (1, 12, 12)
+    loss = model.train()(image, make_samples(labels), mode='loss')
+    assert loss['decode.loss_ce'].isfinite()
+
+
+def test_pretrained_is_handed_to_the_backbone(make_segmentor, tmp_path):
+    missing = str(tmp_path / 'weights.pt')
+    with pytest.raises(FileNotFoundError, match=r'weights\.pt'):
+        ZeroShotEncoderDecoder(
+            dict(type='OpenCLIPViT', arch='ViT-B-32-quickgelu'),
+            dict(type='DenseTextHead'),
+            class_embeddings=None,
+            split='shapes_a',
+            setting='inductive',
+            pretrained=missing,
+        )
 
 
 def test_the_callers_configs_are_not_changed(make_segmentor):

@@ -19,6 +19,7 @@ from zs3_mmseg.models.towers.positions import check_interpolation, resize_positi
 
 from .blocks import is_plain, replaced_block, run_block, run_first_token
 from .last_attention import Vanilla, build_last_attention
+from .prompts import DeepPrompts
 
 #: The entry of ``out_indices`` that means the tokens in the space of the texts.
 DENSE = -1
@@ -64,6 +65,9 @@ class OpenCLIPViT(BaseModule):
         cls_embed_twice: add the class embedding twice, as ZegCLIP and ESDA do.
         project: multiply the dense tokens by the tower's projection.
         normalize: scale dense tokens and global token to length 1.
+        prompts: options of :class:`DeepPrompts` (``num_tokens``, ``depth``,
+            ``dropout``), whose tokens are trained whether or not the tower is frozen;
+            None: no prompts.
         trust: open a TorchScript archive even if it is none of OpenAI's.
     """
 
@@ -85,6 +89,7 @@ class OpenCLIPViT(BaseModule):
         cls_embed_twice: bool = False,
         project: bool = True,
         normalize: bool = False,
+        prompts: Mapping[str, Any] | None = None,
         trust: bool = False,
     ) -> None:
         super().__init__()
@@ -133,6 +138,14 @@ class OpenCLIPViT(BaseModule):
             self._resize_stored_positions(image_size)
         if frozen:
             self.visual.requires_grad_(False)
+        self.prompts = None
+        if prompts is not None:
+            self.prompts = DeepPrompts(
+                **prompts,
+                num_blocks=self.num_blocks,
+                width=self.width,
+                patch_size=self.patch_size,
+            )
         self.train(self.training)
 
     @property
@@ -176,16 +189,24 @@ class OpenCLIPViT(BaseModule):
         for index, block in enumerate(self._blocks):
             if index > deepest:
                 break
+            if self.prompts is not None:
+                tokens = self.prompts.before(index, tokens)
             if index == self.num_blocks - 1:
                 tokens, pooled = self._run_last(block, tokens, grid)
             else:
                 tokens = run_block(block, tokens)
             if index in self.out_indices:
                 maps[index] = _to_map(tokens, grid)
+        if self.prompts is not None and needs_last:
+            shared = pooled is tokens
+            tokens = self.prompts.after(tokens)
+            pooled = tokens if shared else self.prompts.after(pooled)
         if DENSE in self.out_indices:
             maps[DENSE] = _to_map(self._dense(tokens), grid)
         outputs = tuple(maps[index] for index in self.out_indices)
-        return (*outputs, self._pool(pooled)) if self.out_global else outputs
+        if not self.out_global:
+            return outputs
+        return (*outputs, self._pool(pooled, grid[0] * grid[1]))
 
     def _whole_patches(self, img: Tensor) -> Tensor:
         patch = self.patch_size
@@ -243,15 +264,15 @@ class OpenCLIPViT(BaseModule):
             dense = dense @ self.visual.proj
         return self._scaled(dense)
 
-    def _pool(self, tokens: Tensor) -> Tensor:
+    def _pool(self, tokens: Tensor, num_patches: int) -> Tensor:
         """Return the global token ``(N, E)`` as open_clip pools it."""
         norm: Callable[[Tensor], Tensor] = self.visual.ln_post
         if self.visual.pool_type == 'tok':
             pooled = norm(tokens[:, 0])
         elif self.visual.final_ln_after_pool:
-            pooled = norm(tokens[:, 1:].mean(dim=1))
+            pooled = norm(tokens[:, -num_patches:].mean(dim=1))
         else:
-            pooled = norm(tokens[:, 1:]).mean(dim=1)
+            pooled = norm(tokens[:, -num_patches:]).mean(dim=1)
         pooled = pooled @ self.visual.proj
         return self._scaled(pooled)
 

@@ -1,0 +1,60 @@
+"""Prompt tokens of a frozen tower; the golden files say what they compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from zs3_mmseg.models.backbones import OpenCLIPViT
+from zs3_mmseg.models.backbones.prompts import DeepPrompts
+
+BLOCKS = 4
+
+
+def make(depth: int, **more: float) -> DeepPrompts:
+    return DeepPrompts(
+        num_tokens=3, depth=depth, num_blocks=BLOCKS, width=8, patch_size=4, **more
+    )
+
+
+@pytest.mark.parametrize(
+    ('depth', 'counts'),
+    [
+        (3, [3, 3, 3, 3]),
+        (1, [3, 3, 0, 0]),
+        (0, [3, 3, 3, 3]),
+        (-2, [0, 0, 3, 3]),
+        (-4, [3, 3, 3, 3]),
+    ],
+)
+def test_which_blocks_have_prompts(depth: int, counts: list[int]) -> None:
+    prompts, tokens = make(depth), torch.randn(2, 6, 8)
+    lengths = []
+    for block in range(BLOCKS):
+        tokens = prompts.before(block, tokens)
+        lengths.append(tokens.shape[1] - 6)
+    assert lengths == counts
+
+
+@pytest.mark.parametrize('depth', [4, -5])
+def test_a_depth_beyond_the_tower_is_refused(depth: int) -> None:
+    with pytest.raises(ValueError, match=r'expected -4\.\.3'):
+        make(depth)
+
+
+def test_dropout_differs_between_images() -> None:
+    prompts = make(0, dropout=0.5).train()
+    tokens = prompts.before(0, torch.zeros(2, 6, 8))
+    assert not torch.equal(tokens[0], tokens[1])
+
+
+def test_only_prompts_learn_in_a_frozen_tower(tiny_config: Callable) -> None:
+    model = OpenCLIPViT(tiny_config(), prompts=dict(num_tokens=2, depth=1)).train()
+    learning = {n.split('.')[0] for n, p in model.named_parameters() if p.requires_grad}
+    assert learning == {'prompts'}
+    model(torch.randn(1, 3, 32, 32))[0].sum().backward()
+    assert model.prompts.deep_prompt_embeddings.grad is not None
+    assert not model.visual.training
+    assert model.prompts.training

@@ -1,0 +1,115 @@
+"""Options of the ZegCLIP head; the golden files say what the published one computes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+
+from zs3_mmseg.models.class_embeddings import ClassQueries
+from zs3_mmseg.models.decode_heads import ZegCLIPHead
+
+E = 16
+
+
+def queries(count: int) -> ClassQueries:
+    generator = torch.Generator().manual_seed(0)
+    return ClassQueries(
+        torch.randn(count, E, generator=generator),
+        torch.arange(count),
+        torch.ones(count, dtype=torch.bool),
+    )
+
+
+def inputs() -> tuple[tuple[Tensor], Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    # Odd and not square: the official reshape would drop a token.
+    patches = torch.randn(2, E, 3, 5, generator=generator)
+    return (patches,), torch.randn(2, E, generator=generator)
+
+
+def samples(classes: int) -> list[SegDataSample]:
+    labels = torch.arange(2 * 12 * 20).reshape(2, 1, 12, 20) % classes
+    return [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels]
+
+
+def make(**options: object) -> ZegCLIPHead:
+    torch.manual_seed(0)
+    return ZegCLIPHead(E, num_heads=4, **options).eval()
+
+
+def test_a_class_scores_the_same_in_any_vocabulary() -> None:
+    head, (maps, token) = make(), inputs()
+    few = head(maps, queries=queries(2), global_token=token)
+    many = head(maps, queries=queries(7), global_token=token)
+    torch.testing.assert_close(many[:, :2], few)
+
+
+@pytest.mark.parametrize(
+    'terms', [('text',), ('product',), ('difference', 'text'), ('product', 'image')]
+)
+def test_descriptor_terms_set_the_width_of_the_query_map(terms: tuple) -> None:
+    head, (maps, token) = make(descriptor=terms), inputs()
+    assert head.q_proj.in_features == len(terms) * E
+    assert head(maps, queries=queries(3), global_token=token).shape == (2, 3, 3, 5)
+
+
+def test_text_alone_does_not_look_at_the_image_token() -> None:
+    head, (maps, token) = make(descriptor=('text',)), inputs()
+    torch.testing.assert_close(
+        head(maps, queries=queries(3), global_token=token),
+        head(maps, queries=queries(3), global_token=-token),
+    )
+
+
+def test_unknown_term() -> None:
+    with pytest.raises(ValueError, match="Did you mean 'product'"):
+        make(descriptor=('produkt',))
+
+
+def test_missing_global_token() -> None:
+    with pytest.raises(ValueError, match='out_global=True'):
+        make()(inputs()[0], queries=queries(2))
+
+
+def test_deep_supervision_adds_the_losses_of_earlier_layers() -> None:
+    maps, token = inputs()
+    losses = make(deep_supervision=True, num_layers=3).loss(
+        maps, samples(3), None, queries=queries(3), global_token=token
+    )
+    names = {f'{place}{name}' for place in ('', 'd0.', 'd1.') for name in LOSSES}
+    assert set(losses) == names | {'acc_seg'}
+
+
+LOSSES = ('loss_mask', 'loss_dice')
+
+
+def test_without_mask_loss_it_is_a_softmax_head() -> None:
+    maps, token = inputs()
+    head = make(loss_decode=None)
+    losses = head.loss(maps, samples(3), None, queries=queries(3), global_token=token)
+    logits = head(maps, queries=queries(3), global_token=token)
+    full = torch.nn.functional.interpolate(logits, (12, 20), mode='bilinear')
+    labels = torch.cat([sample.gt_sem_seg.data for sample in samples(3)])
+    expected = torch.nn.functional.cross_entropy(full, labels)
+    assert head.score_kind == 'softmax'
+    torch.testing.assert_close(losses['loss_ce'], expected)
+
+
+def test_all_parameters_learn() -> None:
+    maps, token = inputs()
+    head = make()
+    losses = head.loss(maps, samples(3), None, queries=queries(3), global_token=token)
+    sum(losses[name] for name in LOSSES).backward()
+    assert all(p.grad is not None for p in head.parameters())
+
+
+def test_layers_start_as_copies_unless_told_otherwise() -> None:
+    same, drawn = make(), make(identical_layers=False)
+    first, second = (layer.linear1.weight for layer in same.decoder.layers)
+    assert torch.equal(first, second)
+    first, second = (layer.linear1.weight for layer in drawn.decoder.layers)
+    assert not torch.equal(first, second)

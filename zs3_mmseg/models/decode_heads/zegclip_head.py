@@ -1,0 +1,174 @@
+"""The decode head of ZegCLIP (CVPR 2023, arXiv 2212.03588)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmseg.registry import MODELS
+from mmseg.utils import ConfigType, SampleList
+
+from zs3_mmseg.models.class_embeddings.queries import ClassQueries
+from zs3_mmseg.utils.names import did_you_mean
+
+from .mask_decoder import DESCRIPTOR_TERMS, MaskDecoder, descriptor
+from .query_reduction import reduce_queries
+from .zero_shot_head import ScoreKind, ZeroShotHead
+
+
+@MODELS.register_module()
+class ZegCLIPHead(ZeroShotHead):
+    """Class queries made from text and image find their patches.
+
+    Each row of text is joined with the image's global token into a relationship
+    descriptor, mapped to a query, and matched with the patches by a decoder of
+    cross-attention alone; the pre-softmax attention of its last layer is the mask.
+    Patches and global token are expected normalised
+    (``OpenCLIPViT(normalize=True, out_global=True)``), rows as they come.
+
+    Args:
+        in_channels: channels ``E`` of patches, global token and rows.
+        descriptor: what the queries are made of, see
+            :func:`~zs3_mmseg.models.decode_heads.mask_decoder.descriptor`. The paper's
+            ablation also uses ``('text',)``, ``('product',)`` and ``('difference',)``
+            and their combinations.
+        num_layers: decoder layers.
+        num_heads: attention heads.
+        ffn_dim: hidden width of the decoder's feed-forward part, 4 E if None.
+        dropout: of the decoder.
+        identical_layers: start the decoder's layers as copies of each other, as the
+            official code does.
+        project_patches: a linear map and a norm on the patches, ``use_proj`` of the
+            official code, which no published config sets.
+        loss_decode: a loss over class masks; None: softmax cross-entropy, the paper's
+            ablation, which makes the scores a softmax, too.
+        deep_supervision: add the losses of the earlier layers' masks.
+        **kwargs: see :class:`ZeroShotHead`.
+
+    Raises:
+        ValueError: for unknown or no descriptor terms.
+    """
+
+    score_kind: ScoreKind = 'sigmoid'
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        descriptor: Sequence[str] = ('product', 'text'),
+        num_layers: int = 3,
+        num_heads: int = 8,
+        ffn_dim: int | None = None,
+        dropout: float = 0.1,
+        identical_layers: bool = True,
+        project_patches: bool = False,
+        loss_decode: ConfigType | None = dict(type='NonExclusiveLoss'),  # noqa: B006
+        deep_supervision: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if loss_decode is None:
+            self.score_kind = 'softmax'
+        super().__init__(in_channels, **kwargs)
+        self.terms = tuple(descriptor)
+        for term in self.terms:
+            if term not in DESCRIPTOR_TERMS:
+                raise ValueError(
+                    f'descriptor={self.terms} has the unknown term {term!r}: expected '
+                    f'some of {DESCRIPTOR_TERMS}.{did_you_mean(term, DESCRIPTOR_TERMS)}'
+                )
+        if not self.terms or len(set(self.terms)) != len(self.terms):
+            raise ValueError(f'descriptor={self.terms} must name different terms')
+        self.deep_supervision = deep_supervision
+        self.mask_loss = None if loss_decode is None else MODELS.build(loss_decode)
+        self.q_proj = nn.Linear(len(self.terms) * in_channels, in_channels)
+        self.decoder = MaskDecoder(
+            in_channels,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            ffn_dim=ffn_dim,
+            dropout=dropout,
+            identical_layers=identical_layers,
+        )
+        if project_patches:
+            self.input_proj = nn.Linear(in_channels, in_channels)
+            self.proj_norm = nn.LayerNorm(in_channels)
+        self.project_patches = project_patches
+
+    def query_logits(
+        self, inputs: Sequence[Tensor], *, queries: ClassQueries, **kwargs: Any
+    ) -> Tensor:
+        """Return the last layer's mask logits ``(N, Q, h, w)``."""
+        return self._all_masks(inputs, queries, kwargs['global_token'])[-1]
+
+    def loss(
+        self,
+        inputs: Sequence[Tensor],
+        batch_data_samples: SampleList,
+        train_cfg: ConfigType | None,
+        *,
+        queries: ClassQueries,
+        global_token: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the losses of a batch; labels are indices into the rows' classes."""
+        masks = [
+            reduce_queries(mask, queries.queries_per_class, self.query_reduce)
+            for mask in self._all_masks(inputs, queries, global_token)
+        ]
+        losses = self.loss_by_feat(masks[-1], batch_data_samples)
+        if self.deep_supervision:
+            for index, mask in enumerate(masks[:-1]):
+                extra = self.loss_by_feat(mask, batch_data_samples)
+                losses |= {
+                    f'd{index}.{name}': value
+                    for name, value in extra.items()
+                    if name.startswith('loss')
+                }
+        return losses
+
+    def loss_by_feat(
+        self, outputs: Tensor, batch_data_samples: SampleList
+    ) -> dict[str, Tensor]:
+        """Return the losses and ``acc_seg`` of masks ``(N, K, h, w)``."""
+        if self.mask_loss is None:
+            return super().loss_by_feat(outputs, batch_data_samples)
+        labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
+        losses = self.mask_loss(outputs, labels, ignore_index=self.ignore_index)
+        with torch.no_grad():
+            losses['acc_seg'] = self._accuracy(outputs, labels)
+        return losses
+
+    def _all_masks(
+        self, inputs: Sequence[Tensor], queries: ClassQueries, image: Tensor | None
+    ) -> list[Tensor]:
+        """Return every layer's mask logits ``(N, Q, h, w)``."""
+        if image is None:
+            raise ValueError(
+                'ZegCLIPHead needs the global token of the image: set '
+                'backbone.out_global=True'
+            )
+        patches = self._transform_inputs(inputs)
+        memory = patches.flatten(2).transpose(1, 2)  # (N, hw, E)
+        if self.project_patches:
+            memory = self.proj_norm(self.input_proj(memory))
+        rows = queries.embeddings.to(image.dtype)
+        query = self.q_proj(descriptor(self.terms, rows, image))
+        return [
+            mask.unflatten(-1, patches.shape[-2:])
+            for mask in self.decoder(query, memory)
+        ]
+
+    def _accuracy(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Share of labelled pixels whose class has the largest logit, in percent."""
+        hits = outputs.new_zeros(())
+        for image, truth in zip(
+            outputs.detach().split(1), labels.split(1), strict=True
+        ):
+            full = F.interpolate(
+                image, size=truth.shape[-2:], mode='bilinear', align_corners=False
+            )
+            hits += (full.argmax(dim=1) == truth).sum()
+        return 100 * hits / (labels != self.ignore_index).sum().clamp(min=1)

@@ -1,0 +1,5 @@
+"""Losses of zero-shot segmentation."""
+
+from .non_exclusive_loss import NonExclusiveLoss
+
+__all__ = ['NonExclusiveLoss']
