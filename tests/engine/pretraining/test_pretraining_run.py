@@ -1,0 +1,145 @@
+"""Pre-training in small: a whole run, resuming, and two processes."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from zs3_mmseg.engine.pretraining.attention_init import mimetic_attention
+from zs3_mmseg.engine.pretraining.evaluate import average_precision
+from zs3_mmseg.engine.pretraining.model import CONFIG_FILE, write_config_and_merges
+from zs3_mmseg.engine.pretraining.pairs import Pairs, render_pairs
+from zs3_mmseg.engine.pretraining.recipe import Phase, Recipe
+from zs3_mmseg.engine.pretraining.run import pretrain
+from zs3_mmseg.engine.pretraining.trainer import Trainer
+from zs3_mmseg.models.towers import load_clip, resolve_architecture
+
+TINY = replace(
+    Recipe(),
+    phases=(
+        Phase('icons', 2, 4, (0.0, 1.0, 0.0), True, 0.5),
+        Phase('scenes', 2, 4, (0.0, 0.25, 0.75), False, 0.0),
+    ),
+    pools=(('clip_drawings', 4), ('clip_icons', 8), ('clip_scenes', 8)),
+    warmup=1,
+)
+
+
+def _trainer(folder: Path, recipe: Recipe, work_dir: Path | None = None) -> Trainer:
+    write_config_and_merges(folder)
+    pools = [render_pairs(folder / 'pairs', *p, 0, workers=1) for p in recipe.pools]
+    architecture = resolve_architecture(str(folder / CONFIG_FILE))
+    return Trainer(recipe, architecture, pools, work_dir=work_dir, bf16=False)
+
+
+def _weights(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([p.detach().ravel() for p in trainer.model.parameters()])
+
+
+def test_a_run_writes_a_model_folder_that_loads_strictly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        'zs3_mmseg.engine.pretraining.run.HELD_OUT', ('clip_heldout_scenes', 12)
+    )
+    figures = pretrain(
+        TINY, tmp_path / 'model', work_dir=tmp_path / 'work', cache=tmp_path / 'pairs'
+    )
+    clip = load_clip(
+        str(tmp_path / 'model' / CONFIG_FILE), tmp_path / 'model/weights.safetensors'
+    )
+    assert clip.has_image
+    assert clip.has_text
+    assert 0 <= figures['accuracy_single'] <= 1
+    card = (tmp_path / 'model' / 'MODEL_CARD.md').read_text()
+    assert f'{figures["map_things"]:.3f}' in card
+    assert '{' not in card.replace('{}', '')
+
+
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
+    straight = _trainer(tmp_path, TINY)
+    while straight.step < TINY.steps:
+        straight.train_step()
+    first = _trainer(tmp_path, TINY, tmp_path / 'work')
+    for _ in range(3):
+        first.train_step()
+    first.save()
+    second = _trainer(tmp_path, TINY, tmp_path / 'work')
+    assert second.resume()
+    second.train_step()
+    torch.testing.assert_close(_weights(second), _weights(straight), rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    _trainer(tmp_path, TINY, tmp_path / 'work').save()
+    other = _trainer(tmp_path, replace(TINY, peak_lr=0.5), tmp_path / 'work')
+    with pytest.raises(ValueError, match='another recipe'):
+        other.resume()
+
+
+def _one_step(rank: int, folder: Path, recipe: Recipe) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
+    )
+    trainer = _trainer(folder, recipe)
+    trainer.train_step()
+    if rank == 0:
+        torch.save(_weights(trainer), folder / 'weights.pt')
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(socket, 'AF_UNIX'), reason='gloo needs local sockets')
+def test_two_processes_take_the_step_of_one(tmp_path: Path) -> None:
+    # Plain gradient steps would need no tolerance for Adam's division; rounding of
+    # near-zero gradients may flip the sign of its first, normalised step.
+    recipe = replace(TINY, phases=TINY.phases[1:])
+    alone = _trainer(tmp_path, recipe)
+    before = _weights(alone)
+    alone.train_step()
+    mp.spawn(_one_step, (tmp_path, recipe), nprocs=2)
+    together = torch.load(tmp_path / 'weights.pt', weights_only=True)
+    apart = (together - _weights(alone)).norm() / (_weights(alone) - before).norm()
+    assert apart < 0.05
+
+
+def test_mimetic_attention_looks_at_similar_tokens() -> None:
+    attention = nn.MultiheadAttention(64, 2, batch_first=True)
+    mimetic_attention(attention, seed=0)
+    tokens = torch.randn(1, 30, 64, generator=torch.Generator().manual_seed(0))
+    _, weights = attention(tokens, tokens, tokens, average_attn_weights=False)
+    diagonal = weights.diagonal(dim1=-2, dim2=-1).mean()
+    assert diagonal > 5 / 30
+
+
+def test_average_precision_by_hand() -> None:
+    scores = np.array([0.9, 0.8, 0.7, 0.6])
+    present = np.array([True, False, True, False])
+    assert average_precision(scores, present) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_pairs_are_rendered_once_and_hold_no_test_scene(tmp_path: Path) -> None:
+    pairs, again = (
+        render_pairs(tmp_path, 'clip_scenes', 3, 0, workers=1) for _ in range(2)
+    )
+    test: Pairs = render_pairs(tmp_path, 'test', 3, 0, workers=1)
+    np.testing.assert_array_equal(pairs.images, again.images)
+    assert not (pairs.images == test.images).all(axis=(1, 2, 3)).any()
+
+
+def test_the_learning_rate_rises_falls_and_ends_at_zero() -> None:
+    recipe = Recipe()
+    rates = [recipe.learning_rate(step) for step in range(recipe.steps)]
+    assert max(rates) == pytest.approx(recipe.peak_lr)
+    assert np.argmax(rates) <= recipe.warmup
+    assert (np.diff(rates[recipe.warmup :]) <= 1e-12).all()
+    assert rates[-1] < 0.01 * recipe.anneal_lr

@@ -1,0 +1,1 @@
+"""Pre-training of the tiny CLIP on captions of Shapes."""
