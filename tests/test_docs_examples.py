@@ -1,0 +1,70 @@
+"""The Python on the documentation's pages runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmengine.config import Config
+from mmseg.registry import MODELS
+
+from zs3_mmseg.models.class_embeddings import ClassQueries
+
+DOCS = Path(__file__).resolve().parents[1] / 'docs'
+
+
+def python_blocks(page: Path) -> list[str]:
+    text = page.read_text(encoding='utf-8')
+    return re.findall(r'```python\n(.*?)```', text, flags=re.DOTALL)
+
+
+CONFIGS = [
+    pytest.param(block, id=f'{page.stem}-{number}')
+    for page in sorted(DOCS.glob('**/*.md'))
+    for number, block in enumerate(python_blocks(page))
+    if '_base_ =' in block
+]
+
+
+@pytest.mark.parametrize('block', CONFIGS)
+def test_config_example_inherits_a_whole_model(block: str, tmp_path: Path) -> None:
+    path = tmp_path / 'example.py'
+    path.write_text(block)
+    config = Config.fromfile(path)
+    assert config.model.type == 'ZeroShotEncoderDecoder'
+
+
+@pytest.fixture
+def example_head(tmp_path: Path) -> torch.nn.Module:
+    (block,) = (
+        block
+        for block in python_blocks(DOCS / 'advanced' / 'extending.md')
+        if 'class NearestRowHead' in block
+    )
+    path = tmp_path / 'example_head.py'
+    path.write_text(block)
+    spec = importlib.util.spec_from_file_location('example_head', path)
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    return MODELS.build(dict(type='NearestRowHead', in_channels=4))
+
+
+def test_example_head_prefers_the_row_that_a_token_equals(
+    example_head: torch.nn.Module,
+) -> None:
+    rows = torch.eye(4)[:3]
+    queries = ClassQueries(
+        embeddings=rows,
+        query_to_class=torch.arange(3),
+        seen_mask=torch.tensor([True, True, False]),
+    )
+    # one image of 1 x 3 tokens, which are the rows in reverse order
+    features = rows.flip(0).T[None, :, None]  # (1, 4, 1, 3)
+    logits = example_head([features], queries=queries)
+    assert logits.shape == (1, 3, 1, 3)
+    assert logits.argmax(dim=1).flatten().tolist() == [2, 1, 0]

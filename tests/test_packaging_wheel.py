@@ -1,0 +1,175 @@
+"""The wheel, built offline and used from a foreign folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = (
+    'setup.py',
+    'pyproject.toml',
+    'MANIFEST.in',
+    'README.md',
+    'CHANGELOG.md',
+    'LICENSE',
+    'Makefile',
+    'model-index.yml',
+    'requirements',
+    'configs',
+    'tools',
+    'zs3_mmseg',
+)
+
+pytestmark = pytest.mark.slow
+
+
+def run_pip(*arguments: str, cwd: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, '-m', 'pip', '--no-input', *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy of the sources (building writes beside them)."""
+    folder = tmp_path_factory.mktemp('wheel')
+    copy = folder / 'sources'
+    copy.mkdir()
+    ignore = shutil.ignore_patterns('__pycache__', '.mim')
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=ignore)
+        else:
+            shutil.copy2(source, copy / name)
+    # what an editable install leaves in the tree must not reach the wheel
+    (copy / 'zs3_mmseg' / '.mim').mkdir()
+    (copy / 'zs3_mmseg' / '.mim' / 'stale.txt').touch()
+    flags = ['--no-build-isolation', '--no-deps', '--no-index']
+    run_pip('wheel', *flags, '--wheel-dir', str(folder), '.', cwd=copy)
+    (built,) = folder.glob('*.whl')
+    return built
+
+
+@pytest.fixture(scope='module')
+def contents(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def files_below(folder: Path) -> set[str]:
+    return {
+        path.relative_to(ROOT).as_posix()
+        for path in folder.rglob('*')
+        if path.is_file() and '__pycache__' not in path.parts
+    }
+
+
+def test_wheel_carries_the_shipped_model(contents: set[str]) -> None:
+    shipped = files_below(ROOT / 'zs3_mmseg' / 'assets')
+    assert 'zs3_mmseg/assets/shapes_tiny/weights.safetensors' in shipped
+    assert shipped <= contents
+
+
+def test_wheel_carries_configs_and_tools_where_mmengine_looks(
+    contents: set[str],
+) -> None:
+    expected = files_below(ROOT / 'configs') | files_below(ROOT / 'tools')
+    expected.add('model-index.yml')
+    found = {
+        name.removeprefix('zs3_mmseg/.mim/')
+        for name in contents
+        if name.startswith('zs3_mmseg/.mim/')
+    }
+    assert found == expected
+
+
+def test_wheel_installs_one_package_only(contents: set[str]) -> None:
+    top_level = {name.split('/')[0] for name in contents}
+    assert {name for name in top_level if not name.endswith('.dist-info')} == {
+        'zs3_mmseg'
+    }
+
+
+def test_wheel_is_typed(contents: set[str]) -> None:
+    assert 'zs3_mmseg/py.typed' in contents
+
+
+PROBE = """
+import json, sys
+import zs3_mmseg
+from mmengine.config import Config
+from mmengine.hub import get_config
+from zs3_mmseg.apis import init_segmentor
+
+config = get_config('zs3_mmseg::clip_dense/shapes_tiny.py')
+with open('own.py', 'w') as stream:
+    stream.write("_base_ = 'zs3_mmseg::clip_dense/shapes_tiny_gate.py'")
+inherited = Config.fromfile('own.py')
+model = init_segmentor(config)
+facts = dict(
+    file=zs3_mmseg.__file__,
+    config=config.filename,
+    calibrators=[part['type'] for part in inherited.model.calibrators],
+    classes=len(model.dataset_meta['classes']),
+)
+with open(sys.argv[1], 'w') as stream:
+    json.dump(facts, stream)
+"""
+
+
+@pytest.fixture(scope='module')
+def used_elsewhere(
+    wheel: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What a program in another folder sees of the installed wheel."""
+    folder = tmp_path_factory.mktemp('elsewhere')
+    site, cwd = folder / 'site', folder / 'cwd'
+    cwd.mkdir()
+    run_pip(
+        'install', '--no-deps', '--no-index', '--target', str(site), str(wheel), cwd=cwd
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', PROBE, str(folder / 'facts.json')],
+        cwd=cwd,
+        env={
+            **os.environ,
+            'PYTHONPATH': str(site),
+            'ZS3_MMSEG_CACHE': str(folder / 'cache'),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((folder / 'facts.json').read_text())
+    return {**facts, 'site': str(site)}
+
+
+def test_the_installed_wheel_is_what_runs(used_elsewhere: dict[str, Any]) -> None:
+    assert used_elsewhere['file'].startswith(used_elsewhere['site'])
+    assert used_elsewhere['config'].startswith(used_elsewhere['site'])
+
+
+def test_configs_inherit_by_package_name(used_elsewhere: dict[str, Any]) -> None:
+    assert used_elsewhere['calibrators'] == ['ImageLevelGate']
+
+
+def test_the_shipped_model_is_built_from_the_wheel(
+    used_elsewhere: dict[str, Any],
+) -> None:
+    assert used_elsewhere['classes'] == 20
