@@ -83,7 +83,7 @@ def require_extras(config: Config) -> None:
         if importlib.util.find_spec(module) is None:
             raise ModuleNotFoundError(
                 f'{key} = {value!r} needs the package {module}: '
-                f'pip install "zs3_mmseg[{extra}]"'
+                f'pip install {module}, or this package with [{extra}]'
             )
 
 

@@ -17,9 +17,9 @@ from .base import Calibrator
 class SeenShift(Calibrator):
     """Subtract ``shift`` from every seen class.
 
-    Calibrated stacking (arXiv 1605.04253, eq. 3). ZegCLIP takes 0.1 off the sigmoid
-    scores of seen classes, in inductive testing only. In the logit space of a softmax
-    it multiplies seen probabilities by ``exp(-shift)`` before normalisation.
+    Calibrated stacking (arXiv 1605.04253). ZegCLIP (2212.03588) takes 0.1 off the
+    sigmoid scores of seen classes, in inductive testing only. In the logit space of a
+    softmax it multiplies seen probabilities by ``exp(-shift)`` before normalisation.
 
     Args:
         shift: the constant; negative values favour seen classes.

@@ -180,7 +180,7 @@ class ZeroShotHead(BaseDecodeHead):
     ) -> Tensor:
         """Give unlabelled pixels the unseen class with the largest logit.
 
-        This is ZegCLIP's self-training (arXiv 2212.03588, section 3.5): only pixels
+        The self-training of ZegCLIP (arXiv 2212.03588) does the same: only pixels
         known to be of an unseen class are filled, and only with unseen classes.
 
         Args:

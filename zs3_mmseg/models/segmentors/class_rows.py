@@ -84,8 +84,6 @@ class ClassRows:
             if name in names or name in self._loaded
         }
 
-    # Rows may be asked for within torch.inference_mode(), but training uses them too.
-    @torch.inference_mode(mode=False)
     @torch.no_grad()
     def _compute(self, names: list[str], device: torch.device | None) -> None:
         if self._bank is None:

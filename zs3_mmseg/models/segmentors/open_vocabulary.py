@@ -195,7 +195,7 @@ class OpenVocabulary(nn.Module):
         vocabulary = self._vocabulary
         return self._cached_queries('current', vocabulary.names, vocabulary.seen)
 
-    # Queries made while predicting in inference mode may later be used in training.
+    # Queries made by a prediction in inference mode are kept, and serve gradients too.
     @torch.inference_mode(mode=False)
     def _cached_queries(
         self, kind: str, names: Sequence[str], seen: Sequence[bool]
