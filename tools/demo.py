@@ -41,7 +41,7 @@ CONFIGS = ROOT / 'configs'
 SPLIT = 'shapes_a'
 GATE_KEY = 'model.calibrators.0.weight'
 GATE_WEIGHTS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
-PICTURES = 8
+PICTURES = 6
 
 METHODS = (
     Method('dense_clip', CONFIGS / 'clip_dense/shapes_tiny.py'),

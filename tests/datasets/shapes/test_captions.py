@@ -7,7 +7,12 @@ import re
 import numpy as np
 import pytest
 
-from zs3_mmseg.datasets.shapes.captions import draw_caption, known_words, plain_caption
+from zs3_mmseg.datasets.shapes.captions import (
+    draw_caption,
+    ground_caption,
+    known_words,
+    plain_caption,
+)
 from zs3_mmseg.datasets.shapes.layout import Layout, draw_layout
 from zs3_mmseg.datasets.shapes.rules import get_rules
 from zs3_mmseg.datasets.shapes.vocabulary import CLASSES, COLOURS, FILLS
@@ -49,3 +54,14 @@ def test_a_third_of_the_captions_is_plain(told: list) -> None:
         for layout, _, caption in told
     ]
     assert 0.3 < np.mean(plain) < 0.5
+
+
+def test_a_ground_caption_tells_grounds_only() -> None:
+    rng = np.random.default_rng(0)
+    captions = [ground_caption(('sand', 'water'), rng) for _ in range(50)]
+    named = [set(_words(caption)) & set(CLASSES) for caption in captions]
+    assert {frozenset(names) for names in named} == {
+        frozenset({'sand'}),
+        frozenset({'water'}),
+        frozenset({'sand', 'water'}),
+    }

@@ -80,6 +80,20 @@ def plain_caption(objects: Sequence[SceneObject]) -> str:
     return f'a photo of {_join([_article(name) for name in names])}'
 
 
+def ground_caption(grounds: Sequence[str], rng: np.random.Generator) -> str:
+    """Draw a caption that tells only grounds, as ``'a photo of grass and sand.'``.
+
+    Args:
+        grounds: at least one class name; of two, half of the captions tell one.
+        rng: source of every choice.
+    """
+    told = [grounds[int(i)] for i in rng.permutation(len(grounds))]
+    if rng.random() < 0.5:
+        told = told[:1]
+    end = '.' if rng.random() < 0.25 else ''
+    return f'{_opening(rng)}{_join(told)}{end}'
+
+
 def draw_caption(
     objects: Sequence[SceneObject], grounds: Sequence[str], rng: np.random.Generator
 ) -> str:

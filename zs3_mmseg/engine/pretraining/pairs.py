@@ -13,15 +13,21 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from zs3_mmseg.datasets.shapes.captions import draw_caption, plain_caption
+from zs3_mmseg.datasets.shapes.captions import (
+    draw_caption,
+    ground_caption,
+    plain_caption,
+)
 from zs3_mmseg.datasets.shapes.drawing import SIDE
 from zs3_mmseg.datasets.shapes.parallel import run_in_ranges
 from zs3_mmseg.datasets.shapes.rules import RECIPE_VERSION
 from zs3_mmseg.datasets.shapes.scene import Scene, render_scene
 from zs3_mmseg.datasets.shapes.vocabulary import CLASSES
 
-#: Captions kept for each image: a plain one, then drawn ones.
+#: Captions kept for each image: a plain one, then drawn ones ...
 CAPTIONS_PER_IMAGE = 8
+#: ... and in this column one that tells only the grounds, where there are any.
+GROUND_COLUMN = CAPTIONS_PER_IMAGE
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,8 @@ class Pairs:
 
     Attributes:
         images: (N, H, W, 3) uint8 RGB, mapped from disk.
-        captions: (N, CAPTIONS_PER_IMAGE) strings; column 0 is plain.
+        captions: (N, CAPTIONS_PER_IMAGE + 1) strings; column 0 is plain, the last
+            tells only grounds.
         present: (N, K) whether each class is in the image; for evaluation only.
     """
 
@@ -49,7 +56,9 @@ def _captions(scene: Scene, seed: int, index: int) -> list[str]:
         draw_caption(scene.objects, scene.grounds, rng)
         for _ in range(CAPTIONS_PER_IMAGE - 1)
     ]
-    return [plain_caption(scene.objects), *drawn]
+    plain = plain_caption(scene.objects)
+    ground = ground_caption(scene.grounds, rng) if scene.grounds else plain
+    return [plain, *drawn, ground]
 
 
 def _render_range(folder: Path, seed: int, subset: str, start: int, stop: int) -> None:
@@ -101,7 +110,7 @@ def _render_all(
 ) -> None:
     shapes: dict[str, tuple[type | str, tuple[int, ...]]] = {
         'images': (np.uint8, (count, SIDE, SIDE, 3)),
-        'captions': ('<U160', (count, CAPTIONS_PER_IMAGE)),
+        'captions': ('<U160', (count, CAPTIONS_PER_IMAGE + 1)),
         'present': (np.bool_, (count, len(CLASSES))),
     }
     for name, (dtype, shape) in shapes.items():

@@ -19,6 +19,7 @@ class Phase:
         plain: captions name the classes of things and tell nothing else.
         patch_dropout: share of image patches left out in training
             (Li et al. 2023, "Scaling Language-Image Pre-training via Masking").
+        grounds: share of the captions that tell only the grounds.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Phase:
     mix: tuple[float, ...]
     plain: bool
     patch_dropout: float
+    grounds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,11 @@ class Recipe:
 
     Attributes:
         phases: trained one after another.
-        peak_lr: of AdamW, after ``warmup`` steps; falls as a cosine to
-            ``anneal_lr`` at the start of the last phase, which ends at zero.
+        cycles: first step, rate and length of each fall of the learning rate of
+            AdamW, a cosine towards ``anneal_lr`` that the next cycle may cut
+            (Loshchilov and Hutter 2017, warm restarts). The last phase falls from
+            ``anneal_lr`` straight to zero.
+        warmup: steps over which the rate rises to that of the first cycle.
         seed: of scenes, weights and batches.
         pools: subset and number of the scenes to draw from.
         mimetic: start self-attention of the image tower by
@@ -48,10 +53,16 @@ class Recipe:
     phases: tuple[Phase, ...] = (
         Phase('drawings', 500, 64, (1.0, 0.0, 0.0), True, 0.5),
         Phase('icons', 900, 64, (0.2, 0.8, 0.0), True, 0.5),
-        Phase('scenes', 1100, 128, (0.0, 0.25, 0.75), False, 0.5),
-        Phase('anneal', 250, 96, (0.0, 0.25, 0.75), False, 0.0),
+        Phase('scenes', 700, 128, (0.0, 0.25, 0.75), False, 0.5),
+        Phase('restart', 400, 128, (0.0, 0.4, 0.6), False, 0.5),
+        Phase('grounds', 300, 128, (0.0, 0.3, 0.7), False, 0.5, 0.15),
+        Phase('anneal', 130, 96, (0.0, 0.25, 0.75), False, 0.0, 0.15),
     )
-    peak_lr: float = 1e-3
+    cycles: tuple[tuple[int, float, int], ...] = (
+        (100, 1e-3, 2400),
+        (2100, 8e-4, 600),
+        (2500, 8e-4, 800),
+    )
     anneal_lr: float = 3e-4
     warmup: int = 100
     weight_decay: float = 0.05
@@ -87,14 +98,16 @@ class Recipe:
     def learning_rate(self, step: int) -> float:
         """Learning rate of step number ``step`` (from 0)."""
         if step < self.warmup:
-            return self.peak_lr * (step + 1) / self.warmup
+            return self.cycles[0][1] * (step + 1) / self.warmup
         last = self.phases[-1].steps
-        before = self.steps - last
-        if step >= before:
-            return self.anneal_lr * (1 - (step - before) / last)
-        progress = (step - self.warmup) / max(before - self.warmup, 1)
-        cosine = 0.5 * (1 + math.cos(math.pi * progress))
-        return self.anneal_lr + (self.peak_lr - self.anneal_lr) * cosine
+        end = self.steps - last
+        if step >= end:
+            return self.anneal_lr * (1 - (step - end) / last)
+        begun = [cycle for cycle in self.cycles if cycle[0] <= step]
+        start, top, length = (begun or self.cycles)[-1 if begun else 0]
+        progress = min(max(step - start, 0) / length, 1.0)
+        fall = 0.5 * (1 + math.cos(math.pi * progress))
+        return self.anneal_lr + (top - self.anneal_lr) * fall
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the log, the checkpoint and the model card."""

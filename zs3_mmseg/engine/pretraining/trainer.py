@@ -26,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from zs3_mmseg.engine.pretraining.attention_init import mimetic_attention
 from zs3_mmseg.engine.pretraining.model import MEAN, STD
-from zs3_mmseg.engine.pretraining.pairs import CAPTIONS_PER_IMAGE, Pairs
+from zs3_mmseg.engine.pretraining.pairs import CAPTIONS_PER_IMAGE, GROUND_COLUMN, Pairs
 from zs3_mmseg.engine.pretraining.recipe import Phase, Recipe
 from zs3_mmseg.engine.pretraining.word_loss import CaptionWordLoss
 from zs3_mmseg.models.towers import Architecture
@@ -68,7 +68,11 @@ class _Batches:
         captions: list[str] = []
         for pool, size in zip(self.pools, np.diff(borders), strict=True):
             index = np.sort(rng.choice(len(pool), size, replace=False))
-            which = 0 if phase.plain else rng.integers(0, CAPTIONS_PER_IMAGE, size)
+            which = np.zeros(size, int)
+            if not phase.plain:
+                which = rng.integers(0, CAPTIONS_PER_IMAGE, size)
+            if phase.grounds:
+                which[rng.random(size) < phase.grounds] = GROUND_COLUMN
             images.append(pool.images[index])
             captions.extend(pool.captions[index, which].tolist())
         mirrored = rng.random(phase.batch)[part] < 0.5
@@ -143,7 +147,7 @@ class Trainer:
         )
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(self.trained, recipe.weight_decay),
-            lr=recipe.peak_lr,
+            lr=recipe.cycles[0][1],
             betas=recipe.betas,
         )
         self.work_dir = work_dir
