@@ -12,7 +12,6 @@ from torch import Tensor
 from mmengine.logging import print_log
 
 from zs3_mmseg.utils.cache import atomic_write, cache_dir
-from zs3_mmseg.utils.checkpoint import CheckpointError, safe_load
 
 _ROWS = 'rows'
 
@@ -39,11 +38,15 @@ def cached_rows(
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     try:
-        rows = safe_load(path).get(_ROWS)
+        # Opened once: another process may replace or remove the file meanwhile.
+        rows = load(path.read_bytes()).get(_ROWS)
     except FileNotFoundError:
         return None
-    except (CheckpointError, OSError) as error:
+    except (SafetensorError, OSError) as error:
         _warn(f'{path} is computed again: {error}')
         return None
     if rows is None or tuple(rows.shape) != shape or rows.dtype != torch.float32:
