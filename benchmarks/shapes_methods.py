@@ -17,21 +17,15 @@ from rich.progress import track
 from rich.table import Table
 
 from zs3_mmseg.utils.cache import atomic_write
-from zs3_mmseg.utils.experiments import ExperimentRunner, Method, split_options
+from zs3_mmseg.utils.experiments import (
+    ExperimentRunner,
+    Method,
+    shapes_methods,
+    split_options,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
-METHODS = (
-    Method('dense_clip', ROOT / 'configs/clip_dense/shapes_tiny.py'),
-    Method('dense_clip_gate', ROOT / 'configs/clip_dense/shapes_tiny_gate.py'),
-    Method(
-        'linear_head', ROOT / 'configs/baselines/shapes_tiny_linear.py', trained=True
-    ),
-    Method(
-        'finetune_ce',
-        ROOT / 'configs/baselines/shapes_tiny_finetune_ce.py',
-        trained=True,
-    ),
-)
+METHODS = shapes_methods(ROOT / 'configs')
 SPLITS = ('shapes_a', 'shapes_b', 'shapes_c')
 SUBSETS = ('test', 'test_neutral', 'test_hard')
 SHOWN = ('mIoU_seen', 'mIoU_unseen', 'hIoU')

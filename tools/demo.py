@@ -28,9 +28,9 @@ from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.experiments import (
     CommandFailed,
     ExperimentRunner,
-    Method,
     Outcome,
     run_command,
+    shapes_methods,
 )
 from zs3_mmseg.utils.image_io import read_image
 from zs3_mmseg.visualization import comparison_sheet
@@ -43,14 +43,7 @@ GATE_KEY = 'model.calibrators.0.weight'
 GATE_WEIGHTS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
 PICTURES = 6
 
-METHODS = (
-    Method('dense_clip', CONFIGS / 'clip_dense/shapes_tiny.py'),
-    Method('dense_clip_gate', CONFIGS / 'clip_dense/shapes_tiny_gate.py'),
-    Method('linear_head', CONFIGS / 'baselines/shapes_tiny_linear.py', trained=True),
-    Method(
-        'finetune_ce', CONFIGS / 'baselines/shapes_tiny_finetune_ce.py', trained=True
-    ),
-)
+METHODS = shapes_methods(CONFIGS)
 SAYS = {
     'dense_clip': 'CLIP read pixel by pixel, nothing trained',
     'dense_clip_gate': 'the same plus a vote of the whole image '

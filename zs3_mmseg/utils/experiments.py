@@ -60,6 +60,21 @@ class Outcome:
     fingerprint: str
 
 
+def shapes_methods(configs: Path) -> tuple[Method, ...]:
+    """Return the methods that the demo and the Shapes benchmark compare.
+
+    Args:
+        configs: the folder of the configs.
+    """
+    dense, baselines = configs / 'clip_dense', configs / 'baselines'
+    return (
+        Method('dense_clip', dense / 'shapes_tiny.py'),
+        Method('dense_clip_gate', dense / 'shapes_tiny_gate.py'),
+        Method('linear_head', baselines / 'shapes_tiny_linear.py', trained=True),
+        Method('finetune_ce', baselines / 'shapes_tiny_finetune_ce.py', trained=True),
+    )
+
+
 class CommandFailed(RuntimeError):
     """A tool exited with an error; its output is in the named log file."""
 
