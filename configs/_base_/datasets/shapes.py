@@ -67,22 +67,9 @@ test_dataloader = dict(
         pipeline=test_pipeline,
     ),
 )
+val_scenes = dict(test_dataloader['dataset']['dataset'], subset='val')
 val_dataloader = dict(
-    batch_size=16,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='ZeroShotDataset',
-        phase='test',
-        split=split,
-        dataset=dict(
-            type='ShapesDataset',
-            data_root=data_root,
-            subset='val',
-        ),
-        pipeline=test_pipeline,
-    ),
+    test_dataloader, dataset=dict(test_dataloader['dataset'], dataset=val_scenes)
 )
 val_evaluator = dict(type='ZeroShotIoUMetric')
 test_evaluator = val_evaluator

@@ -25,8 +25,8 @@ model = dict(
         arch=arch,
         pretrained=pretrained,
         # Of all strategies this one scored best on val scenes.
-        last_attn='vanilla',
-        last_block='attn_only',
+        last_attn='kk',
+        last_block='full',
     ),
     decode_head=dict(type='DenseTextHead'),
     train_cfg=dict(),

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zs3_mmseg.datasets.shapes.vocabulary import CLASSES, GROUNDS, THINGS
+from zs3_mmseg.datasets.shapes.vocabulary import CLASSES, THINGS
 from zs3_mmseg.engine.pretraining.pairs import Pairs
 from zs3_mmseg.engine.pretraining.trainer import normalised
 
@@ -65,9 +65,10 @@ def image_level_figures(
         pairs: held-out scenes.
 
     Returns:
-        ``accuracy_single``: of 1 out of 16 things, on scenes with things of one
-        class; ``map_things`` and ``map_grounds``: mean average precision of ranking
-        the scenes by each class; all as fractions.
+        fractions: ``accuracy_single`` of 1 out of 16 things, on scenes with things of
+        one class; ``map_things`` and ``map_grounds``, mean average precision of ranking
+        the scenes by each class; ``ranking_things`` and ``ranking_grounds``, mean
+        average precision of ranking the classes within each scene.
     """
     scores = image_rows(model, pairs.images) @ text_rows(model, tokenizer).T
     scores_ = scores.double().numpy()
@@ -75,14 +76,25 @@ def image_level_figures(
     single = pairs.present[:, :things].sum(axis=1) == 1
     guess = scores_[single, :things].argmax(axis=1)
     truth = pairs.present[single, :things].argmax(axis=1)
-    precision = {
-        name: average_precision(scores_[:, k], pairs.present[:, k])
-        for k, name in enumerate(CLASSES)
-        if pairs.present[:, k].any()
-    }
-    grounds = [precision[name] for name in GROUNDS if name in precision]
+    groups = {'things': slice(0, things), 'grounds': slice(things, None)}
     return {
         'accuracy_single': float((guess == truth).mean()),
-        'map_things': float(np.mean([precision[n] for n in THINGS if n in precision])),
-        'map_grounds': float(np.mean(grounds)) if grounds else float('nan'),
+        **{
+            f'map_{name}': _mean_precision(scores_[:, part].T, pairs.present[:, part].T)
+            for name, part in groups.items()
+        },
+        **{
+            f'ranking_{name}': _mean_precision(scores_[:, part], pairs.present[:, part])
+            for name, part in groups.items()
+        },
     }
+
+
+def _mean_precision(scores: NDArray[np.float64], present: NDArray[np.bool_]) -> float:
+    """Average precision of each row that has a positive, averaged; NaN if none has."""
+    rows = [
+        average_precision(*row)
+        for row in zip(scores, present, strict=True)
+        if row[1].any()
+    ]
+    return float(np.mean(rows)) if rows else float('nan')

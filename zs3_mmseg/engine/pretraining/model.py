@@ -30,8 +30,9 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 def model_config(num_tokens: int) -> dict[str, Any]:
     """The open_clip model config with our extra keys.
 
-    ``known_words`` lists the words of the training captions; ``preprocess_cfg``
-    holds the image statistics in open_clip's own spelling.
+    ``conv_stem`` replaces the patch convolution; ``known_words`` lists the words of
+    the training captions; ``preprocess_cfg`` holds the image statistics in open_clip's
+    own spelling.
     """
     return {
         'embed_dim': 128,
@@ -42,7 +43,10 @@ def model_config(num_tokens: int) -> dict[str, Any]:
             'layers': 6,
             'head_width': 32,
             'pos_embed_type': 'sin_cos_2d',
+            'pool_type': 'avg',
+            'final_ln_after_pool': False,
         },
+        'conv_stem': [32, 64],
         'text_cfg': {
             'context_length': 32,
             'vocab_size': num_tokens,

@@ -37,11 +37,12 @@ class Recipe:
 
     Attributes:
         phases: trained one after another.
-        cycles: first step, rate and length of each fall of the learning rate of
-            AdamW, a cosine towards ``anneal_lr`` that the next cycle may cut
-            (Loshchilov and Hutter 2017, warm restarts). The last phase falls from
-            ``anneal_lr`` straight to zero.
-        warmup: steps over which the rate rises to that of the first cycle.
+        peak_lr: largest learning rate of AdamW. It rises to it over ``warmup`` steps,
+            falls as a cosine to ``anneal_lr`` at step ``fall_end``, and in the last
+            phase straight to zero.
+        anneal_lr: see ``peak_lr``.
+        fall_end: see ``peak_lr``.
+        warmup: steps of the rise.
         seed: of scenes, weights and batches.
         pools: subset and number of the scenes to draw from.
         mimetic: start self-attention of the image tower by
@@ -51,19 +52,15 @@ class Recipe:
     """
 
     phases: tuple[Phase, ...] = (
-        Phase('drawings', 500, 64, (1.0, 0.0, 0.0), True, 0.5),
-        Phase('icons', 900, 64, (0.2, 0.8, 0.0), True, 0.5),
-        Phase('scenes', 700, 128, (0.0, 0.25, 0.75), False, 0.5),
-        Phase('restart', 400, 128, (0.0, 0.4, 0.6), False, 0.5),
-        Phase('grounds', 300, 128, (0.0, 0.3, 0.7), False, 0.5, 0.15),
-        Phase('anneal', 130, 96, (0.0, 0.25, 0.75), False, 0.0, 0.15),
+        Phase('drawings', 150, 64, (1.0, 0.0, 0.0), True, 0.5),
+        Phase('icons', 850, 64, (0.2, 0.8, 0.0), True, 0.5),
+        Phase('scenes', 1300, 128, (0.0, 0.25, 0.75), False, 0.5, 0.15),
+        Phase('details', 700, 128, (0.0, 0.15, 0.85), False, 0.3, 0.15),
+        Phase('anneal', 160, 96, (0.0, 0.25, 0.75), False, 0.0, 0.15),
     )
-    cycles: tuple[tuple[int, float, int], ...] = (
-        (100, 1e-3, 2400),
-        (2100, 8e-4, 600),
-        (2500, 8e-4, 800),
-    )
+    peak_lr: float = 1e-3
     anneal_lr: float = 3e-4
+    fall_end: int = 2300
     warmup: int = 100
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
@@ -72,7 +69,7 @@ class Recipe:
     pools: tuple[tuple[str, int], ...] = (
         ('clip_drawings', 12000),
         ('clip_icons', 12000),
-        ('clip_scenes', 24000),
+        ('clip_scenes', 32000),
     )
     mimetic: bool = True
     word_loss: float = 1.0
@@ -98,16 +95,14 @@ class Recipe:
     def learning_rate(self, step: int) -> float:
         """Learning rate of step number ``step`` (from 0)."""
         if step < self.warmup:
-            return self.cycles[0][1] * (step + 1) / self.warmup
+            return self.peak_lr * (step + 1) / self.warmup
         last = self.phases[-1].steps
         end = self.steps - last
         if step >= end:
             return self.anneal_lr * (1 - (step - end) / last)
-        begun = [cycle for cycle in self.cycles if cycle[0] <= step]
-        start, top, length = (begun or self.cycles)[-1 if begun else 0]
-        progress = min(max(step - start, 0) / length, 1.0)
+        progress = min((step - self.warmup) / (self.fall_end - self.warmup), 1.0)
         fall = 0.5 * (1 + math.cos(math.pi * progress))
-        return self.anneal_lr + (top - self.anneal_lr) * fall
+        return self.anneal_lr + (self.peak_lr - self.anneal_lr) * fall
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the log, the checkpoint and the model card."""

@@ -147,7 +147,7 @@ class Trainer:
         )
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(self.trained, recipe.weight_decay),
-            lr=recipe.cycles[0][1],
+            lr=recipe.peak_lr,
             betas=recipe.betas,
         )
         self.work_dir = work_dir

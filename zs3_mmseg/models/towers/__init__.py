@@ -3,6 +3,7 @@
 from .architectures import Architecture, resolve_architecture
 from .loading import LoadedCLIP, load_clip, release_towers, tower_hash
 from .positions import resize_positions
+from .text_features import text_features
 from .weights import openai_sha256
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     'release_towers',
     'resize_positions',
     'resolve_architecture',
+    'text_features',
     'tower_hash',
 ]

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from zs3_mmseg.models.towers.conv_stem import replace_patch_convolution
 from zs3_mmseg.utils.names import did_you_mean
 
 #: The tower shipped in the package, trained on captions of the Shapes world.
@@ -21,6 +22,7 @@ _SHAPES_FOLDER = Path(__file__).parents[2] / 'assets' / 'shapes_tiny'
 _REQUIRED = ('embed_dim', 'vision_cfg', 'text_cfg')
 # Keys of ours beside open_clip's own in a model config.
 _KNOWN_WORDS = 'known_words'
+_CONV_STEM = 'conv_stem'
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -37,6 +39,8 @@ class Architecture:
         mean: of the image in RGB, for values in 0..1; None: OpenAI's.
         std: like ``mean``.
         known_words: the words a tower was trained on; empty: any.
+        conv_stem: channels of a :class:`~.conv_stem.ConvStem` in the place of the
+            patch convolution; empty: open_clip's own patch convolution.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Architecture:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     known_words: tuple[str, ...] = ()
+    conv_stem: tuple[int, ...] = ()
 
     @property
     def quick_gelu(self) -> bool:
@@ -107,7 +112,8 @@ def build_model(architecture: Architecture) -> Any:
     Only open_clip's classes are used: its registry of names stays as it is.
 
     Raises:
-        ValueError: if open_clip cannot build the config.
+        ValueError: if open_clip cannot build the config, or ``conv_stem`` does not
+            fit its patches.
     """
     import open_clip
 
@@ -126,12 +132,15 @@ def build_model(architecture: Architecture) -> Any:
     else:
         model_class = open_clip.CustomTextCLIP
     try:
-        return model_class(**config).eval()
+        model = model_class(**config)
     except (TypeError, ValueError, AssertionError, ZeroDivisionError) as error:
         raise ValueError(
             f'open_clip cannot build the model config of arch={architecture.name!r}: '
             f'{type(error).__name__}: {error}'
         ) from error
+    if architecture.conv_stem:
+        replace_patch_convolution(model.visual, architecture.conv_stem)
+    return model.eval()
 
 
 def build_tokenizer(architecture: Architecture) -> Tokenizer:
@@ -185,6 +194,7 @@ def _from_config(
     config = dict(content.get('model_cfg', content))
     config.pop('preprocess_cfg', None)
     known_words = config.pop(_KNOWN_WORDS, ())
+    conv_stem = config.pop(_CONV_STEM, ())
     missing = [key for key in _REQUIRED if key not in config]
     if missing:
         raise ValueError(
@@ -200,6 +210,7 @@ def _from_config(
         mean=_triple(preprocess.get('mean')),
         std=_triple(preprocess.get('std')),
         known_words=tuple(known_words),
+        conv_stem=tuple(conv_stem),
     )
 
 
