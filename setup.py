@@ -13,7 +13,10 @@ PACKAGE = 'zs3_mmseg'
 #: Beside the package in the repository, inside ``zs3_mmseg/.mim`` once installed: where
 #: mmengine's hub and inferencer look for configs.
 MIM_SOURCES = ('configs', 'tools', 'model-index.yml')
-EXTRAS = ('mm', 'upstream', 'pretrain', 'tensorboard', 'docs', 'test', 'lint')
+EXTRAS = (
+    *('mm', 'upstream', 'pretrain', 'tensorboard', 'datasets'),
+    *('docs', 'test', 'lint'),
+)
 
 
 def read_version() -> str:
@@ -67,7 +70,11 @@ class BuildWithMim(build_py):
 
 
 extras = {name: read_requirements(name) for name in EXTRAS}
-extras['all'] = extras['mm'] + extras['pretrain'] + extras['tensorboard']
+extras['all'] = [
+    line
+    for name in ('mm', 'pretrain', 'tensorboard', 'datasets')
+    for line in extras[name]
+]
 
 setup(
     name=PACKAGE,

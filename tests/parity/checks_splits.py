@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from registry import GoldenFile, check
+from checks_schedules import CONFIGS, sgd, values_over
+from registry import GoldenFile, assert_close, check
+
+from mmengine.config import Config
 
 from zs3_mmseg.datasets.splits import find_name, get_split
 
@@ -67,6 +70,14 @@ def _cagnet(golden: GoldenFile) -> None:
     raw_of_ours = [present[i] for i in stuff.unseen_indices]
     assert raw_of_ours == published['unseen_raw_index']
 
+    raw = get_split('cocostuff_167_15')
+    assert len(raw.classes) == published['raw_label_count']
+    assert list(raw.unseen_indices) == published['unseen_raw_index']
+    assert sorted(published['seen_raw_index_in_model_order']) == [*raw.seen_indices]
+    for index, name in published['absent_in_mmseg171']:
+        assert raw.classes[index] == name
+    assert tuple(raw.classes[i] for i in present) == stuff.classes
+
 
 @check('esda_folds')
 def folds(golden: GoldenFile) -> None:
@@ -84,3 +95,14 @@ def folds(golden: GoldenFile) -> None:
                 assert names[str(index)] == name
                 assert find_name(names[str(index)], split.classes) == index - 1
             assert len(split.classes) == len(names) - 1
+    _learning_rates(golden.json['lr_example'])
+
+
+def _learning_rates(published: dict) -> None:
+    """Compare the schedule of our configs, step by step."""
+    config = Config.fromfile(CONFIGS / 'esda/pascal5i_vitb16_fold0.py')
+    # "base_lr" of the official code takes effect times 10.
+    optimizer = sgd(10 * published['base_lr'])
+    rates = values_over(config.param_scheduler, optimizer, published['max_iter'])
+    for iteration, rate in published['values'].items():
+        assert_close(rates[int(iteration) - 1], [rate], what=f'step {iteration}')

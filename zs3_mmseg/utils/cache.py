@@ -44,7 +44,12 @@ def _temporary_beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
         temporary.unlink(missing_ok=True)
 
 
-def atomic_write(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> Path:
+def atomic_write(
+    path: str | os.PathLike,
+    write: Callable[[BinaryIO], object],
+    *,
+    sync: bool = True,
+) -> Path:
     """Write a file so that readers see all of it or nothing.
 
     ``write`` fills a temporary file beside ``path``, which then replaces it in one
@@ -53,6 +58,8 @@ def atomic_write(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -
     Args:
         path: the file to make; missing folders are made.
         write: called with the open binary stream.
+        sync: whether to wait until the disk has it, for files that cannot be made
+            again; without, only a crash of the whole machine can lose it.
 
     Returns:
         ``path`` as a :class:`~pathlib.Path`.
@@ -61,7 +68,8 @@ def atomic_write(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -
     with _temporary_beside(target) as (stream, temporary):
         write(stream)
         stream.flush()
-        os.fsync(stream.fileno())
+        if sync:
+            os.fsync(stream.fileno())
         # mkstemp makes private files; a shared cache must stay readable.
         umask = os.umask(0)
         os.umask(umask)

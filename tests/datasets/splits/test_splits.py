@@ -3,12 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmseg.datasets import (
+    ADE20KDataset,
+    CityscapesDataset,
     COCOStuffDataset,
     PascalContextDataset,
     PascalContextDataset59,
     PascalVOCDataset,
 )
 
+from zs3_mmseg.datasets import COCOObjectsDataset
 from zs3_mmseg.datasets.splits import (
     ZeroShotSplit,
     canonical,
@@ -23,6 +26,7 @@ from zs3_mmseg.datasets.splits import (
 DESIGNED = [
     'voc12_15_5',
     'cocostuff_156_15',
+    'cocostuff_167_15',
     'context59_49_10',
     'context59_otseg',
     'context59_cascade',
@@ -38,8 +42,34 @@ DESIGNED = [
 ]
 
 
+# Whole class lists, and the data set of mmseg that numbers its classes so.
+WHOLE = {
+    'voc12_20': PascalVOCDataset,
+    'voc12_21': PascalVOCDataset,
+    'context_59': PascalContextDataset59,
+    'context_60': PascalContextDataset,
+    'cocostuff_171': COCOStuffDataset,
+    'coco_80': COCOObjectsDataset,
+    'coco_81': COCOObjectsDataset,
+    'ade20k_150': ADE20KDataset,
+    'cityscapes_19': CityscapesDataset,
+}
+
+
 def test_table_has_exactly_the_designed_names() -> None:
-    assert split_names() == sorted(DESIGNED)
+    assert split_names() == sorted([*DESIGNED, *WHOLE])
+
+
+@pytest.mark.parametrize('name', WHOLE)
+def test_whole_lists_hold_every_class_and_no_unseen_one(name: str) -> None:
+    split = get_split(name)
+    official = [c.strip() for c in WHOLE[name].METAINFO['classes']]
+    if split.classes[0] != 'background':
+        official = [c for c in official if c != 'background']
+    assert list(split.seen) == official
+    assert len(split.classes) == int(name.rpartition('_')[2])
+    assert not split.unseen
+    assert split.source
 
 
 @pytest.mark.parametrize('name', DESIGNED)

@@ -53,6 +53,50 @@ COCO_STUFF171 = COCO80 + _names("""
     window-other, wood
 """)
 
+# What stands in the pixel maps of COCO-Stuff as label 0 to 181: the 171 classes above
+# and eleven that were planned and never drawn.
+NEVER_DRAWN = {
+    **{11: 'street sign', 25: 'hat', 28: 'shoe', 29: 'eye glasses', 44: 'plate'},
+    **{65: 'mirror', 67: 'window', 68: 'desk', 70: 'door', 82: 'blender'},
+    90: 'hair brush',
+}
+
+
+def _with_never_drawn() -> tuple[str, ...]:
+    names = list(COCO_STUFF171)
+    for label, name in NEVER_DRAWN.items():
+        names.insert(label, name)
+    return tuple(names)
+
+
+COCO_STUFF182 = _with_never_drawn()
+
+# ADE20K's scene parsing benchmark; label 0 of its maps is no class.
+ADE150 = _names("""
+    wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet,
+    sidewalk, person, earth, door, table, mountain, plant, curtain, chair, car, water,
+    painting, sofa, shelf, house, sea, mirror, rug, field, armchair, seat, fence, desk,
+    rock, wardrobe, lamp, bathtub, railing, cushion, base, box, column, signboard,
+    chest of drawers, counter, sand, sink, skyscraper, fireplace, refrigerator,
+    grandstand, path, stairs, runway, case, pool table, pillow, screen door, stairway,
+    river, bridge, bookcase, blind, coffee table, toilet, flower, book, hill, bench,
+    countertop, stove, palm, kitchen island, computer, swivel chair, boat, bar,
+    arcade machine, hovel, bus, towel, light, truck, tower, chandelier, awning,
+    streetlight, booth, television receiver, airplane, dirt track, apparel, pole, land,
+    bannister, escalator, ottoman, bottle, buffet, poster, stage, van, ship, fountain,
+    conveyer belt, canopy, washer, plaything, swimming pool, stool, barrel, basket,
+    waterfall, tent, bag, minibike, cradle, oven, ball, food, step, tank, trade name,
+    microwave, pot, animal, bicycle, lake, dishwasher, screen, blanket, sculpture, hood,
+    sconce, vase, traffic light, tray, ashcan, fan, pier, crt screen, plate, monitor,
+    bulletin board, shower, radiator, glass, clock, flag
+""")
+
+# The training labels of Cityscapes.
+CITYSCAPES19 = _names("""
+    road, sidewalk, building, wall, fence, pole, traffic light, traffic sign,
+    vegetation, terrain, sky, person, rider, car, truck, bus, train, motorcycle, bicycle
+""")
+
 # CaGNet's reduced Pascal-Context, raw labels 1 to 33; raw label 0 ('unlabel') is
 # no class there.
 CAGNET_CONTEXT33 = _names("""

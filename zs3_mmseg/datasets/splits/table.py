@@ -6,13 +6,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from zs3_mmseg.datasets.splits.classes import (
+    ADE150,
     CAGNET_CONTEXT33,
+    CITYSCAPES19,
     COCO80,
     COCO_STUFF171,
+    COCO_STUFF182,
     CONTEXT59,
     SHAPES20,
     VOC20,
 )
+from zs3_mmseg.datasets.splits.name_files import split_from_folder
 from zs3_mmseg.datasets.splits.zero_shot_split import (
     ZeroShotSplit,
     make_split,
@@ -62,6 +66,13 @@ def _published() -> Iterator[ZeroShotSplit]:
         _COCO_STUFF_UNSEEN,
         'SPNet (CVPR 2019), in the 171-class form of ZegFormer and ZegCLIP',
     )
+    yield make_split(
+        'cocostuff_167_15',
+        COCO_STUFF182,
+        _COCO_STUFF_UNSEEN,
+        'SPNet (CVPR 2019), as used by CaGNet: on the 182 labels of the pixel maps, '
+        'eleven of which never occur',
+    )
     for count in (2, 4, 6, 8, 10):
         source = f'ZS3Net (NeurIPS 2019), {count} unseen; background is a seen class'
         yield make_split(
@@ -95,6 +106,7 @@ def _published() -> Iterator[ZeroShotSplit]:
         'CaGNet (ACM MM 2020), 29 seen and 4 unseen of a 33-class Pascal-Context',
     )
     yield from _folds()
+    yield from _whole()
     for letter, unseen in _SHAPES_UNSEEN.items():
         yield make_split(
             f'shapes_{letter}', SHAPES20, unseen, 'the procedural data set Shapes'
@@ -122,6 +134,22 @@ def _folds() -> Iterator[ZeroShotSplit]:
             COCO80[20 * fold : 20 * fold + 20],
             'COCO-20i in blocks of 20 classes, an option of the BAM and ESDA code',
         )
+
+
+def _whole() -> Iterator[ZeroShotSplit]:
+    """Make the class lists without unseen classes, for tests on another data set."""
+    for name, classes in (
+        ('voc12_20', VOC20),
+        ('voc12_21', ('background', *VOC20)),
+        ('context_59', CONTEXT59),
+        ('context_60', ('background', *CONTEXT59)),
+        ('cocostuff_171', COCO_STUFF171),
+        ('coco_80', COCO80),
+        ('coco_81', ('background', *COCO80)),
+        ('ade20k_150', ADE150),
+        ('cityscapes_19', CITYSCAPES19),
+    ):
+        yield make_split(name, classes, (), 'all classes, in the label order of mmseg')
 
 
 _TABLE = {split.name: split for split in _published()}
@@ -155,9 +183,13 @@ def get_split(name: str) -> ZeroShotSplit:
 def resolve_split(split: str | Mapping[str, Any] | ZeroShotSplit) -> ZeroShotSplit:
     """Return the split that a config means: a name, a dict, or a split itself.
 
+    A dict has ``classes`` and ``unseen``, or ``folder`` with these names in text files,
+    see :func:`~zs3_mmseg.datasets.splits.name_files.split_from_folder`.
+
     Raises:
         KeyError: if no split has that name.
         ValueError: if the dict makes no split.
+        FileNotFoundError: if the folder has no ``classes.txt``.
         TypeError: if it is none of the three.
     """
     if isinstance(split, ZeroShotSplit):
@@ -165,6 +197,8 @@ def resolve_split(split: str | Mapping[str, Any] | ZeroShotSplit) -> ZeroShotSpl
     if isinstance(split, str):
         return get_split(split)
     if isinstance(split, Mapping):
+        if split.keys() and split.keys() <= {'folder', 'name'}:
+            return split_from_folder(split['folder'], split.get('name'))
         return split_from_dict(split)
     raise TypeError(
         'split must be a name, a dict with classes and unseen, or a ZeroShotSplit, '
