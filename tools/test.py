@@ -42,6 +42,11 @@ def parse_args() -> argparse.Namespace:
         help='trained weights; may be left out if nothing in the model learns',
     )
     parser.add_argument('--out', help='folder for the predicted label maps')
+    parser.add_argument(
+        '--report',
+        action='store_true',
+        help='write tables (JSON, CSV) and charts (PNG) to WORK_DIR/report',
+    )
     parser.add_argument('--show', action='store_true', help='show each prediction')
     parser.add_argument('--show-dir', help='folder for the painted predictions')
     parser.add_argument(
@@ -64,6 +69,10 @@ def prepare(arguments: argparse.Namespace) -> Config:
         switch_tta_on(config)
     if arguments.out is not None:
         keep_predictions(config, arguments.out)
+    if arguments.report:
+        folder = str(Path(config.work_dir) / 'report')
+        if not set_in_metrics(config, 'report_dir', folder):
+            raise ValueError('--report: no metric of test_evaluator writes reports')
     require_extras(config)
     require_files(config, ['test_dataloader'])
     return config
@@ -104,18 +113,21 @@ def set_pipeline(dataset: ConfigDict, pipeline: list) -> None:
 
 
 def keep_predictions(config: Config, folder: str) -> None:
+    if not set_in_metrics(config, 'output_dir', folder):
+        raise ValueError('--out: no metric of test_evaluator can write predictions')
+    set_in_metrics(config, 'keep_results', True)
+
+
+def set_in_metrics(config: Config, key: str, value: object) -> bool:
+    """Set an argument of the metrics that accept it; tell whether there are any."""
     evaluators = config.test_evaluator
     changed = False
     for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
         metric = METRICS.get(evaluator['type'])
-        accepted = inspect.signature(metric).parameters if metric else {}
-        if 'output_dir' in accepted:
-            evaluator['output_dir'] = folder
+        if metric is not None and key in inspect.signature(metric).parameters:
+            evaluator[key] = value
             changed = True
-        if 'keep_results' in accepted:
-            evaluator['keep_results'] = True
-    if not changed:
-        raise ValueError('--out: no metric of test_evaluator can write predictions')
+    return changed
 
 
 def require_weights(runner: SafeRunner, config: Config) -> None:

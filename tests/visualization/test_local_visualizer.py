@@ -105,3 +105,16 @@ def test_without_labels_the_picture_itself_is_saved(
     target = tmp_path / 'a.png'
     visualizer.add_datasample('one', image, SegDataSample(), out_file=str(target))
     np.testing.assert_array_equal(read_image(target), image)
+
+
+def test_masks_of_a_named_class_have_its_colour(
+    visualizer: ZeroShotLocalVisualizer,
+) -> None:
+    image = np.full((300, 400, 3), 90, dtype=np.uint8)
+    mask = sample('pred_sem_seg', size=(300, 400))
+    mask.set_metainfo(dict(prompt_class=0))
+    visualizer.alpha = 1.0
+    visualizer.add_datasample('mask', image, mask, with_labels=False)
+    drawn = visualizer.get_image()
+    np.testing.assert_array_equal(drawn[75, 200], META['palette'][0])
+    np.testing.assert_array_equal(drawn[225, 200], [0, 0, 0])

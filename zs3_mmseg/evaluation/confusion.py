@@ -59,8 +59,8 @@ def count_pixels(
     ignored = truth.to(prediction.device) == ignore_index
     rows = truth.to(prediction.device, kind).masked_fill(ignored, 0)
     columns = prediction.to(kind)
-    _require_range(rows, num_classes, f'a class or ignore ({ignore_index})')
-    _require_range(columns, num_classes, 'a class, in the prediction')
+    require_range(rows, num_classes, f'a class or ignore ({ignore_index})')
+    require_range(columns, num_classes, 'a class, in the prediction')
     # Ignored pixels are counted in a cell of their own, which is then cut off.
     cells = (rows * num_classes + columns).masked_fill_(ignored, num_classes**2)
     counts = torch.bincount(cells.flatten(), minlength=num_classes**2 + 1)[:-1]
@@ -68,7 +68,17 @@ def count_pixels(
     return PixelCounts(used.cpu().numpy(), counts[used].cpu().numpy())
 
 
-def _require_range(labels: Tensor, num_classes: int, what: str) -> None:
+def require_range(labels: Tensor, num_classes: int, what: str) -> None:
+    """Check that integers lie in ``0..num_classes-1``.
+
+    Args:
+        labels: a map of any shape.
+        num_classes: K.
+        what: what a value should be, for the message.
+
+    Raises:
+        ValueError: naming up to eight of the wrong values.
+    """
     if not labels.numel():
         return
     low, high = torch.aminmax(labels)

@@ -1,19 +1,17 @@
-"""Tables for people and a JSON file for programs."""
+"""Tables for people."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
-from PIL import Image
 from prettytable import PrettyTable
 
+from zs3_mmseg.evaluation.confusions import Confusions
+from zs3_mmseg.evaluation.gamma_sweep import SeenUnseenCurve
+from zs3_mmseg.evaluation.results import ZeroShotResults
 from zs3_mmseg.evaluation.scores import class_scores
-from zs3_mmseg.utils.cache import atomic_write
 
 
 def _percent(value: float) -> str:
@@ -83,51 +81,76 @@ def summary_table(
     return table.get_string()
 
 
-def write_labels(path: Path, labels: np.ndarray, num_classes: int) -> None:
-    """Write a label map ``(H, W)`` of class indices as a grey PNG.
+def group_table(groups: Mapping[str, Mapping[str, float]]) -> str:
+    """Draw the scores of groups whose classes compete among themselves only.
 
-    8 bits deep, or 16 for more than 256 classes.
+    Args:
+        groups: mode to scores, see
+            :func:`~zs3_mmseg.evaluation.scores.group_scores`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    depth = np.uint8 if num_classes <= 256 else np.uint16
-    Image.fromarray(labels.astype(depth)).save(path)
+    keys = ('aAcc', 'mAcc', 'mIoU')
+    table = PrettyTable(['', *keys])
+    for mode, scores in groups.items():
+        table.add_row([mode, *(_percent(scores[key]) for key in keys)])
+    return table.get_string()
 
 
-def write_json(
-    path: Path,
-    confusion: np.ndarray,
-    scores: Mapping[str, float],
-    classes: Sequence[str],
-    unseen: Sequence[int],
-    absent: str,
-    extra: Mapping[str, Any],
-) -> None:
-    """Write everything the tables show, unrounded, and the confusion matrix.
+def confusion_table(confusions: Sequence[Confusions], classes: Sequence[str]) -> str:
+    """Draw what the pixels of unseen classes were taken for.
 
-    Scores are in percent; null stands for "no such pixels".
+    Args:
+        confusions: see :func:`~zs3_mmseg.evaluation.confusions.top_confusions`.
+        classes: K names.
     """
-    iou, accuracy = class_scores(confusion, absent)
-    hidden = set(unseen)
-    rows = [
-        dict(
-            name=name,
-            unseen=index in hidden,
-            IoU=_number(iou[index]),
-            Acc=_number(accuracy[index]),
-            pixels=int(confusion[index].sum()),
+    table = PrettyTable(['Unseen class', '% right', '% as seen', 'taken for (%)'])
+    table.align.update({'Unseen class': 'l', 'taken for (%)': 'l'})
+    for found in confusions:
+        wrong = ', '.join(f'{classes[k]} {100 * part:.1f}' for k, part in found.wrong)
+        table.add_row(
+            [
+                classes[found.label],
+                _percent(found.right),
+                _percent(found.as_seen),
+                wrong or 'nothing else',
+            ]
         )
-        for index, name in enumerate(classes)
-    ]
-    content = dict(
-        extra,
-        absent=absent,
-        scores={key: _number(value) for key, value in scores.items()},
-        classes=rows,
-        confusion=confusion.tolist(),
-    )
-    encoded = json.dumps(content, indent=1, allow_nan=False).encode()
-    atomic_write(path, lambda stream: stream.write(encoded))
+    return table.get_string()
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else 100 * float(value)
+def curve_table(curve: SeenUnseenCurve) -> str:
+    """Draw the scores at each shift; the ends are those of one group alone."""
+    table = PrettyTable(['gamma', 'mIoU seen', 'mIoU unseen', 'hIoU'])
+    for point in curve.points:
+        values = (point.miou_seen, point.miou_unseen, point.hiou)
+        table.add_row([f'{point.gamma:g}', *(_percent(value) for value in values)])
+    return table.get_string()
+
+
+def report_tables(found: ZeroShotResults, modes: Collection[str]) -> Iterator[str]:
+    """Yield a titled table for each thing that an evaluation was asked for.
+
+    Args:
+        found: counts and scores.
+        modes: those of :class:`~zs3_mmseg.evaluation.ZeroShotIoUMetric`.
+    """
+    split, confusion = found.split, found.confusion
+    if 'gzsl' in modes:
+        unseen = split.unseen_indices
+        table = class_table(confusion, split.classes, unseen, found.absent)
+        yield f'Scores of each class:\n{table}'
+        yield (
+            f'Split {split.name!r}, {found.images} images, absent={found.absent!r}:\n'
+            f'{summary_table(found.gzsl, confusion, unseen)}'
+        )
+        confusions = found.confusions()
+        if confusions:
+            table = confusion_table(confusions, split.classes)
+            yield f'What unseen classes were taken for:\n{table}'
+    if found.groups:
+        yield f'Only classes of one group compete:\n{group_table(found.groups)}'
+    if found.curve is not None:
+        yield (
+            f'Seen scores shifted by gamma, AUSUC {100 * found.curve.ausuc:.2f} (the '
+            f'best gamma would be {found.curve.best.gamma:g}):\n'
+            f'{curve_table(found.curve)}'
+        )

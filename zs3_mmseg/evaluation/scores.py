@@ -11,9 +11,35 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from zs3_mmseg.utils.names import did_you_mean
+
 Absent = Literal['nan', 'zero']
 ABSENT_RULES: tuple[str, ...] = get_args(Absent)
+#: Rules by the name of the code base that counts so.
+ABSENT_CONVENTIONS: dict[str, Absent] = {
+    'cagnet': 'nan',  # nanmean over the classes of a group
+    'zs3net': 'zero',  # 0/0 becomes 0 and stays in the mean
+}
 _HARMONIC = {'haAcc': 'aAcc', 'hAcc': 'mAcc', 'hIoU': 'mIoU', 'hfwIoU': 'fwIoU'}
+
+
+def absent_rule(name: str) -> str:
+    """Return the rule for absent classes that a name stands for.
+
+    Args:
+        name: ``'nan'``, ``'zero'``, or the code base whose convention is wanted:
+            ``'cagnet'`` or ``'zs3net'``.
+
+    Raises:
+        ValueError: if nothing is called so.
+    """
+    known = (*ABSENT_RULES, *ABSENT_CONVENTIONS)
+    if name not in known:
+        raise ValueError(
+            f'absent must be one of {", ".join(known)}, got {name!r}.'
+            f'{did_you_mean(str(name), known)}'
+        )
+    return ABSENT_CONVENTIONS.get(name, name)
 
 
 def harmonic_mean(first: float, second: float) -> float:
@@ -45,8 +71,21 @@ def class_scores(
         IoU and accuracy, (K,) each, within [0, 1] or NaN.
     """
     confusion = np.asarray(confusion, dtype=np.float64)
-    hits = confusion.diagonal()
-    truth, predicted = confusion.sum(1), confusion.sum(0)
+    return area_scores(confusion.diagonal(), confusion.sum(1), confusion.sum(0), absent)
+
+
+def area_scores(
+    hits: np.ndarray, truth: np.ndarray, predicted: np.ndarray, absent: str = 'nan'
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what :func:`class_scores` does, from the sums it needs.
+
+    Args:
+        hits: pixels of each class predicted as it, (K,).
+        truth: pixels of each class, (K,).
+        predicted: pixels predicted as each class, (K,).
+        absent: see :func:`class_scores`.
+    """
+    hits = np.asarray(hits, dtype=np.float64)
     union = truth + predicted - hits
     return _ratio(hits, union, absent), _ratio(hits, truth, absent)
 
@@ -84,15 +123,36 @@ def gzsl_scores(
     for suffix, members in groups.items():
         pixels = _ratio(hits[members].sum()[None], truth[members].sum()[None], absent)
         scores[f'aAcc{suffix}'] = float(pixels[0])
-        scores[f'mAcc{suffix}'] = _mean(accuracy[members])
-        scores[f'mIoU{suffix}'] = _mean(iou[members])
+        scores[f'mAcc{suffix}'] = mean_of_present(accuracy[members])
+        scores[f'mIoU{suffix}'] = mean_of_present(iou[members])
         scores[f'fwIoU{suffix}'] = float(np.nansum(share[members] * iou[members]))
     for name, key in _HARMONIC.items():
         scores[name] = harmonic_mean(scores[f'{key}_seen'], scores[f'{key}_unseen'])
     return scores
 
 
-def _mean(values: np.ndarray) -> float:
+def mean_of_present(values: np.ndarray) -> float:
     """Return the mean over the classes that have a value, NaN if none has."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float('nan')
+
+
+def group_scores(
+    confusion: np.ndarray, members: Sequence[int], absent: str = 'nan'
+) -> dict[str, float]:
+    """Return the scores of a group whose classes compete among themselves only.
+
+    Only pixels whose truth is in the group count: "vanilla" zero-shot scores if the
+    group is the unseen classes.
+
+    Args:
+        confusion: pixel counts of such predictions, rows = truth, (K, K).
+        members: indices of the group's classes.
+        absent: what 0/0 is, see :func:`class_scores`.
+
+    Returns:
+        ``aAcc``, ``mAcc``, ``mIoU`` and ``fwIoU``, within [0, 1] or NaN.
+    """
+    inside = np.asarray(confusion)[np.ix_(members, members)]
+    scores = gzsl_scores(inside, range(len(members)), (), absent)
+    return {key: scores[key] for key in ('aAcc', 'mAcc', 'mIoU', 'fwIoU')}

@@ -7,34 +7,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from mmseg.registry import METRICS
 
-from zs3_mmseg.datasets.splits import (
-    ZeroShotSplit,
-    find_name,
-    make_split,
-    plain_split,
-    resolve_split,
+from zs3_mmseg.datasets.splits import ZeroShotSplit, resolve_split
+from zs3_mmseg.evaluation.confusion import PixelCounts
+from zs3_mmseg.evaluation.counters import ImageMaps
+from zs3_mmseg.evaluation.gamma_sweep import check_gammas
+from zs3_mmseg.evaluation.metric_split import split_of_dataset
+from zs3_mmseg.evaluation.protocols import (
+    GROUP_MODES,
+    ProtocolCounters,
+    check_modes,
 )
-from zs3_mmseg.evaluation.confusion import PixelCounts, count_pixels
-from zs3_mmseg.evaluation.report import (
-    class_table,
-    summary_table,
+from zs3_mmseg.evaluation.report import report_tables
+from zs3_mmseg.evaluation.result_files import (
+    JSON_NAME,
+    write_charts,
     write_json,
     write_labels,
+    write_tables,
 )
-from zs3_mmseg.evaluation.scores import ABSENT_RULES, gzsl_scores
+from zs3_mmseg.evaluation.results import ZeroShotResults
+from zs3_mmseg.evaluation.samples import (
+    group_best,
+    image_name,
+    pixel_map,
+    require_channels,
+)
+from zs3_mmseg.evaluation.scores import absent_rule
 from zs3_mmseg.utils.labels import special_labels
-from zs3_mmseg.utils.names import did_you_mean
 
 
 @METRICS.register_module()
 class ZeroShotIoUMetric(BaseMetric):
-    """Generalised zero-shot scores: all classes compete on all pixels.
+    """Zero-shot scores; by default generalised: all classes compete on all pixels.
 
     Reports, in percent and unrounded, ``aAcc`` (pixel accuracy), ``mAcc``, ``mIoU``
     and ``fwIoU``, each also ``_seen`` and ``_unseen``, and the harmonic means of the
@@ -42,24 +51,48 @@ class ZeroShotIoUMetric(BaseMetric):
     truth; false positives count wherever they are. The definitions are those of
     ZS3Net, see :mod:`zs3_mmseg.evaluation.scores`.
 
+    ==============  ===================  ==========================  ================
+    mode            classes that         pixels that count           keys
+                    compete
+    ==============  ===================  ==========================  ================
+    ``gzsl``        all                  all but ignored             as above
+    ``zsl_only``    unseen               those of unseen classes     ``zsl_only/...``
+    ``seen_only``   seen                 those of seen classes       ``seen_only/...``
+    ==============  ===================  ==========================  ================
+
+    ``gamma_sweep`` shifts the scores of seen classes by each of its numbers, on top
+    of the calibrators of the segmentor, and reports the area under the seen-unseen
+    curve of mIoU, ``AUSUC``, and of mean accuracy, ``AUSUC_acc``; ``oracle_hIoU`` and
+    ``oracle_gamma`` are the best point, chosen on the very images it is tested on.
+
+    Modes beside ``gzsl`` and the sweep need the best class of each group, from
+    ``seg_logits`` (``test_cfg.return_scores=True``) or ``group_best``
+    (``test_cfg.return_scores='groups'``, which never holds all scores). Nothing of an
+    image is kept but counts.
+
     Args:
         split: name or dict of the split; by default the one in the data set's
             metainfo, as :class:`~zs3_mmseg.datasets.ZeroShotDataset` writes it. For
             other data sets it is resolved by name against their classes.
-        absent: what counts for a class without pixels: ``'nan'`` leaves it out of the
-            means, ``'zero'`` counts it as 0, as ZS3Net's code does.
+        modes: which of the modes above to report.
+        gamma_sweep: finite shifts in units of the scores, in any order; None: off.
+        absent: what counts for a class without pixels: ``'nan'`` (also ``'cagnet'``)
+            leaves it out of the means, ``'zero'`` (also ``'zs3net'``) counts it as 0.
         ignore_index: label that is not counted; by default that of the data set.
         output_dir: folder for the predicted label maps, ``<image stem>.png``, and for
             ``zero_shot_iou.json`` with the scores, the classes and the confusion
             matrix.
+        report_dir: folder for the same JSON, the tables as CSV, and charts as PNG:
+            a bar for each class, the confusion matrix and the seen-unseen curve.
         collect_device: see mmengine's ``BaseMetric``.
         prefix: put before the names of the scores.
         collect_dir: see mmengine's ``BaseMetric``.
 
     Raises:
-        ValueError: if ``absent`` is unknown; later, if the classes of split, data set
-            and scores don't agree, or a label or prediction is out of range (the
-            message names the image).
+        ValueError: if ``absent``, ``modes`` or ``gamma_sweep`` make no sense; later,
+            if the classes of split, data set and scores don't agree, scores are
+            missing, or a label or prediction is out of range (the message names the
+            image).
     """
 
     # None would make mmengine warn that there is no prefix.
@@ -69,24 +102,32 @@ class ZeroShotIoUMetric(BaseMetric):
         self,
         split: str | Mapping[str, Any] | ZeroShotSplit | None = None,
         *,
+        modes: Sequence[str] = ('gzsl',),
+        gamma_sweep: Sequence[float] | None = None,
         absent: str = 'nan',
         ignore_index: int | None = None,
         output_dir: str | None = None,
+        report_dir: str | None = None,
         collect_device: str = 'cpu',
         prefix: str | None = None,
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device, prefix, collect_dir)
-        if absent not in ABSENT_RULES:
-            raise ValueError(
-                f'absent must be one of {", ".join(ABSENT_RULES)}, got {absent!r}.'
-                f'{did_you_mean(str(absent), ABSENT_RULES)}'
-            )
+        self.absent = absent_rule(absent)
+        self.modes = check_modes(modes)
+        self.gammas = None if gamma_sweep is None else check_gammas(gamma_sweep)
         self.split = None if split is None else resolve_split(split)
-        self.absent = absent
         self.ignore_index = ignore_index
         self.output_dir = output_dir
-        self._resolved: tuple[Mapping[str, Any] | None, ZeroShotSplit] | None = None
+        self.report_dir = report_dir
+        self._resolved: (
+            tuple[Mapping[str, Any] | None, ZeroShotSplit, ProtocolCounters] | None
+        ) = None
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether label maps alone are not enough."""
+        return self.gammas is not None or any(m in GROUP_MODES for m in self.modes)
 
     def resolve(self, metainfo: Mapping[str, Any] | None = None) -> ZeroShotSplit:
         """Return the split in the class order of a data set.
@@ -95,61 +136,28 @@ class ZeroShotIoUMetric(BaseMetric):
             metainfo: metainfo of the data set; ``dataset_meta`` by default.
 
         Raises:
-            ValueError: if there is no split, or its classes are not the data set's.
+            ValueError: if there is no split, its classes are not the data set's, or
+                it lacks the group that a mode or the sweep is about.
         """
+        return self._resolve(metainfo)[0]
+
+    def _resolve(
+        self, metainfo: Mapping[str, Any] | None = None
+    ) -> tuple[ZeroShotSplit, ProtocolCounters]:
         if metainfo is None:
             metainfo = self.dataset_meta
         if self._resolved is None or self._resolved[0] is not metainfo:
-            self._resolved = (metainfo, self._resolve(metainfo or {}))
-        return self._resolved[1]
+            split = split_of_dataset(metainfo or {}, self.split)
+            ignore = self._ignored(metainfo or {})
+            counters = ProtocolCounters(split, ignore, self.modes, self.gammas)
+            self._resolved = (metainfo, split, counters)
+        return self._resolved[1:]
 
-    def _resolve(self, metainfo: Mapping[str, Any]) -> ZeroShotSplit:
-        classes = tuple(metainfo.get('classes') or ())
-        if not classes:
-            raise ValueError('ZeroShotIoUMetric: the data set has no class names')
-        if 'seen' in metainfo and 'unseen' in metainfo:
-            given = metainfo.get('split', 'custom')
-            unseen = [classes[index] for index in metainfo['unseen']]
-            name = given if isinstance(given, str) else given.get('name', 'custom')
-            split = make_split(name, classes, unseen)
-            if self.split is not None and self.split.fingerprint != split.fingerprint:
-                raise ValueError(
-                    f'ZeroShotIoUMetric(split={self.split.name!r}) is not the split '
-                    f'{name!r} of the data set; leave split out of the evaluator, or '
-                    "give both the same (test_dataloader's dataset.split)"
-                )
-            return split
-        if self.split is None:
-            raise ValueError(
-                'ZeroShotIoUMetric: the data set has no split; wrap it in '
-                "ZeroShotDataset or name one: dict(type='ZeroShotIoUMetric', split=...)"
-            )
-        return self._reordered(self.split, classes)
-
-    @staticmethod
-    def _reordered(split: ZeroShotSplit, classes: tuple[str, ...]) -> ZeroShotSplit:
-        """Bring a split into the class order of a data set that knows of none."""
-        positions = {name: find_name(name, classes) for name in split.classes}
-        missing = [name for name, position in positions.items() if position is None]
-        surplus = [
-            name
-            for index, name in enumerate(classes)
-            if index not in positions.values()
-        ]
-        if missing or surplus:
-            raise ValueError(
-                f'ZeroShotIoUMetric: the data set and split {split.name!r} have '
-                f'different classes. Only in the split: {missing or "none"}; only in '
-                f'the data set: {surplus or "none"}'
-            )
-        unseen = [classes[positions[name]] for name in split.unseen]  # type: ignore[index]
-        return make_split(split.name, classes, unseen, split.source)
-
-    def _ignored(self) -> int:
+    def _ignored(self, metainfo: Mapping[str, Any]) -> int:
         if self.ignore_index is not None:
             return self.ignore_index
-        meta = self.dataset_meta or {}
-        return meta.get('ignore_index', special_labels(len(meta['classes'])).ignore)
+        classes = len(metainfo['classes'])
+        return metainfo.get('ignore_index', special_labels(classes).ignore)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Count the pixels of a batch.
@@ -157,41 +165,34 @@ class ZeroShotIoUMetric(BaseMetric):
         Args:
             data_batch: not used.
             data_samples: model outputs as dicts, with ``pred_sem_seg`` and
-                ``gt_sem_seg``, data (1, H, W) each, and perhaps ``seg_logits``.
+                ``gt_sem_seg``, data (1, H, W) each, and perhaps ``seg_logits``
+                (K, H, W) or ``group_best``, scores and classes (2, H, W).
 
         Raises:
-            ValueError: naming the image, if something is out of range.
+            ValueError: naming the image, if something is out of range or missing.
         """
-        classes = len(self.resolve().classes)
+        split, counters = self._resolve()
         for sample in data_samples:
             try:
-                self._require_channels(sample, classes)
-                counts = count_pixels(
-                    _map(sample, 'pred_sem_seg'),
-                    _map(sample, 'gt_sem_seg'),
-                    classes,
-                    self._ignored(),
+                require_channels(sample, len(split.classes))
+                groups = group_best(sample, split) if counters.needs_groups else None
+                maps = ImageMaps(
+                    pixel_map(sample, 'pred_sem_seg'),
+                    pixel_map(sample, 'gt_sem_seg'),
+                    groups,
                 )
+                counts = counters.count(maps)
             except ValueError as error:
-                raise ValueError(f'{_image_name(sample)}: {error}') from error
-            self._append(counts, classes)
+                raise ValueError(f'{image_name(sample)}: {error}') from error
+            self._append(counts, counters.size)
             if self.output_dir is not None:
                 write_labels(
-                    Path(self.output_dir) / f'{Path(_image_name(sample)).stem}.png',
-                    _map(sample, 'pred_sem_seg').cpu().numpy(),
-                    classes,
+                    Path(self.output_dir) / f'{Path(image_name(sample)).stem}.png',
+                    maps.prediction.cpu().numpy(),
+                    len(split.classes),
                 )
 
-    @staticmethod
-    def _require_channels(sample: Mapping[str, Any], classes: int) -> None:
-        logits = (sample.get('seg_logits') or {}).get('data')
-        if logits is not None and len(logits) != classes:
-            raise ValueError(
-                f'the model gives scores of {len(logits)} classes, the data set has '
-                f'{classes}; are model.split and dataset.split the same?'
-            )
-
-    def _append(self, counts: PixelCounts, classes: int) -> None:
+    def _append(self, counts: PixelCounts, size: int) -> None:
         """Add an image to ``results`` without letting its memory grow.
 
         mmengine wants one entry for each image: collecting from several ranks, it
@@ -203,7 +204,7 @@ class ZeroShotIoUMetric(BaseMetric):
             self.results.append(counts)
             return
         if len(self.results) == 2:
-            total = PixelCounts(slice(None), np.zeros(classes * classes, np.int64), 1)
+            total = PixelCounts(slice(None), np.zeros(size, np.int64), 1)
             self.results[0].add_to(total.counts)
             self.results[0] = total
         self.results[-1].add_to(self.results[0].counts)
@@ -220,8 +221,7 @@ class ZeroShotIoUMetric(BaseMetric):
         Raises:
             ValueError: if mmengine dropped images that were summed up already.
         """
-        split = self.resolve()
-        classes = len(split.classes)
+        _, counters = self._resolve()
         counted = [entry for entry in results if isinstance(entry, PixelCounts)]
         images = sum(entry.images for entry in counted)
         if images != len(results):
@@ -229,45 +229,38 @@ class ZeroShotIoUMetric(BaseMetric):
                 f'ZeroShotIoUMetric counted {images} images, but evaluate() was told '
                 f'of {len(results)}; does the sampler repeat images?'
             )
-        confusion = np.zeros((classes, classes), dtype=np.int64)
+        total = np.zeros(counters.size, dtype=np.int64)
         for entry in counted:
-            entry.add_to(confusion)
-        scores = gzsl_scores(
-            confusion, split.seen_indices, split.unseen_indices, self.absent
-        )
-        self._report(confusion, scores, split, images)
-        return {key: 100 * value for key, value in scores.items()}
+            entry.add_to(total)
+        found = counters.results(total, images, self.absent)
+        self._report(found)
+        return self._scores_of(found)
 
-    def _report(
-        self,
-        confusion: np.ndarray,
-        scores: Mapping[str, float],
-        split: ZeroShotSplit,
-        images: int,
-    ) -> None:
+    def _scores_of(self, found: ZeroShotResults) -> dict[str, float]:
+        """Return what ``evaluate`` does, in percent."""
+        scores = dict(found.gzsl) if 'gzsl' in self.modes else {}
+        for mode, values in found.groups.items():
+            scores |= {f'{mode}/{key}': value for key, value in values.items()}
+        if found.curve is not None:
+            scores |= dict(
+                AUSUC=found.curve.ausuc,
+                AUSUC_acc=found.curve.ausuc_accuracy,
+                oracle_hIoU=found.curve.best.hiou,
+            )
+        percent = {key: 100 * value for key, value in scores.items()}
+        if found.curve is not None:
+            percent['oracle_gamma'] = found.curve.best.gamma
+        return percent
+
+    def _report(self, found: ZeroShotResults) -> None:
         logger = MMLogger.get_current_instance()
-        unseen = split.unseen_indices
-        table = class_table(confusion, split.classes, unseen, self.absent)
-        logger.info(f'Scores of each class:\n{table}')
-        summary = summary_table(scores, confusion, unseen)
-        logger.info(
-            f'Split {split.name!r}, {images} images, absent={self.absent!r}:\n{summary}'
-        )
-        if self.output_dir is None:
-            return
-        path = Path(self.output_dir) / 'zero_shot_iou.json'
-        extra = dict(split=plain_split(split), images=images)
-        write_json(path, confusion, scores, split.classes, unseen, self.absent, extra)
-        logger.info(f'Scores and confusion matrix are in {path}')
-
-
-def _map(sample: Mapping[str, Any], key: str) -> Tensor:
-    """Return the (H, W) map of a sample."""
-    if key not in sample:
-        hint = ' Does the test pipeline load annotations?' if key[:2] == 'gt' else ''
-        raise ValueError(f'the sample has no {key}.{hint}')
-    return sample[key]['data'].squeeze(0)
-
-
-def _image_name(sample: Mapping[str, Any]) -> str:
-    return str(sample.get('img_path') or sample.get('seg_map_path') or 'an image')
+        for text in report_tables(found, self.modes):
+            logger.info(text)
+        for folder in {self.output_dir, self.report_dir} - {None}:
+            path = Path(str(folder)) / JSON_NAME
+            write_json(path, found)
+            logger.info(f'Scores and confusion matrix are in {path}')
+        if self.report_dir is not None:
+            write_tables(Path(self.report_dir), found)
+            write_charts(Path(self.report_dir), found)
+            logger.info(f'Tables and charts are in {self.report_dir}')

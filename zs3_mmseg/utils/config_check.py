@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from .names import did_you_mean
 
+_PACKAGE = 'zs3_mmseg'
 _WEIGHTS = ('.bin', '.ckpt', '.json', '.npy', '.pt', '.pth', '.safetensors', '.vec')
 # Packages behind an extra of ours that a config can ask for by a visualiser.
 _EXTRAS = {'TensorboardVisBackend': ('tensorboard', 'tensorboard')}
@@ -35,9 +36,21 @@ def read_config(
             f'config {file} does not exist.{did_you_mean(str(file), known)}'
         )
     config = Config.fromfile(file)
+    _drop_scope(config)
     if options:
         config.merge_from_dict(dict(options))
     return config
+
+
+def _drop_scope(config: Config) -> None:
+    """Take the scope away that a ``zs3_mmseg::`` base puts into every part.
+
+    It would make mmengine look for a registry of that name, but our classes live in
+    mmseg's, and mmseg's own parts of the config do, too.
+    """
+    for _, node in _walk(dict(config), ''):
+        if isinstance(node, dict) and node.get('_scope_') == _PACKAGE:
+            del node['_scope_']
 
 
 def require_files(config: Config, loaders: Sequence[str]) -> None:

@@ -24,16 +24,17 @@ UNSEEN_COLOUR = '#e08a1e'
 HARMONIC_COLOUR = '#3f8f5b'
 _GRID = '#e3e6ea'
 _HATCH = '////'
-_LAYOUT = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+LAYOUT = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
 
 
-def _render(figure: Figure) -> np.ndarray:
+def render(figure: Figure) -> np.ndarray:
+    """Draw a figure as ``(h, w, 3)`` uint8, RGB."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _quiet_axes(axes: Axes, *, along: Literal['x', 'y']) -> None:
+def quiet_axes(axes: Axes, *, along: Literal['x', 'y']) -> None:
     """Leave of an axes' frame only what helps to read a value."""
     for side in ('top', 'right', 'left' if along == 'x' else 'bottom'):
         axes.spines[side].set_visible(False)
@@ -80,7 +81,7 @@ def per_class_chart(
     figure = Figure(
         figsize=(1.6 + 2.6 * len(results), 1.3 + 0.24 * len(classes)),
         dpi=110,
-        layout=_LAYOUT,
+        layout=LAYOUT,
     )
     panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
     for axes, (method, values) in zip(panels, results.items(), strict=True):
@@ -104,7 +105,7 @@ def per_class_chart(
         axes.set_xlim(0, 110)
         axes.set_xticks(range(0, 101, 25))
         axes.set_xlabel(f'{metric}, %')
-        _quiet_axes(axes, along='x')
+        quiet_axes(axes, along='x')
     panels[0].set_yticks(spots, [classes[index] for index in order])
     panels[0].invert_yaxis()
     if hidden:
@@ -122,7 +123,7 @@ def per_class_chart(
             ncols=2,
             frameon=False,
         )
-    return _render(figure)
+    return render(figure)
 
 
 def summary_chart(results: Mapping[str, Mapping[str, float]]) -> np.ndarray:
@@ -146,7 +147,7 @@ def summary_chart(results: Mapping[str, Mapping[str, float]]) -> np.ndarray:
         ('mIoU_unseen', 'mIoU unseen', UNSEEN_COLOUR, _HATCH),
         ('hIoU', 'hIoU', HARMONIC_COLOUR, ''),
     )
-    figure = Figure(figsize=(1.6 + 1.7 * len(results), 3.6), dpi=110, layout=_LAYOUT)
+    figure = Figure(figsize=(1.6 + 1.7 * len(results), 3.6), dpi=110, layout=LAYOUT)
     axes = figure.subplots()
     spots = np.arange(len(results))
     for number, (key, label, colour, hatch) in enumerate(series):
@@ -163,6 +164,6 @@ def summary_chart(results: Mapping[str, Mapping[str, float]]) -> np.ndarray:
     axes.set_xticks(spots, list(results))
     axes.set_ylabel('percent')
     axes.set_ylim(0, 100)
-    _quiet_axes(axes, along='y')
+    quiet_axes(axes, along='y')
     figure.legend(loc='outside lower center', ncols=3, frameon=False)
-    return _render(figure)
+    return render(figure)

@@ -41,8 +41,13 @@ class ZeroShotLocalVisualizer(SegLocalVisualizer):
     ) -> None:
         super().__init__(name, alpha=alpha, **kwargs)
 
-    def _labels_of(self, sem_seg: PixelData, factor: int) -> np.ndarray:
+    def _labels_of(
+        self, sem_seg: PixelData, prompt: int | None, factor: int
+    ) -> np.ndarray:
         labels = sem_seg.cpu().numpy().data[0].astype(np.int64)
+        if prompt is not None:  # a mask of one named class; all else stays undrawn
+            void = self.dataset_meta.get('ignore_index', IGNORE_INDEX)
+            labels = np.where(labels == 1, prompt, void)
         return enlarge(labels, factor)
 
     def _draw_labels(
@@ -99,7 +104,8 @@ class ZeroShotLocalVisualizer(SegLocalVisualizer):
         Args:
             name: identifies the picture to the storage backends.
             image: ``(H, W, 3)`` uint8, RGB.
-            data_sample: holds ``gt_sem_seg``, ``pred_sem_seg``, or both.
+            data_sample: holds ``gt_sem_seg``, ``pred_sem_seg``, or both; with
+                ``prompt_class`` they are masks of that class.
             draw_gt: draw the truth if there is one.
             draw_pred: draw the prediction if there is one.
             show: open a window instead of saving.
@@ -111,8 +117,9 @@ class ZeroShotLocalVisualizer(SegLocalVisualizer):
         """
         factor = enlargement(*image.shape[:2]) if with_labels else 1
         image = enlarge(image, factor)
+        prompt = None if data_sample is None else data_sample.get('prompt_class')
         maps = {
-            _TITLES[key]: self._labels_of(data_sample.get(key), factor)
+            _TITLES[key]: self._labels_of(data_sample.get(key), prompt, factor)
             for key, wanted in (('gt_sem_seg', draw_gt), ('pred_sem_seg', draw_pred))
             if wanted and data_sample is not None and key in data_sample
         }

@@ -17,6 +17,7 @@ from zs3_mmseg.models.segmentors import InferenceOptions
         (dict(mask_size=0), 'test_cfg.mask_size'),
         (dict(class_chunk=0), 'test_cfg.class_chunk'),
         (dict(slide_batch_size=1.5), 'test_cfg.slide_batch_size'),
+        (dict(return_scores='best'), 'test_cfg.return_scores'),
     ],
 )
 def test_wrong_options_are_named(cfg, message):

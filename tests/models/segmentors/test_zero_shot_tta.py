@@ -84,7 +84,8 @@ def test_flipped_views_of_a_symmetric_model_agree(make_segmentor):
     torch.testing.assert_close(merged.seg_logits.data, expected)
 
 
-def test_a_segmentor_without_scores_is_refused(make_segmentor):
-    segmentor = make_segmentor(test_cfg=dict(return_scores=False))
+@pytest.mark.parametrize('returned', [False, 'groups'])
+def test_a_segmentor_without_scores_is_refused(make_segmentor, returned):
+    segmentor = make_segmentor(test_cfg=dict(return_scores=returned))
     with pytest.raises(ValueError, match='return_scores'):
         ZeroShotTTAModel(segmentor)

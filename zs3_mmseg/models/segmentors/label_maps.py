@@ -58,10 +58,16 @@ class RunningArgmax:
         self._index: Tensor | None = None
         self._num_classes = 0
 
-    def update(self, scores: Tensor) -> None:
-        """Take in the scores ``(K', H, W)`` of the next classes."""
+    def update(self, scores: Tensor, classes: Tensor | None = None) -> None:
+        """Take in the scores ``(K', H, W)`` of the next classes.
+
+        Args:
+            scores: ``(K', H, W)``, at least one class.
+            classes: ``(K',)`` long, what they are called, ascending; by default the
+                numbers that follow those of the classes taken in so far.
+        """
         best, index = scores.max(dim=0)
-        index = index + self._num_classes
+        index = index + self._num_classes if classes is None else classes[index]
         if self._best is not None and self._index is not None:
             better = best > self._best
             best = torch.where(better, best, self._best)
@@ -69,8 +75,47 @@ class RunningArgmax:
         self._best, self._index = best, index
         self._num_classes += len(scores)
 
+    def best(self) -> tuple[Tensor, Tensor] | None:
+        """Return the best scores and their classes, ``(H, W)`` each; None if none."""
+        if self._best is None or self._index is None:
+            return None
+        return self._best, self._index
+
     def labels(self, rule: LabelRule) -> Tensor:
         """Return the label map ``(1, H, W)`` of all classes taken in."""
         assert self._best is not None
         assert self._index is not None
         return rule.labels(self._best, self._index, self._num_classes)[None]
+
+
+class GroupArgmax:
+    """The best seen and the best unseen class of each pixel, from slices of classes.
+
+    That is all a metric needs to let one group compete alone, or to shift the scores
+    of seen classes by any constant.
+
+    Args:
+        seen_mask: which of the K classes are seen, ``(K,)`` bool.
+    """
+
+    def __init__(self, seen_mask: Tensor) -> None:
+        self._members = (seen_mask, ~seen_mask)
+        self._running = (RunningArgmax(), RunningArgmax())
+
+    def update(self, scores: Tensor, classes: slice) -> None:
+        """Take in the scores ``(K', H, W)`` of a slice of the classes."""
+        for members, running in zip(self._members, self._running, strict=True):
+            inside = members[classes].to(scores.device).nonzero().flatten()
+            if len(inside):
+                running.update(scores[inside], inside + classes.start)
+
+    def best(self) -> tuple[Tensor, Tensor]:
+        """Return the best scores ``(2, H, W)`` and their classes ``(2, H, W)`` long.
+
+        Seen first, then unseen; a group without classes has score -inf and class -1.
+        """
+        found = [running.best() for running in self._running]
+        scores, classes = next(pair for pair in found if pair is not None)
+        nothing = (torch.full_like(scores, -torch.inf), torch.full_like(classes, -1))
+        pairs = [nothing if pair is None else pair for pair in found]
+        return torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 MODES = ('whole', 'slide')
+#: Value of ``return_scores`` that keeps the best class of each group.
+GROUPS = 'groups'
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class InferenceOptions:
         class_chunk: how many classes are handled at full resolution at a time.
         return_scores: put all class scores into the results. If False only label maps
             are made, with memory that does not grow with the number of classes.
+            ``'groups'`` does that too and keeps the best seen and the best unseen
+            class of each pixel in ``group_best``, for metrics that look at the groups.
         score_thr: with a single class, pixels that score at least this are it.
     """
 
@@ -33,7 +37,7 @@ class InferenceOptions:
     slide_batch_size: int = 16
     mask_size: tuple[int, int] | None = None
     class_chunk: int = 8
-    return_scores: bool = True
+    return_scores: bool | str = True
     score_thr: float = 0.5
 
     @classmethod
@@ -55,6 +59,12 @@ class InferenceOptions:
             )
         if options.mode == 'slide':
             options._check_window()
+        returned = options.return_scores
+        if not isinstance(returned, bool) and returned != GROUPS:
+            raise ValueError(
+                f'test_cfg.return_scores must be True, False or {GROUPS!r}, not '
+                f'{returned!r}'
+            )
         for name in ('slide_batch_size', 'class_chunk'):
             value = getattr(options, name)
             if not isinstance(value, int) or value < 1:

@@ -31,10 +31,12 @@ class ZeroShotTTAModel(BaseTTAModel):
 
     def __init__(self, module: Any, **kwargs: Any) -> None:
         super().__init__(module, **kwargs)
-        if not self.module.test_cfg.get('return_scores', True):
+        returned = self.module.test_cfg.get('return_scores', True)
+        if returned is not True:
             raise ValueError(
                 'test-time augmentation averages scores, which '
-                'model.test_cfg.return_scores=False does not return: set it to True'
+                f'model.test_cfg.return_scores={returned!r} does not return: set it to '
+                'True'
             )
 
     def merge_preds(self, data_samples_list: list[SampleList]) -> SampleList:

@@ -1,0 +1,148 @@
+"""The data sets of a config that read files, and what their label values mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.dataset import BaseDataset
+from mmseg.registry import DATASETS
+
+from zs3_mmseg.datasets.data_files import missing_in_config
+from zs3_mmseg.datasets.splits import ZeroShotSplit, resolve_split
+from zs3_mmseg.utils.labels import NARROW
+
+
+@dataclass(frozen=True)
+class PartConfig:
+    """The config of one data set that reads files.
+
+    Attributes:
+        key: its dotted key, such as ``train_dataloader.dataset.dataset``.
+        config: without its pipeline.
+        split: the split of the wrapper around it, if there is one.
+    """
+
+    key: str
+    config: Mapping[str, Any]
+    split: ZeroShotSplit | None
+
+    @property
+    def phase(self) -> str:
+        """``'train'``, ``'val'`` or ``'test'``."""
+        return self.key.split('_', 1)[0]
+
+
+@dataclass(frozen=True)
+class LabelMeaning:
+    """What the values of a data set's masks stand for.
+
+    Attributes:
+        classes: names of the values ``first``, ``first + 1`` and so on.
+        first: 1 if ``reduce_zero_label`` removes label 0, else 0.
+        ignored: legal values that are no class.
+    """
+
+    classes: tuple[str, ...]
+    first: int
+    ignored: frozenset[int]
+
+    @property
+    def reduces(self) -> bool:
+        """Whether label 0 is removed."""
+        return self.first == 1
+
+    @property
+    def end(self) -> int:
+        """The value after the last class."""
+        return self.first + len(self.classes)
+
+    def name(self, value: int) -> str | None:
+        """Return the class of a value, None for any other."""
+        inside = self.first <= value < self.end
+        return self.classes[value - self.first] if inside else None
+
+    def is_legal(self, value: int) -> bool:
+        """Whether a value is a class or ignored."""
+        return self.first <= value < self.end or value in self.ignored
+
+
+@dataclass(frozen=True)
+class Part:
+    """One data set that reads files, built without a pipeline.
+
+    Attributes:
+        key: its dotted key in the config.
+        dataset: the data set.
+        meaning: what its label values stand for; None if nobody names classes.
+        split: the split of the wrapper around it, if there is one.
+    """
+
+    key: str
+    dataset: BaseDataset
+    meaning: LabelMeaning | None
+    split: ZeroShotSplit | None
+
+    @property
+    def phase(self) -> str:
+        """``'train'``, ``'val'`` or ``'test'``."""
+        return self.key.split('_', 1)[0]
+
+
+def part_configs(
+    key: str, config: Mapping[str, Any], split: ZeroShotSplit | None = None
+) -> Iterator[PartConfig]:
+    """Yield the data sets inside wrappers with their keys.
+
+    Args:
+        key: dotted key of ``config``.
+        config: config of a data set or a wrapper.
+        split: split of a wrapper further out.
+    """
+    if config.get('split') is not None and 'phase' in config:
+        split = resolve_split(config['split'])
+    inside = [
+        *((f'datasets.{n}', one) for n, one in enumerate(config.get('datasets') or ())),
+        ('dataset', config.get('dataset')),
+    ]
+    children = [(name, one) for name, one in inside if isinstance(one, Mapping)]
+    if not children:
+        bare = {name: value for name, value in config.items() if name != 'pipeline'}
+        yield PartConfig(key, bare, split)
+    for name, child in children:
+        yield from part_configs(f'{key}.{name}', child, split)
+
+
+def build_part(found: PartConfig) -> Part:
+    """Build a data set without its pipeline.
+
+    Raises:
+        FileNotFoundError: naming the missing path and the config key.
+        Exception: whatever else the data set raises.
+    """
+    try:
+        dataset = DATASETS.build({**found.config, 'pipeline': []})
+        dataset.full_init()
+    except (AssertionError, OSError, ValueError, TypeError) as error:
+        missing = missing_in_config(found.config)
+        raise (missing or error) from error
+    return Part(found.key, dataset, _meaning(dataset, found.split), found.split)
+
+
+def _meaning(dataset: BaseDataset, split: ZeroShotSplit | None) -> LabelMeaning | None:
+    reduces = bool(getattr(dataset, 'reduce_zero_label', False))
+    chosen = getattr(dataset, 'label_map', None) is not None
+    names: Sequence[str] | None = dataset.metainfo.get('classes')
+    if chosen:  # labels on disk are those of all classes
+        names = type(dataset).METAINFO['classes']
+    if names is None and split is not None:
+        names = split.classes
+    if names is None:
+        return None
+    ignored = {getattr(dataset, 'ignore_index', NARROW.ignore)}
+    if reduces or chosen:
+        ignored.add(NARROW.ignore)
+    return LabelMeaning(
+        tuple(names), int(reduces), frozenset(ignored | ({0} if reduces else set()))
+    )

@@ -1,0 +1,117 @@
+"""What each evaluation protocol counts, and what the counts mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from zs3_mmseg.datasets.splits import ZeroShotSplit
+from zs3_mmseg.evaluation.counters import (
+    ConfusionCounter,
+    Counter,
+    Counters,
+    GroupCounter,
+)
+from zs3_mmseg.evaluation.gamma_sweep import GammaCounter
+from zs3_mmseg.evaluation.results import ZeroShotResults
+from zs3_mmseg.evaluation.scores import group_scores, gzsl_scores
+from zs3_mmseg.utils.names import did_you_mean
+
+#: Modes in which one group's classes compete alone, and the group's number in
+#: :class:`~zs3_mmseg.evaluation.counters.GroupBest`.
+GROUP_MODES = {'seen_only': 0, 'zsl_only': 1}
+MODES = ('gzsl', *GROUP_MODES)
+
+
+def check_modes(modes: Sequence[str]) -> tuple[str, ...]:
+    """Return the modes as a tuple.
+
+    Raises:
+        ValueError: if there is none, or one is unknown.
+    """
+    if isinstance(modes, str) or not modes:
+        raise ValueError(f'modes must be a list out of {", ".join(MODES)}, got {modes}')
+    for mode in modes:
+        if mode not in MODES:
+            raise ValueError(
+                f'modes must be out of {", ".join(MODES)}, got {mode!r}.'
+                f'{did_you_mean(str(mode), MODES)}'
+            )
+    return tuple(modes)
+
+
+class ProtocolCounters(Counters):
+    """Counts what the chosen protocols need; the confusion matrix always.
+
+    Args:
+        split: classes in label order, and who is unseen.
+        ignore_index: label of pixels that don't count.
+        modes: out of :data:`MODES`.
+        gammas: shifts in ascending order; None for no sweep.
+
+    Raises:
+        ValueError: if the split lacks the group that a mode or the sweep is about.
+    """
+
+    def __init__(
+        self,
+        split: ZeroShotSplit,
+        ignore_index: int,
+        modes: Sequence[str],
+        gammas: Sequence[float] | None,
+    ) -> None:
+        self._split = split
+        self._members = (split.seen_indices, split.unseen_indices)
+        self._modes = [mode for mode in GROUP_MODES if mode in modes]
+        self._sweep: GammaCounter | None = None
+        classes = len(split.classes)
+        counters: dict[str, Counter] = {'gzsl': ConfusionCounter(classes, ignore_index)}
+        for mode in self._modes:
+            number = GROUP_MODES[mode]
+            members = self._members[number]
+            if not members:
+                raise ValueError(
+                    f'ZeroShotIoUMetric(modes=[..., {mode!r}]): split {split.name!r} '
+                    f'has no {("seen", "unseen")[number]} class'
+                )
+            counters[mode] = GroupCounter(number, members, classes, ignore_index)
+        if gammas is not None:
+            if not all(self._members):
+                raise ValueError(
+                    'ZeroShotIoUMetric(gamma_sweep=...) weighs seen against unseen '
+                    f'classes, and split {split.name!r} lacks one of the two'
+                )
+            self._sweep = counters['sweep'] = GammaCounter(
+                gammas, classes, ignore_index
+            )
+        super().__init__(**counters)
+
+    def results(self, total: np.ndarray, images: int, absent: str) -> ZeroShotResults:
+        """Turn the counts of all images into scores.
+
+        Args:
+            total: the summed vector, (size,).
+            images: how many images were counted.
+            absent: the rule for classes without pixels, ``'nan'`` or ``'zero'``.
+        """
+        confusion = self._matrix(total, 'gzsl')
+        curve = None
+        if self._sweep is not None:
+            counts = self.block(total, 'sweep')
+            truth = confusion.sum(1)
+            curve = self._sweep.curve(counts, truth, *self._members, absent)
+        groups = {
+            mode: group_scores(
+                self._matrix(total, mode), self._members[GROUP_MODES[mode]], absent
+            )
+            for mode in self._modes
+        }
+        gzsl = gzsl_scores(confusion, *self._members, absent)
+        return ZeroShotResults(
+            self._split, images, absent, confusion, gzsl, groups, curve
+        )
+
+    def _matrix(self, total: np.ndarray, name: str) -> np.ndarray:
+        classes = len(self._split.classes)
+        return self.block(total, name).reshape(classes, classes)
