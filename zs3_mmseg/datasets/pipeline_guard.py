@@ -6,7 +6,7 @@ that balances classes, say, would place itself by what must not be known.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,9 @@ class LabelStep:
     Args:
         table: what becomes of each label value.
         pseudo_labels: maps for hidden pixels, if there are any.
+
+    Attributes:
+        then: what is done next with the results, before any other transform.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class LabelStep:
     ) -> None:
         self.table = table
         self.pseudo_labels = pseudo_labels
+        self.then: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace ``gt_seg_map`` if it is there and has not been replaced yet.
@@ -65,7 +69,7 @@ class LabelStep:
                 new = self.pseudo_labels.fill(new, hidden, image_path)
         results['gt_seg_map'] = new
         results[LABELS_DONE] = True
-        return results
+        return results if self.then is None else self.then(results)
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}()'

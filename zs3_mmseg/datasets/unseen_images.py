@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
-from mmengine.fileio import get as read_file
 from mmengine.logging import MMLogger
 
 from zs3_mmseg.datasets.label_policy import LabelTable
+from zs3_mmseg.datasets.mask_scan import masks_key
 from zs3_mmseg.datasets.pipeline_guard import read_labels
-from zs3_mmseg.utils.cache import atomic_write, cache_dir, content_hash
+from zs3_mmseg.utils.cache import atomic_write, cache_dir
 
 
 def images_without_unseen(dataset: Any, tables: dict[int, LabelTable]) -> np.ndarray:
@@ -58,7 +58,8 @@ def _flags(dataset: Any, tables: dict[int, LabelTable]) -> np.ndarray:
 
 def _leaf_flags(dataset: BaseDataset, table: LabelTable) -> np.ndarray:
     logger = MMLogger.get_current_instance()
-    path = cache_dir() / 'unseen_images' / f'{_key(dataset, table)}.json'
+    key = masks_key(dataset, 'unseen images, 1', table.hidden.tobytes())
+    path = cache_dir() / 'unseen_images' / f'{key}.json'
     if path.is_file():
         found = set(json.loads(path.read_text()))
         return np.array([index in found for index in range(len(dataset))], dtype=bool)
@@ -72,19 +73,3 @@ def _leaf_flags(dataset: BaseDataset, table: LabelTable) -> np.ndarray:
     with_unseen = json.dumps(np.flatnonzero(flags).tolist()).encode()
     atomic_write(path, lambda stream: stream.write(with_unseen))
     return flags
-
-
-def _key(dataset: BaseDataset, table: LabelTable) -> str:
-    """Hash everything that the answer depends on: masks, their reading, the table."""
-    masks = []
-    for index in range(len(dataset)):
-        path = dataset.get_data_info(index)['seg_map_path']
-        content = read_file(path, backend_args=getattr(dataset, 'backend_args', None))
-        masks.append(content_hash(bytes(content)))
-    reading = (
-        f'{type(dataset).__qualname__} {getattr(dataset, "label_map", None)} '
-        f'{getattr(dataset, "reduce_zero_label", None)}'
-    )
-    return content_hash(
-        'unseen images, 1', reading, table.hidden.tobytes(), '\n'.join(masks)
-    )

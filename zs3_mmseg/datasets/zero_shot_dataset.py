@@ -96,9 +96,9 @@ class ZeroShotDataset:
         pipeline: Sequence[Mapping[str, Any] | Any] | None = None,
         lazy_init: bool = False,
     ) -> None:
-        _require_choice('phase', phase, PHASES)
-        _require_choice('setting', setting, SETTINGS)
-        _require_choice('unseen_policy', unseen_policy, UNSEEN_POLICIES)
+        require_choice('phase', phase, PHASES)
+        require_choice('setting', setting, SETTINGS)
+        require_choice('unseen_policy', unseen_policy, UNSEEN_POLICIES)
         self.phase = phase
         self.setting = setting
         self.unseen_policy = unseen_policy
@@ -289,7 +289,8 @@ class ZeroShotDataset:
         return subset
 
 
-def _require_choice(key: str, value: str, choices: Sequence[str]) -> None:
+def require_choice(key: str, value: str, choices: Sequence[str]) -> None:
+    """Raise an error naming ``key`` if an option has a value that does not exist."""
     if value not in choices:
         hint = did_you_mean(str(value), choices)
         if (key, value) == ('phase', 'val'):

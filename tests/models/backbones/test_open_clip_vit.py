@@ -70,6 +70,26 @@ def test_global_token_is_open_clips_whatever_the_strategy(
     torch.testing.assert_close(backbone(image)[-1], expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(),
+        dict(last_attn='naclip', out_indices=(0,), cls_embed_twice=True),
+        dict(prompts=dict(num_tokens=2, depth=1)),
+        dict(low_rank=2, replace_cls=(1,), priors=(2,)),
+    ],
+    ids=lambda options: '-'.join(options) or 'plain',
+)
+@torch.no_grad()
+def test_the_image_token_is_open_clips_whatever_was_added(options: dict, build) -> None:
+    backbone = build(**options)
+    for path in backbone.low_rank or ():
+        path.up.add_(1)
+    image = torch.randn(2, 3, 32, 32)
+    expected = backbone.visual(image)
+    torch.testing.assert_close(backbone.image_token(image), expected)
+
+
 @pytest.mark.parametrize('name', LAST_ATTENTION)
 @torch.no_grad()
 def test_batch_mates_do_not_influence_each_other(name: str, build) -> None:

@@ -36,6 +36,14 @@ def test_synonyms_become_rows_of_one_class(table: Path) -> None:
     assert embedded.provenance == expected
 
 
+def test_the_longest_row_can_be_the_unit(table: Path) -> None:
+    embedded = _bank(table, normalize='max_norm').embed(['sofa', 'couch'])
+    expected = torch.eye(4)[:2] * torch.tensor([[0.5], [1]])
+    assert torch.equal(embedded.embeddings, expected)
+    with pytest.raises(ValueError, match="True, False or 'max_norm', got 'l2'"):
+        _bank(table, normalize='l2')
+
+
 def test_useless_rows_are_named(table: Path) -> None:
     with pytest.raises(
         ValueError, match="rows of 'nothing', 'endless' are zero or not"
@@ -59,6 +67,25 @@ def test_a_config_builds_a_bank_and_lets_the_tower_go(
     torch.testing.assert_close(embedded.embeddings.norm(dim=1), torch.ones(3))
     assert not isinstance(bank, torch.nn.Module)
     assert not loading._latest
+
+
+def test_token_features_stand_beside_their_rows(tmp_path: Path, tiny_config, tiny_clip):
+    torch.save(tiny_clip().state_dict(), tmp_path / 'weights.pt')
+    bank = ClassEmbeddingBank(
+        dict(type='clip_text', arch=tiny_config(), pretrained=tmp_path / 'weights.pt'),
+        templates='bare',
+        normalize=False,
+        token_features=True,
+    )
+    both, alone = bank.embed(['sofa|couch', 'cat']), bank.embed(['cat'])
+    assert both.token_features.shape == (3, 12, 16)
+    torch.testing.assert_close(both.token_features[2:], alone.token_features)
+    torch.testing.assert_close(both.embeddings[2:], alone.embeddings)
+
+
+def test_token_features_need_a_text_tower(table: Path) -> None:
+    with pytest.raises(ValueError, match="only a source of type 'clip_text' has"):
+        _bank(table, token_features=True).embed(['sofa'])
 
 
 @pytest.mark.parametrize(

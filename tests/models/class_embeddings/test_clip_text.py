@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zs3_mmseg.models.class_embeddings import clip_text
 from zs3_mmseg.models.class_embeddings.clip_text import ClipTextSource
-from zs3_mmseg.models.towers import load_clip, tower_hash
+from zs3_mmseg.models.towers import load_clip, text_features, tower_hash
 
 NAMES = ['cat', 'traffic light', 'sofa']
 
@@ -90,6 +90,27 @@ def test_random_rows_are_not_cached(tiny_config, tmp_path: Path) -> None:
     first: Tensor = source.rows(NAMES, True, None)
     assert not torch.equal(first, source.rows(NAMES, True, None))
     assert not (tmp_path / 'cache').exists()
+
+
+def test_token_features_are_the_towers_and_cached(
+    weights: Path, tiny_config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = ClipTextSource(tiny_config(), weights, templates='bare', batch_size=2)
+    features = source.token_features(NAMES, None)
+    clip = load_clip(tiny_config(), weights)
+    with torch.no_grad():
+        _, expected = text_features(clip.model, clip.tokenizer(NAMES))
+    torch.testing.assert_close(features, expected)
+    monkeypatch.setattr(clip_text, 'load_clip', None)  # the tower is not built again
+    again = ClipTextSource(tiny_config(), weights, templates='bare')
+    assert torch.equal(again.token_features(NAMES, None), features)
+    assert again.provenance()['tower_hash'] == tower_hash(tiny_config(), weights)
+
+
+def test_token_features_have_no_average(weights: Path, tiny_config) -> None:
+    source = ClipTextSource(tiny_config(), weights, templates=['a {}', 'the {}'])
+    with pytest.raises(ValueError, match='cannot be averaged over 2 templates'):
+        source.token_features(NAMES, None)
 
 
 def test_unknown_words_are_named_in_one_warning(

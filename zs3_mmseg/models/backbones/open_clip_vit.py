@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,14 +15,16 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 
 from zs3_mmseg.models.towers import Architecture, load_clip, resolve_architecture
-from zs3_mmseg.models.towers.positions import check_interpolation, resize_positions
+from zs3_mmseg.models.towers.positions import check_interpolation
 
 from .blocks import is_plain, replaced_block, run_block, run_first_token
+from .class_prompt import ClassPrompt
 from .last_attention import Vanilla, build_last_attention
+from .low_rank import LowRankBypass
+from .options import DENSE, check_indices, one_of, require_plain_vit
 from .prompts import DeepPrompts
-
-#: The entry of ``out_indices`` that means the tokens in the space of the texts.
-DENSE = -1
+from .shared_tokens import SharedTokens
+from .stem import embed, resize_stored_positions, whole_patches
 
 
 @MODELS.register_module()
@@ -68,10 +70,20 @@ class OpenCLIPViT(BaseModule):
         prompts: options of :class:`DeepPrompts` (``num_tokens``, ``depth``,
             ``dropout``), whose tokens are trained whether or not the tower is frozen;
             None: no prompts.
+        low_rank: rank of the :class:`LowRankBypass` around each block, which is trained
+            whether or not the tower is frozen; None: no bypass.
+        replace_cls: the blocks before which the class token becomes the projected text
+            row of a class name, as in ESDA. The projection is trained. Images are then
+            paired with names, see :meth:`forward`.
+        priors: the blocks whose patches are compared with a prototype of the class, as
+            in ESDA: the mean of its patches, or in the last block the projected text.
+            Their maps are returned as the channels of one map, in the order of blocks.
         trust: open a TorchScript archive even if it is none of OpenAI's.
     """
 
     visual: Any
+    class_prompt: ClassPrompt | None
+    low_rank: nn.ModuleList | None
 
     def __init__(
         self,
@@ -90,11 +102,14 @@ class OpenCLIPViT(BaseModule):
         project: bool = True,
         normalize: bool = False,
         prompts: Mapping[str, Any] | None = None,
+        low_rank: int | None = None,
+        replace_cls: Sequence[int] = (),
+        priors: Sequence[int] = (),
         trust: bool = False,
     ) -> None:
         super().__init__()
-        _one_of('grid', grid, ('pad', 'floor'))
-        _one_of('last_block', last_block, ('full', 'attn_only', None))
+        one_of('grid', grid, ('pad', 'floor'))
+        one_of('last_block', last_block, ('full', 'attn_only', None))
         self.pos_interp = check_interpolation(pos_interp)
         self.grid_mode = grid
         self.last_attn = build_last_attention(last_attn)
@@ -108,7 +123,7 @@ class OpenCLIPViT(BaseModule):
         self.frozen = frozen
 
         architecture = resolve_architecture(arch)
-        _require_plain_vit(architecture)
+        require_plain_vit(architecture)
         clip = load_clip(
             architecture, pretrained, trust=trust, need='image', pos_interp=pos_interp
         )
@@ -122,7 +137,7 @@ class OpenCLIPViT(BaseModule):
         self.num_blocks = len(self.visual.transformer.resblocks)
         self.width = int(self.visual.conv1.out_channels)
         self.embed_dim = architecture.embed_dim
-        self.out_indices = _check_indices(out_indices, self.num_blocks)
+        self.out_indices = check_indices(out_indices, self.num_blocks)
         if not (self.out_indices or out_global):
             raise ValueError('out_indices is empty and out_global is False: no output')
         self._last_is_vanilla = (
@@ -135,7 +150,7 @@ class OpenCLIPViT(BaseModule):
                 'full block'
             )
         if image_size is not None:
-            self._resize_stored_positions(image_size)
+            resize_stored_positions(self.visual, image_size, pos_interp)
         if frozen:
             self.visual.requires_grad_(False)
         self.prompts = None
@@ -146,13 +161,50 @@ class OpenCLIPViT(BaseModule):
                 width=self.width,
                 patch_size=self.patch_size,
             )
+        self.low_rank = None
+        if low_rank is not None:
+            self.low_rank = nn.ModuleList(
+                LowRankBypass(self.width, low_rank) for _ in range(self.num_blocks)
+            )
+        self.class_prompt = None
+        if replace_cls or priors:
+            self.class_prompt = ClassPrompt(
+                replace_cls=replace_cls,
+                priors=priors,
+                num_blocks=self.num_blocks,
+                text_dim=self.embed_dim,
+                width=self.width,
+            )
         self.train(self.training)
+
+    @property
+    def replace_cls(self) -> tuple[int, ...]:
+        """The blocks before which the class token becomes a projected text row."""
+        return () if self.class_prompt is None else self.class_prompt.replace_cls
+
+    @property
+    def priors(self) -> tuple[int, ...]:
+        """The blocks that give prior maps."""
+        return () if self.class_prompt is None else self.class_prompt.priors
 
     @property
     def out_channels(self) -> tuple[int, ...]:
         """Channels of each returned map."""
         dense = self.embed_dim if self.project else self.width
-        return tuple(dense if i == DENSE else self.width for i in self.out_indices)
+        maps = tuple(dense if i == DENSE else self.width for i in self.out_indices)
+        return (*maps, len(self.priors)) if self.priors else maps
+
+    @property
+    def num_shared_blocks(self) -> int:
+        """How many blocks do the same for all class names of an image."""
+        return min((self._num_run, *self.replace_cls[:1]))
+
+    @property
+    def _num_run(self) -> int:
+        """How many blocks have to run for the outputs asked for."""
+        if self.out_global or DENSE in self.out_indices:
+            return self.num_blocks
+        return 1 + max((*self.out_indices, *self.priors))
 
     @property
     def _blocks(self) -> nn.ModuleList:
@@ -169,74 +221,156 @@ class OpenCLIPViT(BaseModule):
             self.visual.eval()
         return self
 
-    def forward(self, img: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self,
+        img: Tensor,
+        text_cls: Tensor | None = None,
+        foreground: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
         """Compute the maps asked for.
+
+        With ``replace_cls``, each image comes with one class name.
 
         Args:
             img: ``(N, 3, H, W)``, normalised RGB.
+            text_cls: ``(N, E)``, the text row of each image's name; needed with
+                ``replace_cls`` and refused without.
+            foreground: ``(N, H, W)``, bool or numbers in 0..1: where the named class
+                is, for the prototypes of ``priors`` in training. None, as in testing:
+                the priors of all blocks but the last are 0.
 
         Returns:
-            One map ``(N, C, h, w)`` for each of ``out_indices``, then the global token
+            One map ``(N, C, h, w)`` for each of ``out_indices``, then the priors
+            ``(N, len(priors), h, w)`` if there are any, then the global token
             ``(N, E)`` if ``out_global``. ``h = ceil(H / patch)`` with ``grid='pad'``,
             ``floor`` otherwise.
         """
-        img = self._whole_patches(img)
-        tokens, grid = self._embed(img)
-        needs_last = self.out_global or DENSE in self.out_indices
-        deepest = self.num_blocks - 1 if needs_last else max(self.out_indices)
-        maps: dict[int, Tensor] = {}
-        pooled = tokens
-        for index, block in enumerate(self._blocks):
-            if index > deepest:
-                break
-            if self.prompts is not None:
-                tokens = self.prompts.before(index, tokens)
-            if index == self.num_blocks - 1:
-                tokens, pooled = self._run_last(block, tokens, grid)
-            else:
-                tokens = run_block(block, tokens)
-            if index in self.out_indices:
-                maps[index] = _to_map(tokens, grid)
-        if self.prompts is not None and needs_last:
+        return self.forward_from(
+            self.forward_shared(img), text_cls, foreground=foreground
+        )
+
+    def forward_shared(self, img: Tensor) -> SharedTokens:
+        """Run what does not depend on a class name, for :meth:`forward_from`.
+
+        Args:
+            img: ``(B, 3, H, W)``, normalised RGB.
+        """
+        tokens, grid = self._embed(img, self.cls_embed_twice)
+        blocks = range(self.num_shared_blocks)
+        wanted = {*self.out_indices, *self.priors}
+        return self._run(SharedTokens(tokens, tokens, grid), blocks, wanted)
+
+    def forward_from(
+        self,
+        state: SharedTokens,
+        text_cls: Tensor | None = None,
+        *,
+        image_index: Tensor | None = None,
+        foreground: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Run the rest for pairs of an image and a class name.
+
+        Args:
+            state: what :meth:`forward_shared` returned for ``B`` images.
+            text_cls: ``(N, E)``, the text row of each pair.
+            image_index: ``(N,)``, the image of each pair; None: the images in order.
+            foreground: ``(N, H, W)``, see :meth:`forward`.
+
+        Returns:
+            See :meth:`forward`.
+        """
+        text, needed = None, set(self.out_indices)
+        if self.class_prompt is not None:
+            needed |= self.class_prompt.needed_outputs(foreground)
+        if image_index is not None:
+            state = state.pairs(image_index, needed)
+        if self.class_prompt is not None:
+            text = self.class_prompt.project(text_cls, len(state.tokens))
+        elif text_cls is not None or foreground is not None:
+            raise ValueError(
+                'text_cls and foreground are read by no block: set replace_cls, priors'
+            )
+        blocks = range(self.num_shared_blocks, self._num_run)
+        state = self._run(state, blocks, needed, text)
+        grid, outputs = state.grid, dict(state.outputs)
+        tokens, pooled = state.tokens, state.pooled
+        if self.prompts is not None and self._num_run == self.num_blocks:
             shared = pooled is tokens
             tokens = self.prompts.after(tokens)
             pooled = tokens if shared else self.prompts.after(pooled)
         if DENSE in self.out_indices:
-            maps[DENSE] = _to_map(self._dense(tokens), grid)
-        outputs = tuple(maps[index] for index in self.out_indices)
-        if not self.out_global:
-            return outputs
-        return (*outputs, self._pool(pooled, grid[0] * grid[1]))
+            outputs[DENSE] = self._dense(tokens)
+        maps = [_to_map(outputs[index], grid) for index in self.out_indices]
+        if self.class_prompt is not None and self.priors:
+            mask = None if foreground is None else self._whole_mask(foreground, grid)
+            maps.append(self.class_prompt.prior_maps(state, text, mask))
+        if self.out_global:
+            maps.append(self._pool(pooled, grid[0] * grid[1]))
+        return tuple(maps)
 
-    def _whole_patches(self, img: Tensor) -> Tensor:
-        patch = self.patch_size
-        height, width = img.shape[-2:]
-        if self.grid_mode == 'pad':
-            return F.pad(img, (0, -width % patch, 0, -height % patch))
-        if height < patch or width < patch:
+    @torch.no_grad()
+    def image_token(self, img: Tensor) -> Tensor:
+        """Return the global token ``(B, E)`` of the tower as CLIP trained it.
+
+        Without prompt tokens, bypasses and class names, so that it can be compared with
+        text rows whatever has been trained here.
+
+        Args:
+            img: ``(B, 3, H, W)``, normalised RGB.
+        """
+        tokens, grid = self._embed(img, cls_embed_twice=False)
+        for block in self._blocks:
+            tokens = run_block(block, tokens)
+        return self._pool(tokens, grid[0] * grid[1])
+
+    def _run(
+        self,
+        state: SharedTokens,
+        blocks: Iterable[int],
+        wanted: set[int],
+        text: Tensor | None = None,
+    ) -> SharedTokens:
+        """Run blocks, keeping the outputs of those that are wanted later on."""
+        tokens, pooled, outputs = state.tokens, state.pooled, dict(state.outputs)
+        for index in blocks:
+            block, bypass = self._blocks[index], None
+            if self.prompts is not None:
+                tokens = self.prompts.before(index, tokens)
+            if self.class_prompt is not None:
+                tokens = self.class_prompt.enter(index, tokens, text)
+            if self.low_rank is not None:
+                bypass = self.low_rank[index](tokens)
+            if index == self.num_blocks - 1:
+                tokens, pooled = self._run_last(block, tokens, state.grid)
+            else:
+                tokens = pooled = run_block(block, tokens)
+            if bypass is not None:
+                shared = pooled is tokens
+                tokens = tokens + bypass
+                pooled = tokens if shared else pooled + bypass[:, : pooled.shape[1]]
+            if index in wanted:
+                outputs[index] = tokens
+        return SharedTokens(tokens, pooled, state.grid, outputs)
+
+    def _whole_mask(self, foreground: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Pad a mask as its image is padded."""
+        mask = whole_patches(foreground.float(), self.patch_size, self.grid_mode)
+        if tuple(size // self.patch_size for size in mask.shape[1:]) != grid:
             raise ValueError(
-                f'an image of {height}x{width} pixels is smaller than a patch of '
-                f"{patch}x{patch}: use grid='pad' or larger images"
+                f'foreground is {tuple(foreground.shape)}, expected the size of the '
+                f'images, which have {grid[0]}x{grid[1]} patches'
             )
-        return img  # the patch convolution leaves out the rest
+        return mask
 
-    def _embed(self, img: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Return the tokens before the first block ``(N, 1 + hw, D)`` and the grid."""
-        patches = self.visual.conv1(img)
-        grid = (patches.shape[-2], patches.shape[-1])
-        patches = patches.flatten(2).transpose(1, 2)
-        token = self.visual.class_embedding
-        positions = resize_positions(
-            self.visual.positional_embedding,
-            grid,
-            tuple(self.visual.grid_size),
-            self.pos_interp,
+    def _embed(
+        self, img: Tensor, cls_embed_twice: bool
+    ) -> tuple[Tensor, tuple[int, int]]:
+        return embed(
+            self.visual,
+            whole_patches(img, self.patch_size, self.grid_mode),
+            pos_interp=self.pos_interp,
+            cls_embed_twice=cls_embed_twice,
         )
-        if self.cls_embed_twice:
-            token = 2 * token
-        token = token.expand(len(patches), 1, -1)
-        tokens = torch.cat([token, patches], dim=1) + positions
-        return self.visual.ln_pre(tokens), grid
 
     def _run_last(
         self, block: nn.Module, tokens: Tensor, grid: tuple[int, int]
@@ -280,64 +414,8 @@ class OpenCLIPViT(BaseModule):
         # In bfloat16 the lengths would be off by half a percent.
         return F.normalize(rows.float(), dim=-1) if self.normalize else rows
 
-    def _resize_stored_positions(self, image_size: int | Sequence[int]) -> None:
-        height, width = (
-            (image_size, image_size) if isinstance(image_size, int) else image_size
-        )
-        grid = (height // self.patch_size, width // self.patch_size)
-        if min(grid) < 1:
-            raise ValueError(
-                f'image_size={image_size} is smaller than a patch ({self.patch_size})'
-            )
-        stored = self.visual.positional_embedding
-        resized = resize_positions(
-            stored.detach(), grid, tuple(self.visual.grid_size), self.pos_interp
-        )
-        self.visual.positional_embedding = nn.Parameter(resized, stored.requires_grad)
-        self.visual.image_size, self.visual.grid_size = (height, width), grid
-
 
 def _to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """Turn the patches, the last tokens, into a map: ``(N, L, C) -> (N, C, h, w)``."""
     patches = tokens[:, -grid[0] * grid[1] :]
     return patches.transpose(1, 2).unflatten(2, grid)
-
-
-def _one_of(name: str, value: object, allowed: tuple) -> None:
-    if value not in allowed:
-        options = ', '.join(map(repr, allowed))
-        raise ValueError(f'{name} must be one of {options}, not {value!r}')
-
-
-def _check_indices(indices: Sequence[int], num_blocks: int) -> tuple[int, ...]:
-    chosen = tuple(indices)
-    wrong = [i for i in chosen if not DENSE <= i < num_blocks]
-    if wrong or len(set(chosen)) != len(chosen):
-        raise ValueError(
-            f'out_indices={chosen} must be different numbers, each -1 (the dense '
-            f'tokens) or a block from 0 to {num_blocks - 1}'
-        )
-    return chosen
-
-
-def _require_plain_vit(architecture: Architecture) -> None:
-    """Refuse towers that this backbone cannot run, before anything is downloaded."""
-    vision = architecture.config['vision_cfg']
-    patch = vision.get('patch_size', 16)
-    kind = None
-    if vision.get('timm_model_name'):
-        kind = f'a timm model ({vision["timm_model_name"]})'
-    elif isinstance(vision.get('layers'), (list, tuple)):
-        kind = 'a ResNet'
-    elif vision.get('attentional_pool'):
-        kind = 'a ViT with attentional pooling'
-    elif vision.get('pool_type', 'tok') == 'none':
-        kind = 'a ViT without pooling'
-    elif not isinstance(patch, int) and len(set(patch)) > 1:
-        kind = f'a ViT with patches of {"x".join(map(str, patch))}'
-    if kind is not None:
-        raise ValueError(
-            f'the image tower of arch={architecture.name!r} is {kind}, and OpenCLIPViT '
-            "runs open_clip's own vision transformers with square patches and class "
-            "token or average pooling: use one such as 'ViT-B-16'."
-        )

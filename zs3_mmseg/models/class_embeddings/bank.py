@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -36,12 +37,15 @@ class ClassEmbeddings:
         query_to_class: ``(Q,)`` long, non-decreasing: the class of each row.
         names: the ``K`` class names as they were given.
         provenance: where the rows come from, in plain strings.
+        token_features: ``(Q, L, W)`` float32 on the CPU, the text tower's output for
+            each token of each row, not normalised; None if not asked for.
     """
 
     embeddings: Tensor
     query_to_class: Tensor
     names: tuple[str, ...]
     provenance: dict[str, str]
+    token_features: Tensor | None = None
 
 
 @MODELS.register_module()
@@ -63,7 +67,10 @@ class ClassEmbeddingBank:
             ``'imagenet'``, ``'bare'``, or a list of texts with ``{}``.
         normalize: scale rows to length 1 (see
             :class:`~.clip_text.ClipTextSource` for prompts). The published rows of
-            ZegCLIP are used as they are, with False.
+            ZegCLIP are used as they are, with False. ``'max_norm'`` divides all rows by
+            the length of the longest one, as those of ZS3Net on PASCAL VOC are.
+        token_features: give the outputs of all tokens as well, as ESDA reads them; for
+            ``clip_text`` with one template only.
     """
 
     def __init__(
@@ -71,8 +78,14 @@ class ClassEmbeddingBank:
         source: Mapping,
         *,
         templates: str | Sequence[str] | None = None,
-        normalize: bool = True,
+        normalize: bool | Literal['max_norm'] = True,
+        token_features: bool = False,
     ) -> None:
+        if normalize not in (True, False, 'max_norm'):
+            raise ValueError(
+                "class_embeddings.normalize must be True, False or 'max_norm', got "
+                f'{normalize!r}'
+            )
         options = dict(source)
         kind = options.pop('type', None)
         if kind not in _SOURCES:
@@ -93,6 +106,7 @@ class ClassEmbeddingBank:
         except TypeError as error:
             raise ValueError(f'class_embeddings.source of {kind!r}: {error}') from error
         self.normalize = normalize
+        self.token_features = token_features
 
     @property
     def dim(self) -> int:
@@ -114,7 +128,10 @@ class ClassEmbeddingBank:
             FileNotFoundError: if a file of the source does not exist.
         """
         texts, classes = split_names(names)
-        rows = self.source.rows(texts, self.normalize, device)
+        rows = self.source.rows(texts, self.normalize is True, device)
+        token_features = None
+        if self.token_features:
+            token_features = self.source.token_features(texts, device)
         # The towers of a model are all built by now.
         release_towers()
         lengths = rows.norm(dim=1)
@@ -125,9 +142,12 @@ class ClassEmbeddingBank:
         ]
         if useless:
             raise ValueError(f'the rows of {as_list(useless)} are zero or not finite')
+        if self.normalize == 'max_norm':
+            rows = rows / lengths.max()
         return ClassEmbeddings(
             embeddings=rows,
             query_to_class=torch.tensor(classes),
             names=tuple(names),
             provenance=self.source.provenance() | {'normalize': str(self.normalize)},
+            token_features=token_features,
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from zs3_mmseg.models.towers import (
     LoadedCLIP,
     load_clip,
     resolve_architecture,
+    text_features,
     tower_hash,
 )
 from zs3_mmseg.utils.cache import content_hash
@@ -29,6 +31,7 @@ from .templates import fill, resolve_templates
 
 # Part of the key of the disk cache: raised when rows are computed differently.
 _RECIPE = 'clip_text 1'
+_TOKEN_RECIPE = 'clip_text tokens 1'
 
 
 class ClipTextSource(EmbeddingSource):
@@ -90,6 +93,27 @@ class ClipTextSource(EmbeddingSource):
             lambda: self._compute(texts, normalize, device),
         )
 
+    def token_features(
+        self, texts: Sequence[str], device: torch.device | str | None
+    ) -> Tensor:
+        if len(self.templates) > 1:
+            raise ValueError(
+                'class_embeddings.token_features=True gives the outputs of single '
+                f'tokens, which cannot be averaged over {len(self.templates)} '
+                "templates: use one, such as templates='bare'"
+            )
+        if not self.cache or self._pretrained is None:
+            return self._compute_token_features(texts, device)
+        self._tower_hash = tower_hash(self.architecture, self._pretrained)
+        text = self.architecture.config['text_cfg']
+        return cached_rows(
+            content_hash(
+                _TOKEN_RECIPE, self._tower_hash, json.dumps(self.templates), *texts
+            ),
+            (len(texts), text.get('context_length', 77), text.get('width', 512)),
+            lambda: self._compute_token_features(texts, device),
+        )
+
     def provenance(self) -> dict[str, str]:
         return {
             'source': 'clip_text',
@@ -99,10 +123,29 @@ class ClipTextSource(EmbeddingSource):
             'templates': json.dumps(self.templates),
         }
 
-    @torch.no_grad()
     def _compute(
         self, texts: Sequence[str], normalize: bool, device: torch.device | str | None
     ) -> Tensor:
+        def encode(model: Any, tokens: Tensor) -> Tensor:
+            return model.encode_text(tokens, normalize=normalize)
+
+        prompts = self._run(texts, encode, device)
+        rows = prompts.unflatten(0, (len(texts), -1)).mean(dim=1)
+        return F.normalize(rows, dim=-1) if normalize else rows
+
+    def _compute_token_features(
+        self, texts: Sequence[str], device: torch.device | str | None
+    ) -> Tensor:
+        return self._run(texts, lambda model, ids: text_features(model, ids)[1], device)
+
+    @torch.no_grad()
+    def _run(
+        self,
+        texts: Sequence[str],
+        encode: Callable[[Any, Tensor], Tensor],
+        device: torch.device | str | None,
+    ) -> Tensor:
+        """Return what the tower makes of every prompt, template by template."""
         clip = load_clip(
             self.architecture, self._pretrained, trust=self.trust, need='text'
         )
@@ -115,13 +158,12 @@ class ClipTextSource(EmbeddingSource):
         model = clip.model.to(target)
         try:
             batches = [
-                model.encode_text(batch.to(target), normalize=normalize).float().cpu()
+                encode(model, batch.to(target)).float().cpu()
                 for batch in tokens.split(self.batch_size)
             ]
         finally:
             model.to('cpu')
-        rows = torch.cat(batches).unflatten(0, (len(texts), -1)).mean(dim=1)
-        return F.normalize(rows, dim=-1) if normalize else rows
+        return torch.cat(batches)
 
     def _tokens(self, clip: LoadedCLIP, prompts: list[str]) -> Tensor:
         """Return token ids ``(len(prompts), context length)``."""

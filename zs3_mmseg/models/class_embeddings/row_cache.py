@@ -17,7 +17,7 @@ _ROWS = 'rows'
 
 
 def cached_rows(
-    key: str, shape: tuple[int, int], compute: Callable[[], Tensor]
+    key: str, shape: tuple[int, ...], compute: Callable[[], Tensor]
 ) -> Tensor:
     """Return rows from the cache, or compute and keep them.
 
@@ -26,7 +26,7 @@ def cached_rows(
 
     Args:
         key: hash of everything the rows depend on.
-        shape: ``(Q, D)`` of the rows.
+        shape: of the rows, ``(Q, D)``, or ``(Q, L, W)`` for outputs of single tokens.
         compute: makes the rows, float32.
     """
     path = cache_dir() / 'class_embeddings' / f'{key}.safetensors'
@@ -37,7 +37,7 @@ def cached_rows(
     return rows
 
 
-def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
+def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
     from safetensors import SafetensorError
     from safetensors.torch import load
 

@@ -36,6 +36,26 @@ class EmbeddingSource(ABC):
             ``(len(texts), D)`` float32 on the CPU.
         """
 
+    def token_features(
+        self, texts: Sequence[str], device: torch.device | str | None
+    ) -> Tensor:
+        """Return what the source knows about every token of each text.
+
+        Args:
+            texts: as in :meth:`rows`.
+            device: as in :meth:`rows`.
+
+        Returns:
+            ``(len(texts), L, W)`` float32 on the CPU.
+
+        Raises:
+            ValueError: if the source knows whole texts only.
+        """
+        raise ValueError(
+            'class_embeddings.token_features=True needs outputs of single tokens, '
+            "which only a source of type 'clip_text' has"
+        )
+
     @abstractmethod
     def provenance(self) -> dict[str, str]:
         """Return where the rows come from, in plain strings."""

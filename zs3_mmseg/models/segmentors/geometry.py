@@ -108,6 +108,30 @@ def original_size(meta: Mapping[str, Any]) -> Size:
     return tuple(meta['ori_shape'][:2])
 
 
+def canvas_size(meta: Mapping[str, Any]) -> Size:
+    """Return the size, in pixels of the image file, that an upright input stands for.
+
+    That is the image itself, unless it lies in the top left corner of a canvas
+    (``canvas_shape``, see :class:`~zs3_mmseg.datasets.transforms.LetterboxResize`).
+    """
+    return tuple(meta.get('canvas_shape', meta['ori_shape'])[:2])
+
+
+def cut_to_image(maps: Tensor, meta: Mapping[str, Any]) -> Tensor:
+    """Cut maps ``(..., H, W)`` of a canvas down to the image in its corner."""
+    height, width = original_size(meta)
+    return maps[..., :height, :width]
+
+
+def to_original(scores: Tensor, meta: Mapping[str, Any], align_corners: bool) -> Tensor:
+    """Bring ``(1, C, H, W)`` from input size to ``(1, C, H', W')`` of the image file.
+
+    Padding and flip are undone, and what lies beyond the image on a canvas is cut.
+    """
+    own = resize_maps(upright(scores, meta), canvas_size(meta), align_corners)
+    return cut_to_image(own, meta)
+
+
 def _flipped_dims(direction: str | None) -> tuple[int, ...]:
     known = {'horizontal': (3,), 'vertical': (2,), 'diagonal': (2, 3)}
     if direction not in known:

@@ -19,16 +19,18 @@ from .calls import call_with
 from .crop_scores import CropScores, ScoringRule, average_windows, class_chunks
 from .geometry import (
     Size,
+    canvas_size,
     covered_size,
-    original_size,
+    cut_to_image,
     resize_maps,
     slide_windows,
+    to_original,
     upright,
     window_counts,
 )
-from .label_maps import LabelRule, RunningArgmax
+from .label_maps import GroupArgmax, LabelRule, RunningArgmax
 from .open_vocabulary import OpenVocabulary
-from .options import InferenceOptions
+from .options import GROUPS, InferenceOptions
 
 #: Logit of a class that a head without class embeddings was never trained on. Finite,
 #: as a resize would make NaN of infinities.
@@ -116,7 +118,9 @@ class ScoredInference(OpenVocabulary):
 
         ``seg_logits`` ``(K, H, W)`` holds the scores unless
         ``test_cfg.return_scores=False``, which makes the same label maps without ever
-        holding the scores of all classes.
+        holding the scores of all classes; ``'groups'`` adds ``group_best`` with
+        ``scores`` and ``classes`` ``(2, H, W)`` of the best seen and the best unseen
+        class.
         """
         if data_samples is None:
             size = inputs.shape[2:]
@@ -124,7 +128,7 @@ class ScoredInference(OpenVocabulary):
         else:
             metas = [sample.metainfo for sample in data_samples]
         options = self._options
-        if options.return_scores:
+        if options.return_scores is True:
             return self.postprocess_result(self.inference(inputs, metas), data_samples)
         scorer = (
             self._slide_scorer(inputs, metas)
@@ -132,16 +136,25 @@ class ScoredInference(OpenVocabulary):
             else self._whole_scorer(inputs, metas)
         )
         best = [RunningArgmax() for _ in metas]
+        groups: list[GroupArgmax] = []
+        if options.return_scores == GROUPS:
+            seen_mask = self.current_queries().seen_mask
+            groups = [GroupArgmax(seen_mask) for _ in metas]
         for chunk in class_chunks(len(self.class_names), options.class_chunk):
             scores = scorer(chunk)
             for index, running in enumerate(best):
-                own = upright(scores[index : index + 1], metas[index])
-                original = original_size(metas[index])
-                running.update(resize_maps(own, original, self.align_corners)[0])
+                own = scores[index : index + 1]
+                resized = to_original(own, metas[index], self.align_corners)[0]
+                running.update(resized)
+                if groups:
+                    groups[index].update(resized, chunk)
         samples = data_samples or [SegDataSample() for _ in metas]
         for sample, running in zip(samples, best, strict=True):
             labels = running.labels(self.label_rule)
             sample.set_data({'pred_sem_seg': PixelData(data=labels)})
+        for sample, group in zip(samples, groups, strict=False):
+            scores, classes = group.best()
+            sample.set_data({'group_best': PixelData(scores=scores, classes=classes)})
         return samples
 
     def postprocess_result(
@@ -162,9 +175,8 @@ class ScoredInference(OpenVocabulary):
             metas = [sample.metainfo for sample in data_samples]
         samples = data_samples or [SegDataSample() for _ in metas]
         for index, (sample, meta) in enumerate(zip(samples, metas, strict=True)):
-            scores = self._resized(
-                upright(seg_logits[index : index + 1], meta), original_size(meta)
-            )[0]
+            own = upright(seg_logits[index : index + 1], meta)
+            scores = cut_to_image(self._resized(own, canvas_size(meta)), meta)[0]
             labels = self.label_rule.of_scores(scores)
             sample.set_data(
                 {

@@ -1,0 +1,369 @@
+"""Pairs of one image and one class name, with the mask of that class."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmengine.dataset import (
+    BaseDataset,
+    ConcatDataset,
+    RepeatDataset,
+    force_full_init,
+)
+from mmengine.logging import MMLogger
+from mmseg.registry import DATASETS
+
+from zs3_mmseg.datasets.label_policy import LabelTable, hides_unseen
+from zs3_mmseg.datasets.mask_scan import class_pixels, class_values
+from zs3_mmseg.datasets.pipeline_guard import LabelStep
+from zs3_mmseg.datasets.prompt_lists import (
+    HeldOut,
+    episode_pairs,
+    exhaustive_pairs,
+    kept_images,
+)
+from zs3_mmseg.datasets.prompts import PromptStep
+from zs3_mmseg.datasets.zero_shot_dataset import (
+    UNSEEN_POLICIES,
+    ZeroShotDataset,
+    require_choice,
+)
+from zs3_mmseg.utils.labels import special_labels
+from zs3_mmseg.utils.seeding import draw_rng
+
+PROMPTS = ('seen', 'unseen', 'all')
+SAMPLINGS = ('episodes', 'exhaustive')
+SELECTIONS = ('held_out', 'novel_official')
+#: In place of a class that is drawn when the sample is loaded.
+_DRAWN = -1
+
+
+@DATASETS.register_module()
+class ClassPromptDataset(ZeroShotDataset):
+    """A data set of "here is an image and one name": PASCAL-5i, COCO-20i and the like.
+
+    Labels become 1 for the named class and 0 for everything else, also for classes
+    that the split does not name, such as background. Void stays ignored, and so do, in
+    zero-shot training, pixels of unseen classes. Each sample's metainfo has
+    ``prompt_class`` (index in ``split.classes``) and ``prompt_name``.
+
+    **Lists**, by the rules of the few-shot codes (BAM, ESDA). An image stays if a class
+    that may be named has at least ``min_pixels`` pixels in it and, with
+    ``unseen_policy='drop_image'``, if it holds no unseen class at all. The masks are
+    looked at once and counts are kept in the cache.
+
+    **Training** draws the name for each sample, uniformly among the classes in the
+    image, also small ones. With :class:`~zs3_mmseg.datasets.samplers.EpochDrawSampler`
+    or :class:`~zs3_mmseg.datasets.samplers.DrawSampler` everything random about a
+    sample follows from (seed, number of the draw, sample index).
+
+    **Testing** has a fixed list of pairs: ``'episodes'`` goes through the images in
+    order, again and again until there are ``num_episodes``, and draws a class of each
+    image from (seed, episode, image); the sequence is our own, as the official one
+    depends on the number of workers. ``'exhaustive'`` asks for every class of every
+    image, once.
+
+    Args:
+        dataset: as in :class:`ZeroShotDataset`; or the config of a
+            ``ZeroShotDataset``, whose settings are then taken over.
+        phase: ``'train'`` or ``'test'``.
+        split: name of a split, or a dict with ``classes`` and ``unseen``.
+        setting: ``'inductive'`` or ``'supervised'``.
+        prompts: which classes are asked for: ``'seen'``, ``'unseen'`` or ``'all'``; by
+            default the seen ones in training, the unseen ones in testing, and what
+            ``selection`` says.
+        unseen_policy: ``'drop_image'`` (default of inductive training) leaves out
+            images with any unseen class, ``'ignore'`` keeps them.
+        min_pixels: see above; 2 * 32 * 32 in the few-shot codes.
+        negatives: in training, how often a name is asked for that is not in the image
+            (0 is published).
+        sampling: of testing, see above.
+        num_episodes: number of episodes; 1000 in the official test.
+        seed: of the classes drawn for episodes.
+        selection: for validation data sets, which classes a checkpoint is chosen by:
+            ``'held_out'`` the seen ones, on images kept out of training;
+            ``'novel_official'`` the unseen ones, as ESDA's code does, which leaks.
+        held_out: ``dict(every=n, part='rest')`` leaves every n-th image of the data
+            set out, ``part='held_out'`` takes only those.
+        pipeline: as in :class:`ZeroShotDataset`.
+        lazy_init: whether to put off reading lists and masks.
+
+    Raises:
+        ValueError: if arguments contradict each other or no image is left.
+        TypeError: if a wrapper is inside whose samples mix several images.
+    """
+
+    def __init__(
+        self,
+        dataset: Mapping[str, Any] | Any,
+        *,
+        phase: str | None = None,
+        split: Any = None,
+        setting: str | None = None,
+        prompts: str | None = None,
+        unseen_policy: str | None = None,
+        min_pixels: int = 2048,
+        negatives: float = 0.0,
+        sampling: str = 'episodes',
+        num_episodes: int = 1000,
+        seed: int = 0,
+        selection: str | None = None,
+        held_out: Mapping[str, Any] | None = None,
+        pipeline: Sequence[Mapping[str, Any] | Any] | None = None,
+        lazy_init: bool = False,
+    ) -> None:
+        given = dict(
+            phase=phase,
+            split=split,
+            setting=setting,
+            unseen_policy=unseen_policy,
+            pipeline=pipeline,
+        )
+        dataset, given = _unpacked(dataset, given)
+        for key in ('phase', 'split'):
+            if given[key] is None:
+                raise ValueError(f'ClassPromptDataset needs {key}=')
+        given['setting'] = given['setting'] or 'inductive'
+        self.min_pixels = min_pixels
+        self.negatives = negatives
+        self.sampling = sampling
+        self.num_episodes = num_episodes
+        self.seed = seed
+        self.selection = selection
+        if selection is not None:
+            require_choice('selection', selection, SELECTIONS)
+        self.prompts = prompts or _default_prompts(given['phase'], selection)
+        require_choice('prompts', self.prompts, PROMPTS)
+        require_choice('sampling', sampling, SAMPLINGS)
+        self.held_out = HeldOut.from_cfg(held_out)
+        policy = given.pop('unseen_policy')
+        if policy is None:
+            hides = hides_unseen(given['phase'], given['setting'])
+            policy = 'drop_image' if hides else 'ignore'
+        require_choice('unseen_policy', policy, UNSEEN_POLICIES)
+        self._drops_unseen = policy == 'drop_image'
+        super().__init__(dataset, **given, lazy_init=True)
+        self._require_fitting_options()
+        special = special_labels(len(self.split.classes))
+        self._step = PromptStep(self.prompted, special.ignore, negatives)
+        for leaf in self._leaves:
+            for transform in leaf.pipeline.transforms:
+                if isinstance(transform, LabelStep):
+                    transform.then = self._step
+        #: Pairs of an index into the wrapped data set and a class, (M, 2).
+        self._pairs = np.zeros((0, 2), dtype=np.int64)
+        if not lazy_init:
+            self.full_init()
+
+    def _require_fitting_options(self) -> None:
+        training = self.phase == 'train'
+        if self.setting not in ('inductive', 'supervised'):
+            raise ValueError(
+                "ClassPromptDataset.setting must be 'inductive' or 'supervised', got "
+                f'{self.setting!r}: a mask of one class has no unlabelled pixels'
+            )
+        if not self.prompted:
+            raise ValueError(
+                f'split {self.split.name!r} has no {self.prompts} class to ask for'
+            )
+        asks_unseen = bool({*self.prompted} & {*self.split.unseen_indices})
+        if training and self.setting == 'inductive' and asks_unseen:
+            raise ValueError(
+                f'prompts={self.prompts!r} would train on unseen classes; use '
+                "prompts='seen', or setting='supervised'"
+            )
+        if self._drops_unseen and asks_unseen:
+            raise ValueError(
+                "unseen_policy='drop_image' leaves no image for "
+                f"prompts={self.prompts!r}; use unseen_policy='ignore'"
+            )
+        if training and self.selection is not None:
+            raise ValueError("selection is for validation: phase='test'")
+        if self.selection is not None:
+            expected = _default_prompts(self.phase, self.selection)
+            if self.prompts != expected:
+                raise ValueError(
+                    f'selection={self.selection!r} is by the {expected} classes, but '
+                    f'prompts={self.prompts!r}'
+                )
+        if not 0 <= self.negatives <= 1 or (self.negatives and not training):
+            raise ValueError(
+                'negatives must be in 0..1, and is for training only; got '
+                f'{self.negatives} with phase={self.phase!r}'
+            )
+        if self.num_episodes < 1 or self.min_pixels < 0 or self.seed < 0:
+            raise ValueError(
+                'expected num_episodes >= 1, min_pixels >= 0 and seed >= 0, got '
+                f'{self.num_episodes}, {self.min_pixels} and {self.seed}'
+            )
+
+    @property
+    def prompted(self) -> tuple[int, ...]:
+        """Indices of the classes that may be asked for, ascending."""
+        split = self.split
+        return {
+            'seen': split.seen_indices,
+            'unseen': split.unseen_indices,
+            'all': tuple(range(len(split.classes))),
+        }[self.prompts]
+
+    def _table_of(self, leaf: BaseDataset) -> LabelTable:
+        """Make the label table; classes that the split does not name are "other"."""
+        table = super()._table_of(leaf)
+        names = leaf.metainfo.get('classes')
+        if names is None:
+            return table
+        named = {*class_values(leaf, self.split)}
+        others = [value for value in range(len(names)) if value not in named]
+        targets = table.targets.copy()
+        targets[others] = len(self.split.classes)
+        return dataclasses.replace(table, targets=targets)
+
+    def _make_metainfo(self) -> dict[str, Any]:
+        metainfo = super()._make_metainfo()
+        if self.phase == 'train':
+            sampling = 'drawn'
+        elif self.sampling == 'episodes':
+            sampling = f'{self.num_episodes} drawn, seed {self.seed}'
+        else:
+            sampling = 'exhaustive'
+        metainfo.update(
+            prompted=self.prompted,
+            selection=self.selection or '',
+            sampling=sampling,
+        )
+        return metainfo
+
+    def full_init(self) -> None:
+        """Read the lists, look into the masks (once), and make the pairs."""
+        if self._fully_initialized:
+            return
+        super().full_init()
+        counts = self._class_pixels(self.dataset)
+        images = kept_images(
+            counts,
+            self.prompted,
+            min_pixels=self.min_pixels,
+            without=self.split.unseen_indices if self._drops_unseen else (),
+            held_out=self.held_out,
+        )
+        if not len(images):
+            raise ValueError(
+                f'ClassPromptDataset: none of {len(counts)} images is left that holds '
+                f'at least {max(self.min_pixels, 1)} pixels of one of the '
+                f'{len(self.prompted)} {self.prompts} classes'
+                + (' and no unseen class' if self._drops_unseen else '')
+                + '; change min_pixels, unseen_policy or held_out'
+            )
+        self._pairs = self._make_pairs(images, counts)
+        MMLogger.get_current_instance().info(
+            f'ClassPromptDataset ({self.phase}): {len(images)} of {len(counts)} images '
+            f'with {self.prompts} classes of {self.split.name!r}, {len(self._pairs)} '
+            f'samples, {self._metainfo["sampling"]}.'
+        )
+        if self.selection == 'novel_official':
+            MMLogger.get_current_instance().warning(
+                "selection='novel_official': the checkpoint is chosen by its score on "
+                'the UNSEEN classes, as in the official code of ESDA. The result is '
+                'no zero-shot result in the strict sense.'
+            )
+
+    def _class_pixels(self, dataset: Any) -> np.ndarray:
+        """Count the pixels of each class in each sample, (N, K)."""
+        if isinstance(dataset, ConcatDataset):
+            return np.concatenate([self._class_pixels(d) for d in dataset.datasets])
+        if isinstance(dataset, RepeatDataset):
+            return np.tile(self._class_pixels(dataset.dataset), (dataset.times, 1))
+        for leaf, table in zip(self._leaves, self._tables, strict=True):
+            if leaf is dataset:
+                return class_pixels(leaf, table, self.split)
+        raise TypeError(
+            'ClassPromptDataset works on data sets in ConcatDataset and '
+            f'RepeatDataset, not inside {type(dataset).__name__}'
+        )
+
+    def _make_pairs(self, images: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        if self.phase == 'train':
+            return np.stack([images, np.full(len(images), _DRAWN)], axis=1)
+        if self.sampling == 'exhaustive':
+            return exhaustive_pairs(images, counts, self.prompted)
+        return episode_pairs(
+            images,
+            counts,
+            self.prompted,
+            num_episodes=self.num_episodes,
+            seed=self.seed,
+        )
+
+    @force_full_init
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def _pair(self, index: int) -> tuple[int, int | None]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(
+                f'index {int(index)} is out of range for {len(self)} samples'
+            )
+        image, prompt = self._pairs[int(index) % len(self)]
+        return int(image), None if prompt == _DRAWN else int(prompt)
+
+    def _inner_index(self, index: int) -> int:
+        return self._pair(index)[0]
+
+    def __getitem__(self, idx: int) -> dict[str, Any]:
+        """Return one sample after the pipeline; see :class:`ZeroShotDataset`."""
+        image, prompt = self._pair(idx)
+        with draw_rng(idx), self._step.asking(prompt):
+            sample = self.dataset[image]
+        chosen = self._step.chosen
+        if chosen is not None:  # None: the training pipeline loads no labels
+            named = dict(prompt_class=chosen, prompt_name=self.split.classes[chosen])
+            packed = sample.get('data_samples')
+            # Test-time augmentation packs a list of views.
+            for view in packed if isinstance(packed, list) else [packed]:
+                if view is not None:
+                    view.set_metainfo(named)
+        return sample
+
+    @force_full_init
+    def get_subset_(self, indices: int | Sequence[int]) -> None:
+        """Keep some samples: the first n, the last n (negative), or those given."""
+        if isinstance(indices, int):
+            chosen = slice(indices) if indices >= 0 else slice(indices, None)
+            self._pairs = self._pairs[chosen]
+        else:
+            self._pairs = self._pairs[np.asarray(indices, dtype=np.int64)]
+
+
+def _unpacked(
+    dataset: Mapping[str, Any] | Any, given: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Take over what the config of a ``ZeroShotDataset`` says.
+
+    Raises:
+        ValueError: if it says something else than the arguments given.
+    """
+    if not (
+        isinstance(dataset, Mapping) and dataset.get('type') == ZeroShotDataset.__name__
+    ):
+        return dataset, given
+    inner = {key: value for key, value in dataset.items() if key != 'type'}
+    wrapped = inner.pop('dataset')
+    inner.pop('lazy_init', None)
+    for key, value in inner.items():
+        if key not in given:
+            raise ValueError(f'ClassPromptDataset does not understand {key}={value!r}')
+        if given[key] not in (None, value):
+            raise ValueError(
+                f'ClassPromptDataset({key}={given[key]!r}) wraps a ZeroShotDataset '
+                f'with {key}={value!r}: give it once'
+            )
+    return wrapped, {**given, **inner}
+
+
+def _default_prompts(phase: str, selection: str | None) -> str:
+    return 'seen' if phase == 'train' or selection == 'held_out' else 'unseen'

@@ -1,0 +1,126 @@
+"""What official checkpoints of methods that are built on CLIP have in common."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from zs3_mmseg.models.towers import Architecture
+from zs3_mmseg.models.towers.architectures import build_model
+from zs3_mmseg.utils.checkpoint import CheckpointError
+
+from .conversion import Conversion, Rule, apply_rules
+
+_TEXT = 'text_encoder.'
+
+#: Drops the text tower of a checkpoint, whose rows are kept instead.
+DROP_TEXT_TOWER = Rule(
+    r'text_encoder\.(positional_embedding|text_projection|token_embedding\.weight'
+    r'|ln_final\.(weight|bias)|transformer\.resblocks\.\d+\..*)',
+    None,
+    'the rows it gave are kept instead',
+)
+
+
+def shape_reader(
+    state: Mapping[str, Tensor], what: str
+) -> Callable[[str, int], torch.Size]:
+    """Return a function of a key and a number of dimensions, giving a weight's shape.
+
+    Args:
+        state: the official state dict.
+        what: how messages call it, e.g. ``'FILE is no official ZegCLIP checkpoint'``.
+    """
+
+    def shape(key: str, dimensions: int) -> torch.Size:
+        if key not in state or state[key].ndim != dimensions:
+            raise CheckpointError(
+                f'{what}: expected {key} with {dimensions} dimensions, and it has the '
+                f'keys {", ".join([*state][:4])}, ...'
+            )
+        return state[key].shape
+
+    return shape
+
+
+def side_of_grid(num_positions: int, what: str) -> int:
+    """Return the side of the square that so many positions of patches fill.
+
+    Raises:
+        CheckpointError: if they fill none.
+    """
+    side = math.isqrt(num_positions)
+    if side * side != num_positions:
+        raise CheckpointError(
+            f'{what}: {num_positions} positions are no square grid of patches'
+        )
+    return side
+
+
+def count_numbered(state: Mapping[str, Tensor], prefix: str) -> int:
+    """Return how many numbered parts there are below a prefix."""
+    pattern = re.compile(re.escape(prefix) + r'\.(\d+)\.')
+    numbers = [int(m[1]) for m in map(pattern.match, state) if m]
+    return max(numbers, default=-1) + 1
+
+
+def require_quick_gelu(architecture: Architecture, method: str) -> Architecture:
+    """Return an architecture that computes QuickGELU, as OpenAI's CLIP does.
+
+    Raises:
+        ValueError: if it computes GELU.
+    """
+    if not architecture.quick_gelu:
+        raise ValueError(
+            f'{method} computes QuickGELU, and --arch {architecture.name} GELU: use '
+            'the -quickgelu variant of the name, or "quick_gelu": true in the model '
+            'config'
+        )
+    return architecture
+
+
+def resized(architecture: Architecture, image_size: int) -> Architecture:
+    """Return an architecture for images of another size."""
+    config = dict(architecture.config)
+    config['vision_cfg'] = config['vision_cfg'] | dict(image_size=image_size)
+    return Architecture(architecture.name, config)
+
+
+def text_tower(
+    state: Mapping[str, Tensor], architecture: Architecture, what: str, advice: str = ''
+) -> Conversion:
+    """Take the text tower out of an official state dict, with open_clip's names.
+
+    Args:
+        state: the state dict.
+        architecture: what the tower is for.
+        what: how messages call the state dict, e.g. the file.
+        advice: what to do if there is none.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    text = {
+        key.removeprefix(_TEXT): value
+        for key, value in state.items()
+        if key.startswith(_TEXT)
+    }
+    if not text:
+        raise CheckpointError(f'{what} holds no text tower{advice}')
+    with torch.device('meta'):
+        model = build_model(architecture)
+    target = {
+        key: value
+        for key, value in model.state_dict().items()
+        if not re.match(r'visual\.|logit_', key)
+    }
+    return apply_rules(
+        text,
+        [Rule('.*', r'\g<0>')],
+        target,
+        metadata=dict(format='pt', arch=architecture.name, activation='quick_gelu'),
+    )

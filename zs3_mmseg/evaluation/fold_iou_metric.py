@@ -1,0 +1,257 @@
+"""Scores of class-prompted segmentation: one image, one name, one mask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from prettytable import PrettyTable
+from torch import Tensor
+
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
+from mmseg.registry import METRICS
+
+from zs3_mmseg.evaluation.confusion import count_pixels
+from zs3_mmseg.evaluation.result_files import write_labels
+from zs3_mmseg.evaluation.scores import ABSENT_RULES, class_scores, mean_of_present
+from zs3_mmseg.utils.cache import atomic_write
+from zs3_mmseg.utils.labels import special_labels
+from zs3_mmseg.utils.names import did_you_mean
+
+
+class Episode(NamedTuple):
+    """The pixels of one image and one name.
+
+    Attributes:
+        prompt: index of the named class.
+        confusion: pixel counts (2, 2), rows = truth, of (other, named class).
+    """
+
+    prompt: int
+    confusion: np.ndarray
+
+
+class FoldScores(NamedTuple):
+    """Scores over all episodes.
+
+    Attributes:
+        class_iou: IoU of each class asked for, (C,), within [0, 1] or NaN.
+        mean_iou: mean over these classes.
+        fb_iou: mean of the IoU of foreground and background.
+    """
+
+    class_iou: np.ndarray
+    mean_iou: float
+    fb_iou: float
+
+
+def fold_scores(
+    episodes: Sequence[Episode], prompted: Sequence[int], absent: str = 'zero'
+) -> FoldScores:
+    """Return the scores of PASCAL-5i and COCO-20i.
+
+    Intersections and unions are summed up before they are divided: for the mean over
+    the episodes of each class, for FB-IoU over all episodes, whatever their class.
+
+    Args:
+        episodes: what was counted.
+        prompted: indices of the classes asked for, C of them.
+        absent: a class that no episode asked for counts 0 (``'zero'``, as in the
+            official code) or not at all (``'nan'``).
+    """
+    per_class = np.zeros((len(prompted), 2, 2), dtype=np.int64)
+    place = {prompt: index for index, prompt in enumerate(prompted)}
+    for prompt, confusion in episodes:
+        per_class[place[prompt]] += confusion
+    iou = np.array([class_scores(counts, absent)[0][1] for counts in per_class])
+    both = class_scores(per_class.sum(0), 'zero')[0]
+    return FoldScores(iou, mean_of_present(iou), float(both.mean()))
+
+
+@METRICS.register_module()
+class FoldIoUMetric(BaseMetric):
+    """Fold protocol of few-shot and class-prompted segmentation.
+
+    Each sample is an image and the name of one class (``prompt_class`` in its
+    metainfo, as :class:`~zs3_mmseg.datasets.ClassPromptDataset` writes it); truth and
+    prediction are masks of 0 and 1. Reports, in percent and unrounded, ``mIoU`` (mean
+    over the classes asked for) and ``FB_IoU`` (mean of foreground and background over
+    all episodes). The name is given and there is nothing to confuse it with, so the
+    values cannot be compared with those of :class:`ZeroShotIoUMetric`.
+
+    Args:
+        absent: a class that no episode asked for counts ``'zero'``, as in the official
+            code of BAM and ESDA, or is left out (``'nan'``).
+        ignore_index: label that is not counted; by default that of the data set.
+        output_dir: folder for the predicted masks, ``<image stem>__<class>.png``, and
+            for ``fold_iou.json``.
+        collect_device: see mmengine's ``BaseMetric``.
+        prefix: put before the names of the scores.
+        collect_dir: see mmengine's ``BaseMetric``.
+
+    Raises:
+        ValueError: if ``absent`` is unknown; later, if the data set asks for no
+            classes, or a mask holds anything but 0, 1 and ignore (naming the image).
+    """
+
+    # None would make mmengine warn that there is no prefix.
+    default_prefix = ''
+
+    def __init__(
+        self,
+        *,
+        absent: str = 'zero',
+        ignore_index: int | None = None,
+        output_dir: str | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device, prefix, collect_dir)
+        if absent not in ABSENT_RULES:
+            raise ValueError(
+                f'absent must be one of {", ".join(ABSENT_RULES)}, got {absent!r}.'
+                f'{did_you_mean(str(absent), ABSENT_RULES)}'
+            )
+        self.absent = absent
+        self.ignore_index = ignore_index
+        self.output_dir = output_dir
+
+    def prompted(self, metainfo: Mapping[str, Any] | None = None) -> tuple[int, ...]:
+        """Return the indices of the classes that a data set asks for.
+
+        Args:
+            metainfo: metainfo of the data set; ``dataset_meta`` by default.
+
+        Raises:
+            ValueError: if it asks for none.
+        """
+        meta = (self.dataset_meta if metainfo is None else metainfo) or {}
+        if 'prompted' not in meta:
+            raise ValueError(
+                'FoldIoUMetric needs a data set of images with one class name each: '
+                "wrap it in dict(type='ClassPromptDataset', ...), or use "
+                'ZeroShotIoUMetric'
+            )
+        return tuple(meta['prompted'])
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Count the pixels of a batch.
+
+        Args:
+            data_batch: not used.
+            data_samples: model outputs as dicts, with ``prompt_class``, and
+                ``pred_sem_seg`` and ``gt_sem_seg``, data (1, H, W) each.
+
+        Raises:
+            ValueError: naming the image, if something is missing or out of range.
+        """
+        prompted = self.prompted()
+        for sample in data_samples:
+            name = str(sample.get('img_path') or 'an image')
+            try:
+                prompt = _prompt(sample, prompted)
+                counts = count_pixels(
+                    _mask(sample, 'pred_sem_seg'),
+                    _mask(sample, 'gt_sem_seg'),
+                    2,
+                    self._ignored(),
+                )
+            except ValueError as error:
+                raise ValueError(f'{name}: {error}') from error
+            confusion = np.zeros((2, 2), dtype=np.int64)
+            counts.add_to(confusion)
+            self.results.append(Episode(prompt, confusion))
+            if self.output_dir is not None:
+                asked = self._class_name(prompt).replace('/', '_')
+                write_labels(
+                    Path(self.output_dir) / f'{Path(name).stem}__{asked}.png',
+                    _mask(sample, 'pred_sem_seg').cpu().numpy(),
+                    2,
+                )
+
+    def _ignored(self) -> int:
+        if self.ignore_index is not None:
+            return self.ignore_index
+        meta = self.dataset_meta or {}
+        return meta.get('ignore_index', special_labels(2).ignore)
+
+    def _class_name(self, prompt: int) -> str:
+        return str((self.dataset_meta or {})['classes'][prompt])
+
+    def compute_metrics(self, results: list[Episode]) -> dict[str, float]:
+        """Sum up, report and return the scores in percent.
+
+        Args:
+            results: what the ranks collected, one entry for each episode.
+        """
+        # Entries of several ranks come back as plain tuples or as they were.
+        episodes = [Episode(*entry) for entry in results]
+        prompted = self.prompted()
+        scores = fold_scores(episodes, prompted, self.absent)
+        self._report(scores, episodes, prompted)
+        return {'mIoU': 100 * scores.mean_iou, 'FB_IoU': 100 * scores.fb_iou}
+
+    def _report(
+        self, scores: FoldScores, episodes: Sequence[Episode], prompted: Sequence[int]
+    ) -> None:
+        logger = MMLogger.get_current_instance()
+        asked = np.array([episode.prompt for episode in episodes])
+        rows = [
+            dict(
+                name=self._class_name(prompt),
+                IoU=None if np.isnan(iou) else 100 * float(iou),
+                episodes=int((asked == prompt).sum()),
+            )
+            for prompt, iou in zip(prompted, scores.class_iou, strict=True)
+        ]
+        table = PrettyTable(['Class', 'IoU', 'episodes'])
+        table.align.update({'Class': 'l', 'IoU': 'r', 'episodes': 'r'})
+        for row in rows:
+            iou = row['IoU']
+            shown = 'n/a' if iou is None else f'{iou:.2f}'
+            table.add_row([row['name'], shown, row['episodes']])
+        meta = self.dataset_meta or {}
+        chosen = meta.get('selection', '')
+        logger.info(
+            f'{len(episodes)} episodes ({meta.get("sampling", "given")})'
+            f'{f", selection={chosen!r}" if chosen else ""}, each class asked for by '
+            f'name; mIoU {100 * scores.mean_iou:.2f}, FB-IoU {100 * scores.fb_iou:.2f}'
+            f'\n{table}'
+        )
+        if self.output_dir is None:
+            return
+        content = dict(
+            sampling=meta.get('sampling', ''),
+            selection=chosen,
+            absent=self.absent,
+            episodes=len(episodes),
+            mIoU=100 * scores.mean_iou,
+            FB_IoU=100 * scores.fb_iou,
+            classes=rows,
+        )
+        text = json.dumps(content, indent=1)
+        path = Path(self.output_dir) / 'fold_iou.json'
+        atomic_write(path, lambda stream: stream.write(text.encode()))
+        logger.info(f'Scores of the fold are in {path}')
+
+
+def _prompt(sample: Mapping[str, Any], prompted: Sequence[int]) -> int:
+    if 'prompt_class' not in sample:
+        raise ValueError('the sample has no prompt_class')
+    prompt = int(sample['prompt_class'])
+    if prompt not in prompted:
+        raise ValueError(f'class {prompt} is none of those asked for: {prompted}')
+    return prompt
+
+
+def _mask(sample: Mapping[str, Any], key: str) -> Tensor:
+    """Return the (H, W) mask of a sample."""
+    if key not in sample:
+        hint = ' Does the test pipeline load annotations?' if key[:2] == 'gt' else ''
+        raise ValueError(f'the sample has no {key}.{hint}')
+    return sample[key]['data'].squeeze(0)

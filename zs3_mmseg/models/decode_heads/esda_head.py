@@ -1,0 +1,268 @@
+"""The decode head of ESDA (Image and Vision Computing 2025).
+
+doi 10.1016/j.imavis.2025.105456. Known from its released code; the paper's own words
+for the parts are not available here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.registry import MODELS
+from mmseg.utils import ConfigType, SampleList
+
+from zs3_mmseg.models.class_embeddings.queries import ClassQueries
+from zs3_mmseg.utils.labels import IGNORE_INDEX
+
+from .pixel_loss import pixel_accuracy, pixel_cross_entropy
+from .prior_loss import check_prior_target, prior_losses
+from .vision_language import VisionLanguageInteraction
+from .zero_shot_head import ScoreKind
+
+#: Labels of a class-prompted sample, and channels of the logits.
+BACKGROUND, FOREGROUND = 0, 1
+#: What the losses make of pixels without a label.
+VOID_PIXELS = ('background', 'ignore')
+
+
+@MODELS.register_module()
+class ESDAHead(BaseDecodeHead):
+    """Foreground and background of one class name in each image.
+
+    The text of the name (its embedding and the outputs of all its tokens), text and
+    image together, and the patches go through a
+    :class:`~.vision_language.VisionLanguageInteraction`; three convolutions and a
+    classifier read the resulting map and the last prior of the backbone.
+
+    It belongs to ``OpenCLIPViT(out_global=True, normalize=True, low_rank=2,
+    replace_cls=..., priors=...)``, and everything comes in ``N`` pairs of an image and
+    a name. Defaults are those of the released code.
+
+    Args:
+        in_channels: channels ``D`` of the patches.
+        embed_dim: length ``E`` of text rows, token features and global token.
+        num_heads: attention heads; None: one for each 64 channels.
+        conv_channels: channels of the three convolutions.
+        token_order: ``'official'`` or ``'fixed'``, see ``VisionLanguageInteraction``.
+        prior_target: ``'official'`` trains priors to be small on the named class,
+            ``'foreground'`` to be large.
+        void_pixels: ``'background'``: the losses count pixels without a label as
+            background, as the released code does by writing into the labels;
+            ``'ignore'``: they do not count.
+        prior_weights: weights of the losses of the last prior, and of the others.
+        dropout_ratio: of whole channels, before the classifier.
+        in_index: which of the backbone's maps holds the patches.
+        prior_index: which holds the priors.
+        ignore_index: label of pixels without a label.
+        align_corners: of every bilinear resize of this head's maps.
+        init_cfg: mmengine's weight initialisation.
+
+    Raises:
+        ValueError: for unknown options.
+    """
+
+    score_kind: ScoreKind = 'softmax'
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        embed_dim: int,
+        num_heads: int | None = None,
+        conv_channels: Sequence[int] = (256, 128, 64),
+        token_order: str = 'official',
+        prior_target: str = 'official',
+        void_pixels: str = 'background',
+        prior_weights: Sequence[float] = (0.2, 0.1),
+        dropout_ratio: float = 0.1,
+        in_index: int = 0,
+        prior_index: int = -1,
+        ignore_index: int = IGNORE_INDEX,
+        align_corners: bool = True,
+        init_cfg: ConfigType | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            conv_channels[-1],
+            num_classes=2,
+            out_channels=2,
+            dropout_ratio=dropout_ratio,
+            in_index=in_index,
+            # Never called by this class; without avg_non_ignore mmseg warns.
+            loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True),
+            ignore_index=ignore_index,
+            align_corners=align_corners,
+            init_cfg=init_cfg,
+        )
+        if void_pixels not in VOID_PIXELS:
+            raise ValueError(
+                f'void_pixels must be one of {VOID_PIXELS}, not {void_pixels!r}'
+            )
+        self.embed_dim = embed_dim
+        self.prior_index = prior_index
+        self.prior_target = check_prior_target(prior_target)
+        self.void_pixels = void_pixels
+        self.last_prior_weight, self.other_prior_weight = prior_weights
+        self.text_proj = nn.Linear(embed_dim, in_channels)
+        self.joint_proj = nn.Linear(2 * embed_dim, in_channels)
+        self.interaction = VisionLanguageInteraction(
+            in_channels, num_heads or max(in_channels // 64, 1), token_order=token_order
+        )
+        self.convs = _convolutions(in_channels + 1, conv_channels)
+
+    def forward(
+        self,
+        inputs: Sequence[Tensor],
+        *,
+        queries: ClassQueries,
+        text_tokens: Tensor,
+        global_token: Tensor | None = None,
+    ) -> Tensor:
+        """Return logits of background and foreground at patch resolution.
+
+        Args:
+            inputs: maps of the backbone: patches ``(N, D, h, w)`` at ``in_index``,
+                priors ``(N, P, h, w)`` at ``prior_index``.
+            queries: ``embeddings`` ``(N, E)``: the row of each pair's name.
+            text_tokens: ``(N, L, E)``, outputs of all tokens of each pair's name.
+            global_token: ``(N, E)``, of the image prompted with the name.
+
+        Returns:
+            ``(N, 2, h, w)``.
+
+        Raises:
+            ValueError: if an input is missing or of another shape.
+        """
+        patches, priors = inputs[self.in_index], self._priors(inputs)
+        rows = queries.embeddings
+        if global_token is None:
+            raise ValueError(
+                'ESDAHead needs the global token of the image: set '
+                'backbone.out_global=True'
+            )
+        self._check_text(len(patches), rows, text_tokens, global_token)
+        joined = torch.cat([rows, global_token], dim=-1)
+        support = torch.cat(
+            [
+                self.text_proj(rows).unsqueeze(1),
+                self.text_proj(text_tokens),
+                self.joint_proj(joined).unsqueeze(1),
+            ],
+            dim=1,
+        )  # (N, 1 + L + 1, D)
+        image = self.interaction(support, patches.flatten(2).transpose(1, 2))
+        features = image.transpose(1, 2).unflatten(2, patches.shape[-2:])
+        return self.cls_seg(
+            self.convs(torch.cat([features, priors[:, -1:].to(features)], dim=1))
+        )
+
+    def loss(
+        self,
+        inputs: Sequence[Tensor],
+        batch_data_samples: SampleList,
+        train_cfg: ConfigType | None,
+        *,
+        queries: ClassQueries,
+        text_tokens: Tensor,
+        global_token: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the losses of a batch of pairs, see :meth:`loss_by_feat`."""
+        outputs = self.forward(
+            inputs, queries=queries, text_tokens=text_tokens, global_token=global_token
+        )
+        return self.loss_by_feat(
+            outputs, batch_data_samples, priors=self._priors(inputs)
+        )
+
+    def predict(
+        self,
+        inputs: Sequence[Tensor],
+        batch_img_metas: list[dict],
+        test_cfg: ConfigType | None,
+        *,
+        queries: ClassQueries,
+        text_tokens: Tensor,
+        global_token: Tensor | None = None,
+    ) -> Tensor:
+        """Return logits ``(N, 2, h, w)`` at patch resolution; nothing is resized."""
+        return self.forward(
+            inputs, queries=queries, text_tokens=text_tokens, global_token=global_token
+        )
+
+    def loss_by_feat(
+        self, outputs: Tensor, batch_data_samples: SampleList, *, priors: Tensor
+    ) -> dict[str, Tensor]:
+        """Cross-entropy of the logits and of the priors, at label resolution.
+
+        Args:
+            outputs: what :meth:`forward` returned, ``(N, 2, h, w)``.
+            batch_data_samples: samples with ``gt_sem_seg`` ``(1, H, W)``: 1 on the
+                named class, 0 elsewhere, ``ignore_index`` without a label. They are
+                not changed.
+            priors: ``(N, P, h, w)``.
+
+        Returns:
+            ``loss_ce``, ``loss_prior_last`` and ``loss_prior_rest``, weighted, and
+            ``acc_seg`` in percent, which is logged but not a loss.
+        """
+        labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
+        if self.void_pixels == 'background':
+            labels = labels.masked_fill(labels == self.ignore_index, BACKGROUND)
+        options: dict[str, Any] = dict(
+            ignore_index=self.ignore_index, align_corners=self.align_corners
+        )
+        last, rest = prior_losses(priors, labels, target=self.prior_target, **options)
+        return {
+            'loss_ce': pixel_cross_entropy(outputs, labels, **options),
+            'loss_prior_last': self.last_prior_weight * last,
+            'loss_prior_rest': self.other_prior_weight * rest,
+            'acc_seg': pixel_accuracy(outputs, labels, **options),
+        }
+
+    def foreground(self, labels: Tensor) -> Tensor:
+        """Return where the named class is, for the prototypes of the backbone.
+
+        Args:
+            labels: ``(N, H, W)``, see :meth:`loss_by_feat`.
+
+        Returns:
+            ``(N, H, W)`` bool; pixels without a label are not foreground.
+        """
+        return labels == FOREGROUND
+
+    def _priors(self, inputs: Sequence[Tensor]) -> Tensor:
+        if len(inputs) < 2:
+            raise ValueError(
+                'ESDAHead reads patches and priors, and the backbone gave one map: '
+                'set backbone.priors'
+            )
+        return inputs[self.prior_index]
+
+    def _check_text(
+        self, num_pairs: int, rows: Tensor, tokens: Tensor, image: Tensor
+    ) -> None:
+        expected = {
+            'queries.embeddings': (rows, (num_pairs, self.embed_dim)),
+            'text_tokens': (tokens, (num_pairs, tokens.shape[1], self.embed_dim)),
+            'global_token': (image, (num_pairs, self.embed_dim)),
+        }
+        for name, (tensor, shape) in expected.items():
+            if tensor.shape != shape:
+                raise ValueError(
+                    f'{name} is {tuple(tensor.shape)}, expected {shape} for '
+                    f'{num_pairs} pairs of an image and a name; the text tower must be '
+                    'as wide as its embeddings'
+                )
+
+
+def _convolutions(in_channels: int, channels: Sequence[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in channels:
+        layers += [nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.ReLU()]
+        in_channels = width
+    return nn.Sequential(*layers)

@@ -1,0 +1,324 @@
+"""A segmentor of "here is an image and one name"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.utils import ConfigType, OptConfigType, SampleList, add_prefix
+
+from zs3_mmseg.models.class_embeddings import ClassQueries
+from zs3_mmseg.models.class_embeddings.token_rows import (
+    TokenQueries,
+    TokenRows,
+    split_token_rows,
+)
+
+from .calls import call_with, declared
+from .geometry import to_original
+from .pair_scores import pair_scores, positions
+from .prompted_features import PromptedFeatures
+from .training_labels import stack_labels
+from .vocabulary import Vocabulary
+from .zero_shot_encoder_decoder import ZeroShotEncoderDecoder
+
+#: Channels of the head: background and foreground of whatever was asked for.
+_CHANNELS = 2
+
+
+@MODELS.register_module()
+class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
+    """Segments one named class at a time, and whole vocabularies name by name.
+
+    **Pairs.** Samples of :class:`~zs3_mmseg.datasets.ClassPromptDataset` carry
+    ``prompt_name``; the head tells the named class from everything else. Training is
+    on pairs only. Predictions of such samples are masks of 0 and 1, where the logit of
+    foreground beats that of background at the size of the label map.
+
+    **Whole vocabularies**, which is ours and not in the papers of such methods. Samples
+    without ``prompt_name`` get the scores of all current classes, one pass per name,
+    ``test_cfg.name_batch_size`` pairs (16) at a time. Text is encoded once per
+    vocabulary, and the part of the image tower that names share runs once per image.
+    A name's score is the probability of foreground against background, so
+    ``score_kind`` is ``'sigmoid'``, and calibrators, windows, ``set_classes`` and
+    metrics are those of :class:`ZeroShotEncoderDecoder`. Names that are not in an image
+    are asked for here, which published training never does: see
+    ``ClassPromptDataset(negatives=...)`` and the calibrator ``ImageLevelGate``, which
+    gets the global token of the tower without class names.
+
+    Args:
+        backbone: config of the backbone. One that reads names, as
+            ``OpenCLIPViT(replace_cls=..., priors=...)``, gets the row of each name.
+        decode_head: config of a head with two channels. Its methods may declare
+            ``queries`` (one row per pair), ``text_tokens`` and ``global_token``.
+            ``in_index`` is 0 where it is left out.
+        class_embeddings: config of a ``ClassEmbeddingBank``, or a bank; with
+            ``token_features=True`` the head gets them as ``text_tokens``.
+        split: as in :class:`ZeroShotEncoderDecoder`. A class has one name here.
+        setting: ``'inductive'`` or ``'supervised'``.
+        test_cfg: see :class:`InferenceOptions`; ``name_batch_size`` besides.
+        **kwargs: see :class:`ZeroShotEncoderDecoder`; there are no auxiliary heads.
+
+    Raises:
+        ValueError: if options do not fit each other; the message names the key.
+    """
+
+    #: Whether training samples are pairs of an image and a name.
+    reads_prompts = True
+
+    def __init__(
+        self,
+        backbone: ConfigType,
+        decode_head: ConfigType,
+        *,
+        class_embeddings: ConfigType | Any,
+        split: Any,
+        setting: str,
+        test_cfg: OptConfigType = None,
+        **kwargs: Any,
+    ) -> None:
+        if setting == 'transductive':
+            raise ValueError(
+                "ClassPromptedSegmentor: setting='transductive' needs pixels that some "
+                'unseen class may claim, which a mask of one class has not; use '
+                "setting='inductive' or 'supervised'"
+            )
+        if kwargs.get('auxiliary_head') is not None:
+            raise ValueError('ClassPromptedSegmentor has no auxiliary_head: set None')
+        if class_embeddings is None:
+            raise ValueError(
+                'ClassPromptedSegmentor reads class names: set model.class_embeddings'
+            )
+        super().__init__(
+            backbone,
+            decode_head,
+            class_embeddings=class_embeddings,
+            split=split,
+            setting=setting,
+            test_cfg=test_cfg,
+            **kwargs,
+        )
+        size = self.test_cfg.get('name_batch_size', 16)
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(
+                f'test_cfg.name_batch_size must be an int >= 1, not {size!r}'
+            )
+        self._name_batch_size = size
+
+    def _init_classes(
+        self, class_embeddings: Mapping | Any | None, split: Any, setting: str
+    ) -> None:
+        bank: Any = class_embeddings
+        if isinstance(bank, Mapping):
+            bank = MODELS.build(dict(bank))
+        self._embed_dim: int = bank.dim
+        self._wants_tokens = bool(getattr(bank, 'token_features', False))
+        super()._init_classes(
+            TokenRows(bank) if self._wants_tokens else bank, split, setting
+        )
+        several = [name for name in self.split.classes if '|' in name]
+        if several:
+            raise ValueError(
+                f'ClassPromptedSegmentor asks for one name at a time, but split '
+                f'{self.split.name!r} has {several[0]!r}'
+            )
+
+    def _init_decode_head(self, decode_head: ConfigType) -> None:
+        """Build the head; maps beyond the first are not what it classifies."""
+        decode_head.setdefault('in_index', 0)
+        kind = decode_head.get('type')
+        head_class = MODELS.get(kind) if isinstance(kind, str) else kind
+        if head_class is not None and 'embed_dim' in declared(head_class):
+            decode_head.setdefault('embed_dim', self._embed_dim)
+        super()._init_decode_head(decode_head)
+
+    def _use(self, vocabulary: Vocabulary, given: list[Tensor] | None) -> None:
+        super()._use(vocabulary, given)
+        # They don't follow the vocabulary.
+        self.decode_head.num_classes = self.decode_head.out_channels = _CHANNELS
+
+    @property
+    def score_kind(self) -> str:
+        """Scores of a vocabulary are probabilities of each name on its own."""
+        return 'sigmoid'
+
+    # -- rows ----------------------------------------------------------------------
+
+    def training_queries(self) -> TokenQueries:
+        """Return the rows used in training, with token features if there are any."""
+        return split_token_rows(super().training_queries(), self._embed_dim)
+
+    def current_queries(self) -> TokenQueries:
+        """Return the rows of the current classes, with token features if any."""
+        return split_token_rows(super().current_queries(), self._embed_dim)
+
+    def _fitting_rows(self, embeddings: Tensor, names: Sequence[str]) -> list[Tensor]:
+        rows = super()._fitting_rows(embeddings, names)
+        width = rows[0].shape[1]
+        if width % self._embed_dim or self._wants_tokens == (width == self._embed_dim):
+            layout = f'{self._embed_dim} values'
+            if self._wants_tokens:
+                layout += ', and as many for each token of its text behind them'
+            raise ValueError(
+                f'the given embeddings have {width} columns, expected {layout}'
+            )
+        return rows
+
+    # -- pairs ---------------------------------------------------------------------
+
+    def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
+        """Return the losses of a batch of pairs.
+
+        Args:
+            inputs: ``(N, 3, H, W)``.
+            data_samples: with ``prompt_name``, and ``gt_sem_seg`` ``(1, H, W)`` of 1
+                (named class), 0 (anything else) and ignored pixels.
+
+        Raises:
+            ValueError: if a sample has no name, or one that has no row in training.
+        """
+        prompts = self._prompted(data_samples)
+        if prompts is None:
+            raise ValueError(
+                'ClassPromptedSegmentor is trained on pairs of an image and a name: '
+                "wrap the training data in dict(type='ClassPromptDataset', ...)"
+            )
+        names = self.training_names()
+        queries = self.training_queries().rows(positions(prompts, names))
+        head, foreground = self.decode_head, None
+        if hasattr(head, 'foreground'):
+            foreground = head.foreground(stack_labels(data_samples))
+        features = self._pair_features
+        maps, token = features.of_pairs(
+            features.shared(inputs), queries.embeddings, foreground=foreground
+        )
+        losses = call_with(
+            head.loss,
+            maps,
+            data_samples,
+            self.train_cfg,
+            queries=queries,
+            text_tokens=queries.token_features,
+            global_token=token,
+        )
+        return add_prefix(losses, 'decode')
+
+    @property
+    def _pair_features(self) -> PromptedFeatures:
+        return PromptedFeatures(self.backbone, self.neck if self.with_neck else None)
+
+    @staticmethod
+    def _prompted(data_samples: SampleList | None) -> list[str] | None:
+        """Return the name that comes with each sample, None if there are none."""
+        prompts = [s.metainfo.get('prompt_name') for s in data_samples or ()]
+        names = [name for name in prompts if name is not None]
+        if names and len(names) != len(prompts):
+            raise ValueError('only some samples of this batch have a prompt_name')
+        return names or None
+
+    def _logits(
+        self, state: Any, queries: TokenQueries, image_index: Tensor | None = None
+    ) -> Tensor:
+        """Return the head's logits ``(N, 2, h, w)`` of ``N`` pairs."""
+        maps, token = self._pair_features.of_pairs(
+            state, queries.embeddings, image_index=image_index
+        )
+        return call_with(
+            self.decode_head.forward,
+            maps,
+            queries=queries,
+            text_tokens=queries.token_features,
+            global_token=token,
+        )
+
+    def predict(
+        self, inputs: Tensor, data_samples: SampleList | None = None
+    ) -> SampleList:
+        """Return samples with predictions at original size.
+
+        Samples with ``prompt_name`` get the mask of that class: ``pred_sem_seg``
+        ``(1, H, W)`` of 0 and 1, and ``seg_logits`` ``(2, H, W)`` unless
+        ``test_cfg.return_scores`` says otherwise. Without names, see
+        :class:`ZeroShotEncoderDecoder`.
+
+        Raises:
+            ValueError: if pairs come with ``test_cfg.mode='slide'``, or a name is none
+                of the current classes.
+        """
+        prompts = self._prompted(data_samples)
+        if prompts is None:
+            return super().predict(inputs, data_samples)
+        assert data_samples is not None  # there are names
+        options = self._options
+        if options.mode == 'slide':
+            raise ValueError(
+                'pairs of an image and a name are predicted from the whole image: set '
+                "test_cfg.mode='whole'"
+            )
+        queries = self.current_queries()
+        chosen = queries.rows(positions(prompts, self.class_names))
+        logits = self._logits(self._pair_features.shared(inputs), chosen)
+        full = pair_scores(
+            logits,
+            (inputs.shape[2], inputs.shape[3]),
+            self.backbone,
+            mask_size=options.mask_size,
+            align_corners=self.align_corners,
+        )
+        for index, sample in enumerate(data_samples):
+            own = full[index : index + 1]
+            scores = to_original(own, sample.metainfo, self.align_corners)[0]
+            mask = scores.argmax(dim=0, keepdim=True)
+            sample.set_data({'pred_sem_seg': PixelData(data=mask)})
+            if options.return_scores is True:
+                sample.set_data({'seg_logits': PixelData(data=scores)})
+        return data_samples
+
+    # -- whole vocabularies --------------------------------------------------------
+
+    def _features(self, inputs: Tensor) -> tuple[Any, Tensor | None]:
+        """Return what all names share, and the image's own global token for gates."""
+        token = None
+        if any(calibrator.needs_global_token for calibrator in self.calibrators):
+            token = self.backbone.image_token(inputs)
+        return self._pair_features.shared(inputs), token
+
+    def _mask_logits(
+        self,
+        maps: Any,
+        metas: list[dict],
+        queries: ClassQueries,
+        token: Tensor | None,
+    ) -> Tensor:
+        """Return log-odds of foreground ``(B, Q, h, w)``, one pass per name."""
+        assert isinstance(queries, TokenQueries)
+        num_images = len(metas)
+        num_rows = len(queries.embeddings)
+        at_once = max(self._name_batch_size // num_images, 1)
+        images = torch.arange(num_images, device=queries.embeddings.device)
+        parts = []
+        for start in range(0, num_rows, at_once):
+            rows = torch.arange(
+                start, min(start + at_once, num_rows), device=images.device
+            )
+            logits = self._logits(
+                maps,
+                queries.rows(rows.repeat(num_images)),  # image by image
+                images.repeat_interleave(len(rows)),
+            )
+            odds = logits[:, 1] - logits[:, 0]
+            parts.append(odds.unflatten(0, (num_images, len(rows))))
+        return torch.cat(parts, dim=1)
+
+    def _forward(
+        self, inputs: Tensor, data_samples: SampleList | None = None
+    ) -> Tensor:
+        """Return log-odds ``(N, Q, h, w)`` of all names at patch resolution."""
+        queries = self.training_queries() if self.training else self.current_queries()
+        maps, token = self._features(inputs)
+        return self._mask_logits(maps, [{}] * len(inputs), queries, token)
