@@ -1,0 +1,47 @@
+"""Claim: a small network from scratch segments classes that it never had masks of.
+
+``python benchmarks/zs3net_shapes.py`` trains the network alone, with generated features
+of the unseen classes, and as a regression to class vectors, prints mean and spread, and
+can be interrupted and started again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from _comparison import ROOT, compare, parse_args
+
+from zs3_mmseg.utils.experiments import Method
+
+CONFIGS = ROOT / 'configs/zs3net'
+METHODS = [
+    Method('baseline', CONFIGS / 'shapes_convnet_baseline.py', trained=True),
+    Method('cosine', CONFIGS / 'shapes_convnet_cosine.py', trained=True),
+    Method('zs3net', CONFIGS / 'shapes_convnet.py', trained=True),
+]
+
+
+def shortened(method: Method, iterations: int) -> Method:
+    """Return a method whose phases fit into a run of so many iterations."""
+    if method.name != 'zs3net':
+        return method
+    third = iterations // 3
+    hook = 'custom_hooks.1'  # the first one checks the protocol
+    phases: Mapping[str, object] = {
+        f'{hook}.segmentor_iters': third,
+        f'{hook}.generator_iters': third,
+    }
+    return replace(method, options={**method.options, **phases})
+
+
+def main() -> None:
+    args = parse_args(__doc__, METHODS, ['shapes_a'])
+    methods = METHODS
+    if args.iterations is not None:
+        methods = [shortened(method, args.iterations) for method in METHODS]
+    compare(methods, args, 'zs3net_shapes.json')
+
+
+if __name__ == '__main__':
+    main()

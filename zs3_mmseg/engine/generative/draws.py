@@ -1,0 +1,102 @@
+"""Random numbers that follow from where they are used, not from what came before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: Stands for all regions of an image where a class is asked for.
+WHOLE_IMAGE = -1
+
+
+class _Stream(IntEnum):
+    NOISE = 0
+    ROWS = 1
+    DROPOUT = 2
+    LAYOUT = 3
+    RESET = 4
+
+
+class KeyedDraws:
+    """Draws keyed by seed, iteration, sample of the global batch, and class.
+
+    So a resumed run draws what an uninterrupted one would have drawn, several processes
+    draw what one process with their whole batch would, and nothing here shifts the
+    random numbers of the segmentor.
+
+    Args:
+        seed: seed of the run, >= 0.
+        iteration: number of the iteration, from 0.
+        rank: number of this process.
+        world_size: number of processes. As samplers deal out samples in turn, sample
+            ``j`` of a process is sample ``j * world_size + rank`` of the global batch.
+        device: where noise is used.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        iteration: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str = 'cpu',
+    ) -> None:
+        self._key = (seed, iteration)
+        self._rank = rank
+        self._world_size = world_size
+        self._device = torch.device(device)
+
+    def noise(self, image: int, label: int, count: int, dim: int) -> Tensor:
+        """Return ``(count, dim)`` uniform numbers in [0, 1) for a class of an image."""
+        generator = torch.Generator(self._device)
+        generator.manual_seed(self._seed(_Stream.NOISE, image, label))
+        return torch.rand(count, dim, generator=generator, device=self._device)
+
+    def rows(self, image: int, label: int, count: int, size: int) -> Tensor:
+        """Return ``size`` indices below ``count``, drawn with replacement."""
+        generator = self._cpu(_Stream.ROWS, image, label)
+        return torch.randint(count, (size,), generator=generator).to(self._device)
+
+    def layout(self, image: int) -> torch.Generator:
+        """Return the generator, on the CPU, of an image's synthetic label map."""
+        return self._cpu(_Stream.LAYOUT, image, WHOLE_IMAGE)
+
+    @contextmanager
+    def dropout(self, image: int, label: int) -> Iterator[None]:
+        """Give the body's dropout numbers of its own and put the generator back."""
+        if self._device.type == 'cuda':
+            index = self._device.index
+            current = torch.cuda.current_device() if index is None else index
+            default = torch.cuda.default_generators[current]
+        else:
+            default = torch.default_generator
+        state = default.get_state()
+        default.manual_seed(self._seed(_Stream.DROPOUT, image, label))
+        try:
+            yield
+        finally:
+            default.set_state(state)
+
+    def _cpu(self, stream: _Stream, image: int, label: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self._seed(stream, image, label))
+
+    def _seed(self, stream: _Stream, image: int, label: int) -> int:
+        sample = image * self._world_size + self._rank
+        return mixed_seed(*self._key, stream, sample, label + 1)
+
+
+def reset_generator(seed: int) -> torch.Generator:
+    """Return the generator, on the CPU, that weights of a run are drawn from."""
+    return torch.Generator().manual_seed(mixed_seed(seed, _Stream.RESET))
+
+
+def mixed_seed(*key: int) -> int:
+    """Mix numbers >= 0 into one seed; neighbouring keys have unrelated seeds."""
+    word = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return int(word[0]) >> 1
