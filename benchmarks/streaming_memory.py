@@ -36,6 +36,11 @@ def peak_memory() -> int:
     return int(line.split()[1]) * 1024
 
 
+def reset_peak() -> None:
+    """Let :func:`peak_memory` begin anew with what is resident now."""
+    Path('/proc/self/clear_refs').write_text('5')
+
+
 def measure(num_classes: int, return_scores: bool, kind: str, slide: bool) -> None:
     """Print what one prediction costs, and a hash of its label map, as JSON."""
     import torch
@@ -79,7 +84,7 @@ def measure(num_classes: int, return_scores: bool, kind: str, slide: bool) -> No
     image = torch.randn(1, 3, HEIGHT, WIDTH)
     with torch.no_grad():
         model.predict(image[..., :64, :64])  # what the first call allocates for good
-        Path('/proc/self/clear_refs').write_text('5')
+        reset_peak()
         before = peak_memory()
         began = time.perf_counter()
         labels = model.predict(image)[0].pred_sem_seg.data

@@ -29,7 +29,8 @@ def normalised(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    'extra', ['runtime', 'mm', 'pretrain', 'tensorboard', 'docs', 'test', 'lint']
+    'extra',
+    ['runtime', 'mm', 'pretrain', 'tensorboard', 'datasets', 'docs', 'test', 'lint'],
 )
 def test_constraints_pin_every_requirement_within_its_bounds(extra: str) -> None:
     pins = {}
@@ -156,7 +157,7 @@ def test_make_knows_the_target(target: str) -> None:
 
 # --------------------------------------------------------------------- metafiles
 
-METAFILES = sorted((ROOT / 'configs').glob('*/metafile.yml'))
+METAFILES = sorted((ROOT / 'configs').rglob('metafile.yml'))
 
 
 def read_models() -> Iterator[dict[str, Any]]:
@@ -175,8 +176,8 @@ def test_metafiles_list_every_config_and_no_other() -> None:
     listed = [model['Config'] for model in read_models()]
     on_disk = [
         path.relative_to(ROOT).as_posix()
-        for path in (ROOT / 'configs').glob('*/*.py')
-        if path.parent.name != '_base_'
+        for path in (ROOT / 'configs').rglob('*.py')
+        if '_base_' not in path.parts
     ]
     assert sorted(listed) == sorted(on_disk)
 

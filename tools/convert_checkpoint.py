@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from safetensors.torch import save
+import torch
 
 import zs3_mmseg  # noqa: F401  (its checks of the installation come first)
 from zs3_mmseg.engine.converters import CONVERTERS, Conversion
 from zs3_mmseg.engine.launch import one_line_errors
 from zs3_mmseg.utils.cache import atomic_write
+
+# Where nn.Module puts the extra state of the outermost module.
+EXTRA_STATE = '_extra_state'
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,7 +30,7 @@ def parse_args() -> argparse.Namespace:
         )
         kind.add_argument('source', type=Path, metavar='SRC', help='file to read')
         kind.add_argument(
-            'target', type=Path, metavar='DST', help='.safetensors file to write'
+            'target', type=Path, metavar='DST', help=f'{converter.suffix} file to write'
         )
         kind.add_argument(
             '--trust',
@@ -34,38 +38,54 @@ def parse_args() -> argparse.Namespace:
             help='open a TorchScript archive (which holds code) of unknown origin',
         )
         kind.add_argument(
-            '--force', action='store_true', help='replace DST if it is there'
+            '--force', action='store_true', help='replace files that are there'
         )
         converter.add_arguments(kind)
     return parser.parse_args()
 
 
-def check_target(target: Path, force: bool) -> None:
-    if target.suffix != '.safetensors':
-        raise ValueError(f'DST must end in .safetensors, got {target}')
+def check_target(target: Path, suffix: str, force: bool) -> None:
+    if target.suffix != suffix:
+        raise ValueError(f'expected a file that ends in {suffix}, got {target}')
     if target.exists() and not force:
         raise FileExistsError(f'{target} is there already; --force replaces it')
 
 
 def write(conversion: Conversion, target: Path) -> None:
-    # Copies: the format knows neither shared memory nor strides.
-    state = {key: value.clone().contiguous() for key, value in conversion.state.items()}
-    raw = save(state, metadata=conversion.metadata)
-    atomic_write(target, lambda stream: stream.write(raw))
+    entries = len(conversion.state) + (conversion.extra_state is not None)
+    if target.suffix == '.safetensors':
+        raw = conversion.as_safetensors()
+        atomic_write(target, lambda stream: stream.write(raw))
+    else:
+        # Copies: torch.save would write the whole storage of a view.
+        state: dict[str, Any] = {
+            key: value.clone().contiguous() for key, value in conversion.state.items()
+        }
+        if conversion.extra_state is not None:
+            state[EXTRA_STATE] = dict(conversion.extra_state)
+        meta: dict[str, Any] = dict(conversion.metadata)
+        if conversion.dataset_meta is not None:
+            meta['dataset_meta'] = dict(conversion.dataset_meta)
+        content = dict(meta=meta, state_dict=state)
+        atomic_write(target, lambda stream: torch.save(content, stream))
+    print(f'Written: {target} ({entries} entries)')
 
 
 def main() -> None:
     arguments = parse_args()
     converter = CONVERTERS[arguments.kind]()
-    with one_line_errors(OSError, ValueError):
-        check_target(arguments.target, arguments.force)
+    with one_line_errors(OSError, ValueError, KeyError):
+        check_target(arguments.target, converter.suffix, arguments.force)
         conversion = converter.convert(arguments.source, arguments)
         print(f'{arguments.source}\n{conversion}')
         if not conversion.complete:
             print(f'Not converted: {arguments.target} was not written.')
             raise SystemExit(1)
+        for path in conversion.files:
+            check_target(path, '.safetensors', arguments.force)
+        for path, more in conversion.files.items():
+            write(more, path)
         write(conversion, arguments.target)
-    print(f'Written: {arguments.target} ({len(conversion.state)} entries)')
 
 
 if __name__ == '__main__':

@@ -50,6 +50,8 @@ SAYS = {
     '(weight chosen on val scenes)',
     'linear_head': 'frozen CLIP, one linear map trained on the seen classes',
     'finetune_ce': 'the whole image tower fine-tuned on the seen classes',
+    'zegclip': 'prompts and the relationship descriptor, losses as published',
+    'zegclip_ce': 'the same with softmax cross-entropy',
 }
 
 

@@ -10,6 +10,7 @@ from zs3_mmseg.apis.configs import (
 from zs3_mmseg.apis.inferencer import ZeroShotInferencer
 from zs3_mmseg.apis.init import init_segmentor
 from zs3_mmseg.apis.inputs import collect_files
+from zs3_mmseg.apis.pseudo_labels import PseudoLabelChoice, make_pseudo_labels
 from zs3_mmseg.apis.segmentation import (
     OutputNames,
     Segmentation,
@@ -19,6 +20,7 @@ from zs3_mmseg.apis.segmentation import (
 __all__ = [
     'DEFAULT_CONFIG',
     'OutputNames',
+    'PseudoLabelChoice',
     'Segmentation',
     'ZeroShotInferencer',
     'collect_files',
@@ -26,6 +28,7 @@ __all__ = [
     'find_config',
     'init_segmentor',
     'load_config',
+    'make_pseudo_labels',
     'shipped_configs',
     'write_segmentation',
 ]

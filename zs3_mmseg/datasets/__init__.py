@@ -1,7 +1,19 @@
 """Data sets, splits, samplers and transforms."""
 
-from zs3_mmseg.datasets import samplers
+from zs3_mmseg.datasets import samplers, transforms
+from zs3_mmseg.datasets.class_prompt_dataset import ClassPromptDataset
+from zs3_mmseg.datasets.coco_objects import COCOObjectsDataset
+from zs3_mmseg.datasets.folder import FolderSegDataset, LoadFolderMasks
 from zs3_mmseg.datasets.shapes import ShapesDataset
 from zs3_mmseg.datasets.zero_shot_dataset import ZeroShotDataset
 
-__all__ = ['ShapesDataset', 'ZeroShotDataset', 'samplers']
+__all__ = [
+    'COCOObjectsDataset',
+    'ClassPromptDataset',
+    'FolderSegDataset',
+    'LoadFolderMasks',
+    'ShapesDataset',
+    'ZeroShotDataset',
+    'samplers',
+    'transforms',
+]

@@ -1,6 +1,6 @@
-"""Hooks and runners."""
+"""Hooks, schedulers and runners."""
 
-from . import hooks
+from . import hooks, schedulers
 from .runner import SafeRunner
 
-__all__ = ['SafeRunner', 'hooks']
+__all__ = ['SafeRunner', 'hooks', 'schedulers']

@@ -224,8 +224,26 @@ def require_fitting_metrics(
                 raise ProtocolError(f'{evaluator}: {error}') from error
 
 
+def require_scores_for_metrics(
+    segmentor: Any, metrics: Iterable[Any], key: str
+) -> None:
+    """Metrics that weigh seen against unseen classes need more than label maps."""
+    returned = (getattr(segmentor, 'test_cfg', None) or {}).get('return_scores', True)
+    if returned is not False:
+        return
+    for metric in metrics:
+        if getattr(metric, 'needs_scores', False):
+            raise ProtocolError(
+                f'{key.replace("dataloader", "evaluator")}: modes other than gzsl and '
+                'gamma_sweep need scores, but model.test_cfg.return_scores is False; '
+                "set it to 'groups'"
+            )
+
+
 def allowed_in_training(meta: Mapping[str, Any]) -> set[int]:
     """Return the labels that training data of a setting may hold."""
+    if 'prompted' in meta:
+        return _mask_labels(meta)
     allowed = {*meta['seen'], meta['ignore_index']}
     if meta['setting'] in ('supervised', 'layout_oracle') or meta.get('pseudo_labels'):
         allowed |= {*meta['unseen']}
@@ -234,13 +252,25 @@ def allowed_in_training(meta: Mapping[str, Any]) -> set[int]:
     return allowed
 
 
+def allowed_in_testing(meta: Mapping[str, Any]) -> set[int]:
+    """Return the labels that validation and test data may hold."""
+    if 'prompted' in meta:
+        return _mask_labels(meta)
+    return {*meta['seen'], *meta['unseen'], meta['ignore_index']}
+
+
+def _mask_labels(meta: Mapping[str, Any]) -> set[int]:
+    """Return the labels of masks of one named class."""
+    return {0, 1, meta['ignore_index']}
+
+
 def require_legal_labels(
     counts: LabelCounts, allowed: Iterable[int], meta: Mapping[str, Any], key: str
 ) -> None:
     """No label that is really there may be outside the legal ones."""
     for label in sorted(set(counts.pixels) - set(allowed)):
         classes = meta['classes']
-        if label in meta.get('unseen', ()):
+        if label in meta.get('unseen', ()) and 'prompted' not in meta:
             raise ProtocolError(
                 f'{key}.dataset: label {label} of the unseen class {classes[label]!r} '
                 'reaches training; is a transform of the pipeline loading labels again?'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -12,7 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmengine.device import get_device
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast, is_main_process
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
@@ -40,7 +42,8 @@ class SafeRunner(Runner):
       previous ones intact; automatic resuming passes over a damaged file.
     - Data loaders draw the seeds of their workers from a generator of their own, and
       random states of all ranks are gathered for ``RandomStateHook``.
-    - Models in which nothing learns run under several processes, too.
+    - Models in which nothing learns, and models whose state is more than tensors, run
+      under several processes, too.
     """
 
     _resuming = False
@@ -66,6 +69,19 @@ class SafeRunner(Runner):
         if self.distributed and not learns:
             return model.to(get_device())
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def _init_model_weights(self) -> None:
+        """Initialise the model and give every rank the weights of rank 0.
+
+        mmengine broadcasts whatever is in the state dict, and stops at class names and
+        the like, which a zero-shot segmentor keeps there beside its tensors.
+        """
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        if not hasattr(model, 'init_weights'):
+            return
+        model.init_weights()
+        for tensor in chain(model.parameters(), model.buffers()):
+            broadcast(tensor.data)
 
     def load_checkpoint(
         self,

@@ -67,11 +67,14 @@ def shapes_methods(configs: Path) -> tuple[Method, ...]:
         configs: the folder of the configs.
     """
     dense, baselines = configs / 'clip_dense', configs / 'baselines'
+    zegclip = configs / 'zegclip'
     return (
         Method('dense_clip', dense / 'shapes_tiny.py'),
         Method('dense_clip_gate', dense / 'shapes_tiny_gate.py'),
         Method('linear_head', baselines / 'shapes_tiny_linear.py', trained=True),
         Method('finetune_ce', baselines / 'shapes_tiny_finetune_ce.py', trained=True),
+        Method('zegclip', zegclip / 'shapes_tiny.py', trained=True),
+        Method('zegclip_ce', zegclip / 'shapes_tiny_ce.py', trained=True),
     )
 
 

@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load
 
 from zs3_mmseg.engine.converters import Rule, apply_rules
 
 A, B = torch.zeros(2), torch.ones(3)
+MATRIX = torch.arange(6).reshape(2, 3)
 
 
 def test_every_key_is_accounted_for() -> None:
@@ -49,3 +54,24 @@ def test_a_renamed_key_the_model_lacks_is_unknown() -> None:
 def test_two_sources_of_one_key_are_an_error() -> None:
     with pytest.raises(ValueError, match="both 'a' and 'b' would become 'c'"):
         apply_rules({'a': A, 'b': A}, [Rule('[ab]', 'c')], {'c': A})
+
+
+def test_equal_results_have_equal_bytes() -> None:
+    """safetensors itself shuffles the metadata."""
+    metadata = {f'key {number}': str(number) for number in range(6)}
+    rules = [Rule('.*', r'\g<0>')]
+    state = {'a': A, 'b': MATRIX.T}
+    files = [apply_rules(state, rules, state, metadata=metadata) for _ in range(4)]
+    contents = {file.as_safetensors() for file in files}
+    assert len(contents) == 1
+    (content,) = contents
+    assert torch.equal(load(content)['b'], MATRIX.T)
+
+
+def test_metadata_is_stored(tmp_path: Path) -> None:
+    metadata = {'arch': 'ViT\u2011B', 'activation': 'gelu'}
+    rules = [Rule('.*', r'\g<0>')]
+    conversion = apply_rules({'a': A}, rules, {'a': A}, metadata=metadata)
+    (tmp_path / 'file.safetensors').write_bytes(conversion.as_safetensors())
+    with safe_open(tmp_path / 'file.safetensors', 'pt') as file:
+        assert file.metadata() == metadata

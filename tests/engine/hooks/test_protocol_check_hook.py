@@ -147,6 +147,18 @@ def test_parts_that_agree_pass(folder: dict, setting: str) -> None:
     run(Segmentor(setting=setting), train, val, [ZeroShotIoUMetric(), IoUMetric()])
 
 
+def test_a_model_may_be_tested_on_other_classes(folder: dict) -> None:
+    """Cross-dataset: training data have the model's split, test data another one."""
+    trained = resolve_split(dict(classes=['owl', 'fox', 'elk'], unseen=['elk']))
+    model = Segmentor(trained, test_split=resolve_split(SPLIT), class_names=CLASSES)
+    run(model, val=data(folder, 'test'))
+    with pytest.raises(ProtocolError, match='name different classes'):
+        run(model, data(folder))
+    model.test_split = resolve_split(dict(classes=CLASSES, unseen=['cat']))
+    with pytest.raises(ProtocolError, match='disagree on what is'):
+        run(model, val=data(folder, 'test'))
+
+
 def test_models_inside_wrappers_are_found(folder: dict) -> None:
     wrapped = nn.Module()
     wrapped.module = Segmentor(dict(classes=CLASSES[::-1], unseen=['cow']))
@@ -237,6 +249,14 @@ def test_layout_oracle_needs_a_hook_that_asks_for_it(folder: dict, stock: Any) -
 def test_metrics_that_disagree(folder: dict, metric: Any, message: str) -> None:
     with pytest.raises(ProtocolError, match=message):
         run(Segmentor(), data(folder), data(folder, 'test'), [metric])
+
+
+def test_metrics_that_need_scores_get_them(folder: dict) -> None:
+    metrics = [ZeroShotIoUMetric(modes=['gzsl', 'zsl_only'])]
+    run(Segmentor(), val=data(folder, 'test'), metrics=metrics)
+    without = Segmentor(test_cfg=dict(return_scores=False))
+    with pytest.raises(ProtocolError, match=r'val_evaluator.*return_scores is False'):
+        run(without, val=data(folder, 'test'), metrics=metrics)
 
 
 class Fixed:

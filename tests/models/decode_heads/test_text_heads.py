@@ -12,7 +12,6 @@ from mmseg.structures import SegDataSample
 
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads import DenseTextHead, TextPixelHead
-from zs3_mmseg.models.decode_heads.pixel_loss import pixel_cross_entropy
 
 
 @pytest.fixture
@@ -143,36 +142,6 @@ def test_heads_are_built_from_configs_and_know_no_conv_seg():
     head = MODELS.build(dict(type='TextPixelHead', in_channels=6, num_classes=2))
     assert not any('conv_seg' in name for name in head.state_dict())
     head.init_weights()
-
-
-@pytest.mark.parametrize('align_corners', [False, True])
-def test_pixel_cross_entropy_is_that_of_resized_logits(align_corners):
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(3, 5, 4, 6, generator=generator).requires_grad_()
-    labels = torch.randint(0, 5, (3, 11, 9), generator=generator)
-    labels[torch.rand(labels.shape, generator=generator) < 0.3] = 255
-    full = F.interpolate(logits, (11, 9), mode='bilinear', align_corners=align_corners)
-    expected = F.cross_entropy(full, labels, ignore_index=255)
-    (expected_gradient,) = torch.autograd.grad(expected, logits)
-    loss, accuracy = pixel_cross_entropy(
-        logits, labels, ignore_index=255, align_corners=align_corners
-    )
-    (gradient,) = torch.autograd.grad(loss, logits)
-    torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(gradient, expected_gradient)
-    valid = labels != 255
-    hits = (full.argmax(dim=1) == labels)[valid].float().mean() * 100
-    torch.testing.assert_close(accuracy, hits)
-
-
-def test_a_batch_without_labels_has_no_loss():
-    logits = torch.randn(1, 3, 2, 2, requires_grad=True)
-    loss, accuracy = pixel_cross_entropy(
-        logits, torch.full((1, 4, 4), 255), ignore_index=255
-    )
-    loss.backward()
-    assert (loss.item(), accuracy.item()) == (0.0, 0.0)
-    assert (logits.grad == 0).all()
 
 
 def test_accuracy_is_logged_and_not_summed(queries, features):

@@ -113,3 +113,23 @@ def test_layers_start_as_copies_unless_told_otherwise() -> None:
     assert torch.equal(first, second)
     first, second = (layer.linear1.weight for layer in drawn.decoder.layers)
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize('deep', [False, True])
+def test_pseudo_labels_come_from_the_last_layer(deep: bool) -> None:
+    maps, token = inputs()
+    head = make(deep_supervision=deep, identical_layers=False)
+    rows = queries(3)
+    rows = ClassQueries(
+        rows.embeddings, rows.query_to_class, torch.tensor([True, False, False])
+    )
+    labels = torch.full((2, 12, 20), 254)
+    filled = head.resolve_unlabelled(
+        head.training_outputs(maps, queries=rows, global_token=token),
+        labels,
+        queries=rows,
+        unlabelled_index=254,
+    )
+    logits = head(maps, queries=rows, global_token=token)[:, 1:]
+    full = torch.nn.functional.interpolate(logits, (12, 20), mode='bilinear')
+    assert torch.equal(filled, 1 + full.argmax(1))

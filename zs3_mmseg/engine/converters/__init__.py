@@ -3,13 +3,19 @@
 from .clip import CLIPConverter
 from .conversion import Conversion, Rule, apply_rules
 from .converter import CONVERTERS, Converter, register_converter
+from .esda import ESDAConverter
+from .zegclip import ZegCLIPConverter
+from .zs3net import ZS3NetConverter
 
 __all__ = [
     'CONVERTERS',
     'CLIPConverter',
     'Conversion',
     'Converter',
+    'ESDAConverter',
     'Rule',
+    'ZS3NetConverter',
+    'ZegCLIPConverter',
     'apply_rules',
     'register_converter',
 ]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+from safetensors.torch import save
 from torch import Tensor
 
 
@@ -36,6 +40,11 @@ class Conversion:
         missing: keys of the model that got nothing.
         mismatched: ``key: shape in the source, shape in the model``.
         metadata: strings that are stored with the result.
+        extra_state: class names and rows that the result carries, as a segmentor's
+            ``get_extra_state`` returns them.
+        dataset_meta: class names that a model without names of its own is for.
+        files: further files to write.
+        notes: what else there is to say.
     """
 
     state: dict[str, Tensor]
@@ -45,11 +54,26 @@ class Conversion:
     missing: tuple[str, ...] = ()
     mismatched: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+    extra_state: Mapping[str, Any] | None = None
+    dataset_meta: Mapping[str, Any] | None = None
+    files: Mapping[Path, Conversion] = field(default_factory=dict)
+    notes: str = ''
 
     @property
     def complete(self) -> bool:
         """Whether nothing would have to be guessed."""
-        return not (self.unknown or self.missing or self.mismatched)
+        return not (self.unknown or self.missing or self.mismatched) and all(
+            conversion.complete for conversion in self.files.values()
+        )
+
+    def as_safetensors(self) -> bytes:
+        """Return the content of a ``.safetensors`` file with the result.
+
+        Equal results have equal bytes, as towers are known by the hash of their file.
+        """
+        # Copies: the format knows neither shared memory nor strides.
+        state = {key: v.clone().contiguous() for key, v in self.state.items()}
+        return _with_sorted_metadata(save(state, metadata=self.metadata))
 
     def __str__(self) -> str:
         """Return the report: a heading per group, a line per key."""
@@ -71,7 +95,21 @@ class Conversion:
         for title, keys in groups.items():
             lines.append(f'{len(keys)} {title}')
             lines += [f'  {key}' for key in keys]
+        lines += [self.notes] if self.notes else []
+        for path, conversion in self.files.items():
+            lines += [f'For {path}:', str(conversion)]
         return '\n'.join(lines)
+
+
+def _with_sorted_metadata(raw: bytes) -> bytes:
+    """Sort the metadata of a safetensors file, which the library shuffles."""
+    start = 8  # the length of the header comes first
+    end = start + int.from_bytes(raw[:start], 'little')
+    header = json.loads(raw[start:end])
+    header['__metadata__'] = dict(sorted(header.get('__metadata__', {}).items()))
+    text = json.dumps(header, separators=(',', ':'), ensure_ascii=False).encode()
+    padded = text + b' ' * (-len(text) % 8)
+    return len(padded).to_bytes(start, 'little') + padded + raw[end:]
 
 
 def apply_rules(

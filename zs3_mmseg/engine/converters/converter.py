@@ -19,10 +19,13 @@ class Converter(ABC):
     Attributes:
         name: the sub-command.
         help: one line on what it converts.
+        suffix: ending of the file it makes: ``'.safetensors'`` for bare weights,
+            ``'.pth'`` for a checkpoint that carries rows of class embeddings.
     """
 
     name: ClassVar[str]
     help: ClassVar[str]
+    suffix: ClassVar[str] = '.safetensors'
 
     @classmethod
     @abstractmethod

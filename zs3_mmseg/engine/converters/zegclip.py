@@ -1,10 +1,38 @@
-"""The keys of ZegCLIP's official checkpoints."""
+"""Official ZegCLIP checkpoints as checkpoints of this package."""
 
 from __future__ import annotations
 
-from .conversion import Rule
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from mmengine.config import Config
+
+from zs3_mmseg.datasets.splits import (
+    ZeroShotSplit,
+    find_name,
+    plain_split,
+    resolve_split,
+)
+from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank, ClassEmbeddings
+from zs3_mmseg.models.segmentors.class_rows import row_state, rows_by_class
+from zs3_mmseg.models.segmentors.open_vocabulary import SETTINGS
+from zs3_mmseg.models.towers import Architecture, resolve_architecture
+from zs3_mmseg.utils.checkpoint import safe_load, state_dict_of
+
+from .clip_parts import DROP_TEXT_TOWER, require_quick_gelu, text_tower
+from .conversion import Conversion, Rule, apply_rules
+from .converter import Converter, register_converter
+from .zegclip_layout import ZegCLIPLayout
 
 _NO_GRADIENT = 'no gradient ever reached it'
+_NOTES = (
+    'It fits a model with the following parts. What the file does not tell is as in '
+    'configs/zegclip: the heads of the decoder, the data_preprocessor, the test_cfg.\n'
+)
 
 
 def zegclip_rules(num_layers: int) -> list[Rule]:
@@ -24,7 +52,11 @@ def zegclip_rules(num_layers: int) -> list[Rule]:
             r'decode_head.decoder.matching.\1.\2',
             'the last layer only matches',
         ),
-        Rule(decoder + rf'{last}\..*', None, _NO_GRADIENT),
+        Rule(
+            decoder + rf'{last}\.(multihead_attn\.(v|proj)|linear[12]|norm[23])\..*',
+            None,
+            _NO_GRADIENT,
+        ),
         Rule(
             decoder + r'(\d+)\.multihead_attn\.(.*)',
             r'decode_head.decoder.layers.\1.attn.\2',
@@ -37,5 +69,192 @@ def zegclip_rules(num_layers: int) -> list[Rule]:
             None,
             'a constant of the loss that is never read',
         ),
-        Rule(r'text_encoder\..*', None, 'the rows it gave are kept instead'),
+        DROP_TEXT_TOWER,
     ]
+
+
+@register_converter
+class ZegCLIPConverter(Converter):
+    """Official ZegCLIP checkpoints (mmcv 1.x, .pth) with their text rows -> .pth.
+
+    The class embeddings go into the result as they are in the official .npy files, so
+    that scores come out to the last digit. Sizes are read from the shapes, and the
+    report ends with the model config that the result fits.
+    """
+
+    name: ClassVar[str] = 'zegclip'
+    help: ClassVar[str] = 'official ZegCLIP checkpoints (.pth) and text rows (.npy)'
+    suffix: ClassVar[str] = '.pth'
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the flags that tell what the file itself does not."""
+        parser.add_argument(
+            '--split',
+            required=True,
+            help='the split it was trained with: a name such as voc12_15_5, or a JSON '
+            'file with classes and unseen',
+        )
+        parser.add_argument(
+            '--text-rows',
+            type=Path,
+            required=True,
+            metavar='FILE.npy',
+            help='the class embeddings it was trained with, one row for each class of '
+            'the split, seen and unseen. They stand in the order of the class names '
+            'in the checkpoint (or else of the split), or are named by a list in '
+            'FILE.json beside it',
+        )
+        parser.add_argument(
+            '--setting',
+            choices=SETTINGS,
+            help='how it was trained; needed where the number of classes leaves two '
+            'possibilities',
+        )
+        parser.add_argument(
+            '--arch',
+            help='the CLIP it was made from: an open_clip model name or the path of a '
+            'JSON model config; found by its sizes if it is an OpenAI model',
+        )
+        parser.add_argument(
+            '--text-tower-out',
+            type=Path,
+            metavar='FILE.safetensors',
+            help='write the text tower in the checkpoint to this file, for rows of '
+            "new class names: class_embeddings.source.pretrained='FILE.safetensors'",
+        )
+
+    def convert(self, source: Path, arguments: argparse.Namespace) -> Conversion:
+        """Read the file, rename its keys and add its rows.
+
+        Raises:
+            CheckpointError: if the file cannot be read or is no ZegCLIP checkpoint.
+            ValueError: if the flags do not fit each other or the file.
+            KeyError: if no split has the name.
+            FileNotFoundError: if a file does not exist.
+        """
+        content = safe_load(source, trust=arguments.trust)
+        state = state_dict_of(content, str(source))
+        layout = ZegCLIPLayout.of(state, str(source))
+        architecture = _architecture(layout, arguments.arch)
+        split = _read_split(arguments.split)
+        setting = _setting(layout.num_trained, split, arguments.setting)
+        rows = _rows(arguments.text_rows, split, content.get('meta'))
+        if rows.embeddings.shape[1] != layout.embed_dim:
+            raise ValueError(
+                f'the rows of {arguments.text_rows} have {rows.embeddings.shape[1]} '
+                f'columns, and {source} needs {layout.embed_dim}'
+            )
+        conversion = apply_rules(
+            state,
+            zegclip_rules(layout.num_layers),
+            layout.empty_model(architecture).state_dict(),
+        )
+        files = {}
+        if arguments.text_tower_out is not None:
+            files[arguments.text_tower_out] = text_tower(
+                state, architecture, str(source), ': leave --text-tower-out out'
+            )
+        parts = rows_by_class(rows.embeddings, rows.query_to_class, len(split.classes))
+        model = dict(
+            type='ZeroShotEncoderDecoder',
+            split=plain_split(split),
+            setting=setting,
+            **layout.model_config(architecture, setting),
+        )
+        source_config = dict(type='tensor', path=str(arguments.text_rows))
+        model['class_embeddings'] = dict(
+            type='ClassEmbeddingBank', source=source_config, normalize=False
+        )
+        return replace(
+            conversion,
+            extra_state=dict(row_state(split, setting, parts, rows.provenance)),
+            files=files,
+            notes=_NOTES + Config(dict(model=model)).pretty_text,
+        )
+
+
+def _architecture(layout: ZegCLIPLayout, arch: str | None) -> Architecture:
+    """Return the CLIP of a checkpoint.
+
+    Raises:
+        ValueError: if it has none of the known sizes, or the wrong activation.
+    """
+    if arch is None:
+        found = layout.architectures()
+        if not found:
+            raise ValueError(
+                f'no CLIP of OpenAI has {layout.sizes}: say with --arch what the '
+                'checkpoint was made from'
+            )
+        return found[0]
+    return require_quick_gelu(resolve_architecture(arch), 'ZegCLIP')
+
+
+def _read_split(given: str) -> ZeroShotSplit:
+    """Return a split by its name or from a JSON file."""
+    if not given.endswith('.json'):
+        return resolve_split(given)
+    try:
+        return resolve_split(json.loads(Path(given).read_text(encoding='utf-8')))
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise ValueError(f'--split {given}: {error}') from error
+
+
+def _setting(num_trained: int | None, split: ZeroShotSplit, wanted: str | None) -> str:
+    """Return the setting of a training with so many classes.
+
+    Raises:
+        ValueError: if the split has other numbers, or several settings are possible.
+    """
+    seen, every = len(split.seen), len(split.classes)
+    if num_trained not in (None, seen, every):
+        raise ValueError(
+            f'the checkpoint was trained with {num_trained} classes, but split '
+            f'{split.name!r} has {seen} seen ones of {every}: --split names another'
+        )
+    if wanted is not None:
+        return wanted
+    if not split.unseen:
+        return 'supervised'
+    if num_trained == seen:
+        return 'inductive'
+    raise ValueError(
+        'the file does not tell how it was trained'
+        + (f' with {every} classes' if num_trained else '')
+        + ': say --setting transductive or supervised'
+        + ('' if num_trained else ' or inductive')
+    )
+
+
+def _rows(path: Path, split: ZeroShotSplit, meta: object) -> ClassEmbeddings:
+    """Read the official rows, which are used as they are.
+
+    Args:
+        path: the file.
+        split: its classes.
+        meta: of the checkpoint; mmseg 0.x saved the class names as ``CLASSES``.
+    """
+    saved = meta.get('CLASSES') if isinstance(meta, Mapping) else None
+    names = None
+    if saved and not path.with_suffix('.json').is_file():
+        names = _as_in_split([str(name) for name in saved], split, path)
+    source = dict(type='tensor', path=str(path), names=names)
+    return ClassEmbeddingBank(source, normalize=False).embed(split.classes)
+
+
+def _as_in_split(
+    saved: Sequence[str], split: ZeroShotSplit, path: Path
+) -> tuple[str, ...]:
+    """Spell the class names of a checkpoint as its split does."""
+    places = [find_name(name, split.classes) for name in saved]
+    unknown = [n for n, place in zip(saved, places, strict=True) if place is None]
+    absent = [n for i, n in enumerate(split.classes) if i not in places]
+    if unknown or absent:
+        raise ValueError(
+            f'the checkpoint names {len(saved)} classes that are not those of split '
+            f'{split.name!r}: unknown to the split {unknown[:5]}, not in the '
+            f'checkpoint {absent[:5]}. Choose another --split, or name the rows in '
+            f'{path.with_suffix(".json").name}'
+        )
+    return tuple(split.classes[place] for place in places if place is not None)

@@ -13,8 +13,14 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
+from zs3_mmseg.engine.prompt_protocol import (
+    require_matching_prompts,
+    require_prompt_metrics,
+    require_stated_selection,
+)
 from zs3_mmseg.engine.protocol import (
     LabelCounts,
+    allowed_in_testing,
     allowed_in_training,
     require_fitting_heads,
     require_fitting_metrics,
@@ -26,6 +32,7 @@ from zs3_mmseg.engine.protocol import (
     require_same_classes,
     require_same_setting,
     require_same_split,
+    require_scores_for_metrics,
     require_seen_rows,
     require_some_labels,
 )
@@ -63,6 +70,10 @@ class ProtocolCheckHook(Hook):
         self._check_training(runner)
         if runner.val_loop is not None:
             self._check_evaluation(runner, 'val')
+            validated = runner.val_loop.dataloader.dataset
+            require_stated_selection(
+                getattr(validated, 'metainfo', {}), 'val_dataloader'
+            )
 
     def before_val(self, runner: Runner) -> None:
         """Check validation unless training has done it."""
@@ -83,8 +94,9 @@ class ProtocolCheckHook(Hook):
                 require_hidden_labels(segmentor, key)
             return
         require_phase(meta, 'train', key)
+        require_matching_prompts(segmentor, meta, key, training=True)
         require_oracle_consent(runner.hooks, meta, key)
-        self._check_model(segmentor, meta, key)
+        self._check_model(segmentor, meta, key, tested=False)
         require_same_setting(segmentor, meta, key)
         require_seen_rows(segmentor)
         require_ignored_padding(segmentor, meta)
@@ -108,20 +120,30 @@ class ProtocolCheckHook(Hook):
                 require_fitting_metrics(_metrics(loop), meta, key)
             return
         require_phase(meta, 'test', key)
-        self._check_model(segmentor, meta, key)
+        require_matching_prompts(segmentor, meta, key, training=False)
+        require_prompt_metrics(_metrics(loop), meta, key)
+        self._check_model(segmentor, meta, key, tested=True)
         require_fitting_metrics(_metrics(loop), meta, key)
+        require_scores_for_metrics(segmentor, _metrics(loop), key)
         counts = self._look(dataset)
-        allowed = {*meta['seen'], *meta['unseen'], meta['ignore_index']}
-        require_legal_labels(counts, allowed, {**meta, 'unseen': ()}, key)
+        require_legal_labels(
+            counts, allowed_in_testing(meta), {**meta, 'unseen': ()}, key
+        )
         if _metrics(loop):
             require_some_labels(counts, meta, key)
         self._tell(counts, meta, key)
 
     @staticmethod
-    def _check_model(segmentor: Any, meta: Mapping[str, Any], key: str) -> None:
+    def _check_model(
+        segmentor: Any, meta: Mapping[str, Any], key: str, *, tested: bool
+    ) -> None:
         if hasattr(segmentor, 'split'):
-            require_same_classes(segmentor.class_names, meta, key)
-            require_same_split(segmentor.split, meta, key)
+            split, names = segmentor.split, segmentor.split.classes
+            if tested:
+                split = getattr(segmentor, 'test_split', split)
+                names = segmentor.class_names
+            require_same_classes(names, meta, key)
+            require_same_split(split, meta, key)
         else:
             require_fitting_heads(segmentor, meta, key)
 
@@ -151,6 +173,13 @@ class ProtocolCheckHook(Hook):
     @staticmethod
     def _tell(counts: LabelCounts, meta: Mapping[str, Any], key: str) -> None:
         if not counts.maps:
+            return
+        if 'prompted' in meta:
+            MMLogger.get_current_instance().info(
+                f'ProtocolCheckHook: {key} agrees with the model; one of '
+                f'{len(meta["prompted"])} classes is named in each sample and covers '
+                f'{counts.share(1):.0%} of the pixels.'
+            )
             return
         seen, unseen = (
             sum(label in counts.pixels for label in meta[kind])

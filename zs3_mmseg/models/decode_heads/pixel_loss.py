@@ -1,4 +1,4 @@
-"""Cross-entropy at label resolution that holds one image's logits at a time."""
+"""Cross-entropy and accuracy at label resolution, with few maps at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 def pixel_cross_entropy(
     logits: Tensor, labels: Tensor, *, ignore_index: int, align_corners: bool = False
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Mean softmax cross-entropy over the labelled pixels of a batch.
 
     Logits are resized to the labels image by image, and resized once more in the
@@ -24,36 +24,71 @@ def pixel_cross_entropy(
         align_corners: of the bilinear resize.
 
     Returns:
-        the loss, 0 if no pixel is labelled, and the share of labelled pixels whose
-        class has the largest logit, in percent; two scalars.
+        the loss, a scalar, 0 if no pixel is labelled.
     """
 
-    def one_image(image_logits: Tensor, image_labels: Tensor) -> tuple[Tensor, Tensor]:
-        full = F.interpolate(
-            image_logits,
-            size=image_labels.shape[-2:],
-            mode='bilinear',
-            align_corners=align_corners,
-        )
-        loss = F.cross_entropy(
+    def one_image(image_logits: Tensor, image_labels: Tensor) -> Tensor:
+        full = _resized(image_logits, image_labels, align_corners)
+        return F.cross_entropy(
             full, image_labels, ignore_index=ignore_index, reduction='sum'
         )
-        # An ignored label equals no class index, so it counts as no hit.
-        return loss, (full.detach().argmax(dim=1) == image_labels).sum()
 
-    losses, hits = [], []
-    for image_logits, image_labels in zip(
-        logits.float().split(1), labels.split(1), strict=True
-    ):
-        loss, hit = checkpoint(
+    losses = [
+        checkpoint(
             one_image,
             image_logits,
             image_labels,
             use_reentrant=False,
             preserve_rng_state=False,
         )
-        losses.append(loss)
-        hits.append(hit)
+        for image_logits, image_labels in zip(
+            logits.float().split(1), labels.split(1), strict=True
+        )
+    ]
     labelled = (labels != ignore_index).sum().clamp(min=1)
-    accuracy = torch.stack(hits).sum() * (100.0 / labelled)
-    return torch.stack(losses).sum() / labelled, accuracy
+    return torch.stack(losses).sum() / labelled
+
+
+@torch.no_grad()
+def pixel_accuracy(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    ignore_index: int,
+    align_corners: bool = False,
+    class_chunk: int = 32,
+) -> Tensor:
+    """Share of labelled pixels whose class has the largest logit, in percent.
+
+    Logits are resized to the labels image by image and some classes at a time.
+
+    Args:
+        logits: ``(N, K, h, w)`` at any resolution.
+        labels: ``(N, H, W)`` long, values in ``0..K-1`` or ``ignore_index``.
+        ignore_index: label of pixels that don't count.
+        align_corners: of the bilinear resize.
+        class_chunk: how many classes are resized at a time.
+
+    Returns:
+        a scalar, 0 if no pixel is labelled.
+    """
+    hits = torch.zeros((), device=logits.device)
+    for image, truth in zip(logits.float().split(1), labels.split(1), strict=True):
+        best = torch.full_like(truth, -torch.inf, dtype=image.dtype)
+        guess = torch.zeros_like(truth)
+        for first in range(0, image.shape[1], class_chunk):
+            part = image[:, first : first + class_chunk]
+            top, index = _resized(part, truth, align_corners).max(dim=1)
+            # Of equal logits the first wins, as in one argmax over all classes.
+            guess = torch.where(top > best, index + first, guess)
+            best = torch.maximum(top, best)
+        # An ignored label equals no class index, so it counts as no hit.
+        hits += (guess == truth).sum()
+    return 100 * hits / (labels != ignore_index).sum().clamp(min=1)
+
+
+def _resized(logits: Tensor, labels: Tensor, align_corners: bool) -> Tensor:
+    """Bring logits ``(1, K, h, w)`` to the size of labels ``(1, H, W)``."""
+    return F.interpolate(
+        logits, size=labels.shape[-2:], mode='bilinear', align_corners=align_corners
+    )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmseg.registry import MODELS
@@ -16,6 +14,7 @@ from zs3_mmseg.models.class_embeddings.queries import ClassQueries
 from zs3_mmseg.utils.names import did_you_mean
 
 from .mask_decoder import DESCRIPTOR_TERMS, MaskDecoder, descriptor
+from .pixel_loss import pixel_accuracy
 from .query_reduction import reduce_queries
 from .zero_shot_head import ScoreKind, ZeroShotHead
 
@@ -104,41 +103,56 @@ class ZegCLIPHead(ZeroShotHead):
         """Return the last layer's mask logits ``(N, Q, h, w)``."""
         return self._all_masks(inputs, queries, kwargs['global_token'])[-1]
 
-    def loss(
+    def training_outputs(
         self,
         inputs: Sequence[Tensor],
-        batch_data_samples: SampleList,
-        train_cfg: ConfigType | None,
         *,
         queries: ClassQueries,
         global_token: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Return the losses of a batch; labels are indices into the rows' classes."""
-        masks = [
+    ) -> list[Tensor]:
+        """Return the masks that get a loss, ``(N, K, h, w)`` each, the result last."""
+        masks = self._all_masks(inputs, queries, global_token)
+        return [
             reduce_queries(mask, queries.queries_per_class, self.query_reduce)
-            for mask in self._all_masks(inputs, queries, global_token)
+            for mask in (masks if self.deep_supervision else masks[-1:])
         ]
-        losses = self.loss_by_feat(masks[-1], batch_data_samples)
-        if self.deep_supervision:
-            for index, mask in enumerate(masks[:-1]):
-                extra = self.loss_by_feat(mask, batch_data_samples)
-                losses |= {
-                    f'd{index}.{name}': value
-                    for name, value in extra.items()
-                    if name.startswith('loss')
-                }
-        return losses
+
+    def class_logits(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Return the last layer's masks, which are the result."""
+        return outputs[-1]
 
     def loss_by_feat(
-        self, outputs: Tensor, batch_data_samples: SampleList
+        self, outputs: Sequence[Tensor], batch_data_samples: SampleList
     ) -> dict[str, Tensor]:
-        """Return the losses and ``acc_seg`` of masks ``(N, K, h, w)``."""
+        """Return the losses of every mask, and ``acc_seg`` of the result.
+
+        Args:
+            outputs: what :meth:`training_outputs` returned.
+            batch_data_samples: samples with ``gt_sem_seg`` ``(1, H, W)``.
+
+        Returns:
+            the losses of the result under their names, those of earlier layers with
+            ``d0.``, ``d1.``, ... before them.
+        """
+        losses = self._mask_losses(outputs[-1], batch_data_samples)
+        for index, mask in enumerate(outputs[:-1]):
+            extra = self._mask_losses(mask, batch_data_samples)
+            losses |= {
+                f'd{index}.{name}': value
+                for name, value in extra.items()
+                if name.startswith('loss')
+            }
+        return losses
+
+    def _mask_losses(
+        self, mask: Tensor, batch_data_samples: SampleList
+    ) -> dict[str, Tensor]:
+        """Return the losses and ``acc_seg`` of one layer's mask ``(N, K, h, w)``."""
         if self.mask_loss is None:
-            return super().loss_by_feat(outputs, batch_data_samples)
+            return super().loss_by_feat(mask, batch_data_samples)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        losses = self.mask_loss(outputs, labels, ignore_index=self.ignore_index)
-        with torch.no_grad():
-            losses['acc_seg'] = self._accuracy(outputs, labels)
+        losses = self.mask_loss(mask, labels, ignore_index=self.ignore_index)
+        losses['acc_seg'] = pixel_accuracy(mask, labels, ignore_index=self.ignore_index)
         return losses
 
     def _all_masks(
@@ -160,15 +174,3 @@ class ZegCLIPHead(ZeroShotHead):
             mask.unflatten(-1, patches.shape[-2:])
             for mask in self.decoder(query, memory)
         ]
-
-    def _accuracy(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Share of labelled pixels whose class has the largest logit, in percent."""
-        hits = outputs.new_zeros(())
-        for image, truth in zip(
-            outputs.detach().split(1), labels.split(1), strict=True
-        ):
-            full = F.interpolate(
-                image, size=truth.shape[-2:], mode='bilinear', align_corners=False
-            )
-            hits += (full.argmax(dim=1) == truth).sum()
-        return 100 * hits / (labels != self.ignore_index).sum().clamp(min=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from mmseg.utils import ConfigType, SampleList
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 
-from .pixel_loss import pixel_cross_entropy
+from .pixel_loss import pixel_accuracy, pixel_cross_entropy
 from .query_reduction import check_reduction, reduce_queries
 
 ScoreKind = Literal['logit', 'sigmoid', 'softmax']
@@ -130,8 +130,25 @@ class ZeroShotHead(BaseDecodeHead):
         global_token: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the losses of a batch; labels are indices into the rows' classes."""
-        outputs = self.forward(inputs, queries=queries, global_token=global_token)
+        outputs = self.training_outputs(
+            inputs, queries=queries, global_token=global_token
+        )
         return self.loss_by_feat(outputs, batch_data_samples)
+
+    def training_outputs(
+        self,
+        inputs: Sequence[Tensor],
+        *,
+        queries: ClassQueries,
+        global_token: Tensor | None = None,
+    ) -> Any:
+        """Return what losses and pseudo-labels are made of.
+
+        :meth:`loss_by_feat` and :meth:`resolve_unlabelled` read it. Here it is what
+        :meth:`forward` returns; a head that supervises more than its result returns
+        that, too.
+        """
+        return self.forward(inputs, queries=queries, global_token=global_token)
 
     def predict(
         self,
@@ -150,33 +167,35 @@ class ZeroShotHead(BaseDecodeHead):
         return self.forward(inputs, queries=queries, global_token=global_token)
 
     def loss_by_feat(
-        self, outputs: Tensor, batch_data_samples: SampleList
+        self, outputs: Any, batch_data_samples: SampleList
     ) -> dict[str, Tensor]:
         """Softmax cross-entropy at label resolution.
 
         Args:
-            outputs: what :meth:`forward` returned, ``(N, K, h, w)``.
+            outputs: what :meth:`training_outputs` returned, ``(N, K, h, w)``.
             batch_data_samples: samples with ``gt_sem_seg`` ``(1, H, W)``.
 
         Returns:
             ``loss_ce``, and ``acc_seg`` in percent, which is logged but not a loss.
         """
-        loss, accuracy = pixel_cross_entropy(
-            outputs,
-            self._stack_batch_gt(batch_data_samples).squeeze(1),
-            ignore_index=self.ignore_index,
-            align_corners=self.align_corners,
+        labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
+        options: dict[str, Any] = dict(
+            ignore_index=self.ignore_index, align_corners=self.align_corners
         )
-        return {'loss_ce': loss, 'acc_seg': accuracy}
+        return {
+            'loss_ce': pixel_cross_entropy(outputs, labels, **options),
+            'acc_seg': pixel_accuracy(outputs, labels, **options),
+        }
 
     @torch.no_grad()
     def resolve_unlabelled(
         self,
-        outputs: Tensor,
+        outputs: Any,
         labels: Tensor,
         *,
         queries: ClassQueries,
         unlabelled_index: int,
+        threshold: float | None = None,
     ) -> Tensor:
         """Give unlabelled pixels the unseen class with the largest logit.
 
@@ -184,10 +203,14 @@ class ZeroShotHead(BaseDecodeHead):
         known to be of an unseen class are filled, and only with unseen classes.
 
         Args:
-            outputs: what :meth:`forward` returned, ``(N, K, h, w)``.
+            outputs: what :meth:`training_outputs` returned.
             labels: ``(N, H, W)`` long.
             queries: the rows that ``outputs`` belong to.
             unlabelled_index: the label to replace.
+            threshold: pixels whose best unseen class scores less than this become
+                ``ignore_index`` instead. Scores are those of :attr:`score_kind`, before
+                any calibration: 0..1 for ``'sigmoid'`` and ``'softmax'``. None: all
+                pixels are filled, as in ZegCLIP.
 
         Returns:
             new labels ``(N, H, W)`` without ``unlabelled_index``.
@@ -198,12 +221,36 @@ class ZeroShotHead(BaseDecodeHead):
                 'unlabelled pixels can only become an unseen class, and no class is '
                 "unseen here: use setting='supervised' or a split with unseen classes"
             )
-        logits = F.interpolate(
-            outputs[:, unseen].float(),
-            size=labels.shape[-2:],
-            mode='bilinear',
-            align_corners=self.align_corners,
-        )
-        return torch.where(
-            labels == unlabelled_index, unseen[logits.argmax(dim=1)], labels
-        )
+        filled = [
+            self._best_unseen(logits, unseen, labels.shape[-2:], threshold)
+            for logits in self.class_logits(outputs).split(1)
+        ]
+        return torch.where(labels == unlabelled_index, torch.cat(filled), labels)
+
+    def class_logits(self, outputs: Any) -> Tensor:
+        """Return the class logits ``(N, K, h, w)`` in :meth:`training_outputs`."""
+        return outputs
+
+    def _best_unseen(
+        self, logits: Tensor, unseen: Tensor, size: torch.Size, threshold: float | None
+    ) -> Tensor:
+        """Return the best unseen class of each pixel of one image, ``(1, H, W)``."""
+
+        def full(maps: Tensor) -> Tensor:
+            return F.interpolate(
+                maps.float(),
+                size=size,
+                mode='bilinear',
+                align_corners=self.align_corners,
+            )
+
+        candidates = full(logits[:, unseen])
+        best = unseen[candidates.argmax(dim=1)]
+        if threshold is None:
+            return best
+        score = candidates.amax(dim=1)
+        if self.score_kind == 'sigmoid':
+            score = score.sigmoid()
+        elif self.score_kind == 'softmax':
+            score = (score - full(logits).logsumexp(dim=1)).exp()
+        return torch.where(score >= threshold, best, self.ignore_index)

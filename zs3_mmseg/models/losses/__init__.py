@@ -1,5 +1,6 @@
 """Losses of zero-shot segmentation."""
 
+from .mmd_loss import MMDLoss
 from .non_exclusive_loss import NonExclusiveLoss
 
-__all__ = ['NonExclusiveLoss']
+__all__ = ['MMDLoss', 'NonExclusiveLoss']

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmengine.dist import all_reduce
 from mmseg.registry import MODELS
@@ -40,7 +41,9 @@ class NonExclusiveLoss(nn.Module):
     are divided by the number of (image, class) pairs present, averaged over ranks.
 
     No one-hot map of the labels is made: the terms of all negatives are summed first
-    and corrected where a pixel is positive.
+    and corrected where a pixel is positive. Nor are there maps of all classes at label
+    resolution if there are many: masks are resized ``class_chunk`` at a time, and once
+    more in the backward pass instead of being kept.
 
     Args:
         mask_weight: weight of the focal term.
@@ -50,6 +53,11 @@ class NonExclusiveLoss(nn.Module):
         gamma: focal exponent.
         ignore_void: leave unlabelled pixels out of both terms, where the official
             code counts them as negatives.
+        class_chunk: how many classes are handled at label resolution at a time. Up to
+            this many are handled at once and nothing is computed twice.
+
+    Raises:
+        ValueError: if ``class_chunk`` is less than 1.
     """
 
     def __init__(
@@ -61,13 +69,17 @@ class NonExclusiveLoss(nn.Module):
         alpha: float = 0.25,
         gamma: float = 2.0,
         ignore_void: bool = False,
+        class_chunk: int = 32,
     ) -> None:
         super().__init__()
+        if class_chunk < 1:
+            raise ValueError(f'class_chunk must be at least 1, not {class_chunk}')
         self.mask_weight = mask_weight * loss_weight
         self.dice_weight = dice_weight * loss_weight
         self.alpha = alpha
         self.gamma = gamma
         self.ignore_void = ignore_void
+        self.class_chunk = class_chunk
 
     def forward(
         self, mask_logits: Tensor, labels: Tensor, ignore_index: int = IGNORE_INDEX
@@ -82,48 +94,78 @@ class NonExclusiveLoss(nn.Module):
         Returns:
             scalars ``loss_mask`` and ``loss_dice``.
         """
+        mask_logits = mask_logits.float()
         num_classes = mask_logits.shape[1]
-        logits = F.interpolate(
-            mask_logits.float(),
-            size=labels.shape[-2:],
-            mode='bilinear',
-            align_corners=False,
-        ).flatten(2)  # (N, K, HW)
-        labels = labels.flatten(1)  # (N, HW)
-        labelled = labels != ignore_index
-        # Void pixels read class 0 and are masked out of everything positive.
-        index = torch.where(labelled, labels, 0).unsqueeze(1)  # (N, 1, HW)
-        positive_mask = labelled.unsqueeze(1).to(logits.dtype)
-
-        counts = logits.new_zeros(len(logits), num_classes)
-        counts.scatter_add_(1, index[:, 0], positive_mask[:, 0])  # (N, K)
-        present = counts > 0
+        labelled = labels != ignore_index  # (N, H, W)
+        present = _pixels_of_class(labels, labelled, num_classes) > 0  # (N, K)
+        focal, dice = [], []
+        for first in range(0, num_classes, self.class_chunk):
+            part = slice(first, first + self.class_chunk)
+            chunk = mask_logits[:, part], present[:, part], labels, labelled, first
+            if num_classes <= self.class_chunk:
+                terms = self._terms(*chunk)
+            else:
+                terms = checkpoint(
+                    self._terms, *chunk, use_reentrant=False, preserve_rng_state=False
+                )
+            focal.append(terms[0])
+            dice.append(terms[1])
         normaliser = self._normaliser(present)
+        return {
+            'loss_mask': self.mask_weight * torch.stack(focal).sum() / normaliser,
+            'loss_dice': self.dice_weight * torch.stack(dice).sum() / normaliser,
+        }
 
-        own_logits = logits.gather(1, index)  # (N, 1, HW)
+    def _terms(
+        self,
+        mask_logits: Tensor,
+        present: Tensor,
+        labels: Tensor,
+        labelled: Tensor,
+        first: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Sum both terms over images and some of the classes.
+
+        Args:
+            mask_logits: ``(N, k, h, w)``.
+            present: ``(N, k)``, whether the image has such a pixel.
+            labels: ``(N, H, W)``, of all classes.
+            labelled: ``(N, H, W)``, whether the pixel is of any class.
+            first: index of the first of these classes.
+
+        Returns:
+            two scalars: focal, dice.
+        """
+        num_classes = mask_logits.shape[1]
+        labels = labels - first
+        logits = F.interpolate(
+            mask_logits, size=labels.shape[-2:], mode='bilinear', align_corners=False
+        ).flatten(2)  # (N, k, HW)
+        own = labelled & (labels >= 0) & (labels < num_classes)
+        counts = _pixels_of_class(labels, own, num_classes)  # (N, k)
+        # Other pixels read class 0 and are masked out of everything positive.
+        index = torch.where(own, labels, 0).flatten(1)  # (N, HW)
+        positive_mask = own.flatten(1).to(logits.dtype)  # (N, HW)
+        counted = labelled.flatten(1).to(logits.dtype)
+
+        own_logits = logits.gather(1, index.unsqueeze(1))  # (N, 1, HW)
         negative, _ = focal_terms(logits, self.alpha, self.gamma)
         own_negative, own_positive = focal_terms(own_logits, self.alpha, self.gamma)
+        correction = (own_positive - own_negative)[:, 0] * positive_mask
         if self.ignore_void:
-            negative = negative * positive_mask
-        correction = (own_positive - own_negative) * positive_mask
-        pixels = (
-            positive_mask.sum(-1).clamp(min=1)
-            if self.ignore_void
-            else logits.new_tensor(float(labels.shape[1]))
-        )
-        focal = ((negative.sum(1) + correction[:, 0]).sum(-1, keepdim=True)) / pixels
+            negative = negative * counted.unsqueeze(1)
+            pixels = counted.sum(-1).clamp(min=1)  # (N,)
+        else:
+            pixels = logits.new_tensor(float(logits.shape[2]))
+        focal = (negative.sum(1) + correction).sum(-1) / pixels
 
         probability = logits.sigmoid()
         if self.ignore_void:
-            probability = probability * positive_mask
-        own_probability = (own_logits.sigmoid() * positive_mask)[:, 0]
-        overlap = torch.zeros_like(counts).scatter_add(1, index[:, 0], own_probability)
+            probability = probability * counted.unsqueeze(1)
+        own_probability = own_logits.sigmoid()[:, 0] * positive_mask
+        overlap = torch.zeros_like(counts).scatter_add(1, index, own_probability)
         dice = 1 - (2 * overlap + 1) / (probability.sum(-1) + counts + 1)
-
-        return {
-            'loss_mask': self.mask_weight * focal.sum() / normaliser,
-            'loss_dice': self.dice_weight * (dice * present).sum() / normaliser,
-        }
+        return focal.sum(), (dice * present).sum()
 
     @staticmethod
     def _normaliser(present: Tensor) -> Tensor:
@@ -131,3 +173,19 @@ class NonExclusiveLoss(nn.Module):
         total = present.sum().float()
         all_reduce(total, op='mean')
         return total.clamp(min=1)
+
+
+def _pixels_of_class(labels: Tensor, counted: Tensor, num_classes: int) -> Tensor:
+    """Count pixels by class.
+
+    Args:
+        labels: ``(N, H, W)``.
+        counted: ``(N, H, W)``, pixels whose label is in ``0..num_classes - 1``.
+        num_classes: ``K``.
+
+    Returns:
+        ``(N, K)`` float32.
+    """
+    index = torch.where(counted, labels, 0).flatten(1)
+    counts = torch.zeros(len(labels), num_classes, device=labels.device)
+    return counts.scatter_add_(1, index, counted.flatten(1).float())

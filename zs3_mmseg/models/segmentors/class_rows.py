@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmengine.logging import print_log
 
+from zs3_mmseg.datasets.splits import ZeroShotSplit
 from zs3_mmseg.utils.names import did_you_mean
 
 
@@ -185,3 +186,29 @@ class RowState(OrderedDict):
 
     def __reduce__(self) -> tuple:
         return OrderedDict, (), None, None, iter(self.items())
+
+
+def row_state(
+    split: ZeroShotSplit,
+    setting: str,
+    rows: Sequence[Tensor],
+    provenance: Mapping[str, str],
+) -> RowState:
+    """Return the extra state with which a segmentor's checkpoint carries its classes.
+
+    Args:
+        split: of the training.
+        setting: of the training.
+        rows: ``(q, D)`` for each of ``split.classes``.
+        provenance: where the rows come from, in plain strings.
+    """
+    owners = [index for index, part in enumerate(rows) for _ in part]
+    return RowState(
+        split=split.name,
+        setting=setting,
+        classes=list(split.classes),
+        unseen=list(split.unseen),
+        embeddings=torch.cat([*rows]),
+        query_to_class=torch.tensor(owners),
+        provenance=dict(provenance),
+    )

@@ -17,7 +17,7 @@ from zs3_mmseg.datasets.splits import ZeroShotSplit, resolve_split
 from zs3_mmseg.models.class_embeddings import ClassQueries, split_names
 from zs3_mmseg.utils.names import did_you_mean
 
-from .class_rows import ClassRows, RowState, rows_by_class
+from .class_rows import ClassRows, RowState, row_state, rows_by_class
 from .vocabulary import Vocabulary, new_vocabulary, split_vocabulary
 
 SETTINGS = ('inductive', 'transductive', 'supervised')
@@ -32,6 +32,8 @@ class OpenVocabulary(nn.Module):
 
     split: ZeroShotSplit
     setting: str
+    #: The setting of the present part of a training, see :meth:`train_as`.
+    training_setting: str
     decode_head: Any
 
     def _init_classes(
@@ -53,7 +55,7 @@ class OpenVocabulary(nn.Module):
                 f'{did_you_mean(str(setting), SETTINGS)}'
             )
         self.split = resolve_split(split)
-        self.setting = setting
+        self.setting = self.training_setting = setting
         bank: Any = class_embeddings
         if isinstance(bank, Mapping):
             bank = MODELS.build(dict(bank))
@@ -77,7 +79,8 @@ class OpenVocabulary(nn.Module):
 
     def training_names(self) -> tuple[str, ...]:
         """Return the names whose rows training uses, in the order of the rows."""
-        return self.split.seen if self.setting == 'inductive' else self.split.classes
+        inductive = self.training_setting == 'inductive'
+        return self.split.seen if inductive else self.split.classes
 
     @property
     def dataset_meta(self) -> dict[str, Any]:
@@ -134,11 +137,7 @@ class OpenVocabulary(nn.Module):
                 if rows do not fit, or if the head's classes are fixed.
             FileNotFoundError: if a file to compute new rows is missing.
         """
-        if not self._reads_queries():
-            raise ValueError(
-                f'the classes of this model are fixed: its decode head '
-                f'{type(self.decode_head).__name__} does not read class embeddings'
-            )
+        self._require_open_classes()
         vocabulary = new_vocabulary(names, unseen, self._trained_vocabulary)
         given = None
         if embeddings is None:
@@ -146,6 +145,13 @@ class OpenVocabulary(nn.Module):
         else:
             given = self._fitting_rows(torch.as_tensor(embeddings), vocabulary.names)
         self._use(vocabulary, given)
+
+    def _require_open_classes(self) -> None:
+        if not self._reads_queries():
+            raise ValueError(
+                f'the classes of this model are fixed: its decode head '
+                f'{type(self.decode_head).__name__} does not read class embeddings'
+            )
 
     def reset_classes(self) -> None:
         """Return to the classes of the split."""
@@ -173,7 +179,7 @@ class OpenVocabulary(nn.Module):
 
     def train(self, mode: bool = True) -> Any:
         """Switch the mode; inductive training does not keep rows of unseen names."""
-        if mode and self.setting == 'inductive':
+        if mode and self.training_setting == 'inductive':
             self._queries.pop('current', None)
             self._rows.forget_all_but(self.training_names())
         return super().train(mode)
@@ -255,16 +261,7 @@ class OpenVocabulary(nn.Module):
         rows = [torch.zeros(1, 0)] * len(self.split.classes)
         if self._needs_rows():
             rows = self._rows.get(self.split.classes, self._device_and_dtype()[0])
-        owners = [index for index, part in enumerate(rows) for _ in part]
-        return RowState(
-            split=self.split.name,
-            setting=self.setting,
-            classes=list(self.split.classes),
-            unseen=list(self.split.unseen),
-            embeddings=torch.cat(rows),
-            query_to_class=torch.tensor(owners),
-            provenance=dict(self._rows.provenance),
-        )
+        return row_state(self.split, self.setting, rows, self._rows.provenance)
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Take names and rows from a checkpoint.

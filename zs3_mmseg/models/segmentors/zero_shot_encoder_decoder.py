@@ -14,22 +14,23 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.utils import ConfigType, OptConfigType, SampleList, add_prefix
 
+from zs3_mmseg.datasets.splits import ZeroShotSplit, resolve_split
 from zs3_mmseg.models.calibrators.base import SPACES
-from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads.zero_shot_head import ScoreKind
 from zs3_mmseg.utils.labels import special_labels
 
 from .calls import call_with, declared, reads_queries
 from .options import InferenceOptions
 from .scored_inference import ScoredInference
+from .self_training import SelfTraining
 from .training_labels import LabelMapping, stack_labels, with_labels
-from .vocabulary import Vocabulary
+from .vocabulary import Vocabulary, new_vocabulary
 
 SCORE_KINDS = get_args(ScoreKind)
 
 
 @MODELS.register_module()
-class ZeroShotEncoderDecoder(ScoredInference, EncoderDecoder):
+class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
     """Encoder-decoder that is trained with some classes and tested with any.
 
     The decode head reads :class:`ClassQueries` at run time if its methods declare the
@@ -51,6 +52,10 @@ class ZeroShotEncoderDecoder(ScoredInference, EncoderDecoder):
             no head and no calibrator reads class embeddings.
         split: name of a split, a dict with ``classes`` and ``unseen``, or a split.
         setting: ``'inductive'``, ``'transductive'`` or ``'supervised'``.
+        test_split: a split, as above, whose classes are the ones to predict, for
+            cross-dataset testing; training and checkpoints keep ``split``.
+        pseudo_label_threshold: in transductive training, unlabelled pixels whose best
+            unseen class scores less than this are ignored; None fills all of them.
         calibrators: configs of calibrators, or calibrators, in their order.
         neck: config of the neck; it gets the maps without the global token.
         auxiliary_head: config(s) of auxiliary heads.
@@ -74,6 +79,8 @@ class ZeroShotEncoderDecoder(ScoredInference, EncoderDecoder):
         class_embeddings: ConfigType | Any | None,
         split: Any,
         setting: str,
+        test_split: Any = None,
+        pseudo_label_threshold: float | None = None,
         calibrators: Sequence[ConfigType | nn.Module] = (),
         neck: OptConfigType = None,
         auxiliary_head: Any = None,
@@ -99,9 +106,13 @@ class ZeroShotEncoderDecoder(ScoredInference, EncoderDecoder):
         self.calibrators = nn.ModuleList(
             MODELS.build(c) if isinstance(c, Mapping) else c for c in calibrators
         )
+        self._init_self_training(pseudo_label_threshold)
         self._check_options(class_embeddings)
         self._init_label_mappings()
+        self.test_split = self.split
         self._use(self._trained_vocabulary, None)
+        if test_split is not None:
+            self._test_on(resolve_split(test_split))
 
     def _init_decode_head(self, decode_head: ConfigType) -> None:
         """Build the head, with widths that only backbone and rows know."""
@@ -173,7 +184,7 @@ class ZeroShotEncoderDecoder(ScoredInference, EncoderDecoder):
         common: dict[str, Any] = dict(
             num_classes=len(classes),
             special=special_labels(len(classes)),
-            others_ignored=self.setting == 'inductive',
+            others_ignored=self.training_setting == 'inductive',
         )
         #: To positions among the rows, and to places among all classes.
         self._to_rows = LabelMapping(
@@ -183,13 +194,6 @@ class ZeroShotEncoderDecoder(ScoredInference, EncoderDecoder):
         self._trained_indices = indices
 
     # -- what the parts are --------------------------------------------------------
-
-    @property
-    def understands_unlabelled(self) -> bool:
-        """Whether unlabelled pixels of transductive training can be used."""
-        return self.setting == 'transductive' and hasattr(
-            self.decode_head, 'resolve_unlabelled'
-        )
 
     def _named_heads(self) -> Iterator[tuple[str, Any]]:
         yield 'decode_head', self.decode_head
@@ -222,6 +226,14 @@ class ZeroShotEncoderDecoder(ScoredInference, EncoderDecoder):
                 level=logging.WARNING,
             )
 
+    def _test_on(self, split: ZeroShotSplit) -> None:
+        """Make the classes of another split the current ones."""
+        self._require_open_classes()
+        self.test_split = split
+        # Rows are made when they are needed: those of a checkpoint come later.
+        names = new_vocabulary(split.classes, None, self._trained_vocabulary)
+        self._use(names, None)
+
     # -- training ------------------------------------------------------------------
 
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
@@ -237,14 +249,17 @@ class ZeroShotEncoderDecoder(ScoredInference, EncoderDecoder):
                 cannot do that.
         """
         maps, token = self._features(inputs)
-        queries = self.training_queries()
-        given: dict[str, Any] = {'queries': queries, 'global_token': token}
+        given: dict[str, Any] = {
+            'queries': self.training_queries(),
+            'global_token': token,
+        }
         classes = stack_labels(data_samples)
         labels = self._to_rows(classes)
         head, losses = self.decode_head, {}
-        if self.setting == 'transductive':
-            outputs = call_with(head.forward, maps, **given)
-            labels = self._resolve_unlabelled(outputs, labels, queries)
+        if self.training_setting == 'transductive':
+            self._require_pseudo_labels()
+            outputs = call_with(head.training_outputs, maps, **given)
+            labels = self._fill_unlabelled(inputs, outputs, labels)
             samples = with_labels(data_samples, labels)
             losses = call_with(head.loss_by_feat, outputs, samples, **given)
         else:
@@ -257,22 +272,6 @@ class ZeroShotEncoderDecoder(ScoredInference, EncoderDecoder):
             prefix = name.replace('auxiliary_head', 'aux').replace('[', '_').strip(']')
             losses.update(add_prefix(more, prefix))
         return losses
-
-    def _resolve_unlabelled(
-        self, outputs: Any, labels: Tensor, queries: ClassQueries
-    ) -> Tensor:
-        if not self.understands_unlabelled:
-            raise ValueError(
-                f'{type(self.decode_head).__name__} cannot fill unlabelled pixels, '
-                "which setting='transductive' is about: use a head with "
-                'resolve_unlabelled, or another setting'
-            )
-        return self.decode_head.resolve_unlabelled(
-            outputs,
-            labels,
-            queries=queries,
-            unlabelled_index=special_labels(len(self.split.classes)).unlabelled,
-        )
 
     def _samples_for(
         self, head: Any, samples: SampleList, classes: Tensor, labels: Tensor

@@ -1,0 +1,115 @@
+"""What benchmarks that compare methods on Shapes have in common."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from mmengine.config import Config
+
+from zs3_mmseg.utils.cache import atomic_write
+from zs3_mmseg.utils.experiments import ExperimentRunner, Method, split_options
+
+ROOT = Path(__file__).resolve().parents[1]
+SPLITS = ('shapes_a', 'shapes_b', 'shapes_c')
+SUBSETS = ('test', 'test_neutral', 'test_hard')
+SHOWN = ('mIoU_seen', 'mIoU_unseen', 'hIoU')
+
+
+def parse_args(
+    description: str | None, methods: Sequence[Method], splits: Sequence[str]
+) -> argparse.Namespace:
+    """Read the flags of a comparison.
+
+    Args:
+        description: of the benchmark.
+        methods: what it compares.
+        splits: the splits it uses by default.
+    """
+    names = [method.name for method in methods]
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs/bench')
+    parser.add_argument('--data-root', type=Path, default=ROOT / 'data/shapes')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--splits', nargs='+', default=list(splits), choices=SPLITS)
+    parser.add_argument('--methods', nargs='+', default=names, choices=names)
+    parser.add_argument('--subsets', nargs='+', default=['test'], choices=SUBSETS)
+    parser.add_argument(
+        '--iterations',
+        type=int,
+        help='stop every training after so many, to try the command',
+    )
+    return parser.parse_args()
+
+
+def compare(methods: Sequence[Method], args: argparse.Namespace, result: str) -> None:
+    """Run methods over splits and seeds; print tables and write a JSON file.
+
+    Args:
+        methods: what to compare.
+        args: from :func:`parse_args`.
+        result: name of the JSON file in the work directory.
+    """
+    runner = ExperimentRunner(ROOT / 'tools', args.work_dir)
+    # Without training there is nothing that a seed could change.
+    runs = [
+        (method, split, seed)
+        for method in methods
+        if method.name in args.methods
+        for split in args.splits
+        for seed in (args.seeds if method.trained else args.seeds[:1])
+    ]
+    scores: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for method, split, seed in track(runs, 'runs'):
+        outcome = runner.run(
+            method,
+            run_name=f'{method.name}/{split}/seed{seed}',
+            options=options_for(method, split, seed, args),
+            subsets=args.subsets,
+        )
+        for subset, metrics in outcome.metrics.items():
+            row = scores.setdefault(f'{subset}/{split}', {}).setdefault(method.name, {})
+            for key in SHOWN:
+                row.setdefault(key, []).append(metrics[key])
+    for title, rows in scores.items():
+        table = Table('method', *SHOWN, title=title)
+        for name, values in rows.items():
+            table.add_row(name, *(spread(values[key]) for key in SHOWN))
+        Console().print(table)
+    text = json.dumps({'seeds': args.seeds, 'scores': scores}, indent=2) + '\n'
+    atomic_write(args.work_dir / result, lambda stream: stream.write(text.encode()))
+
+
+def options_for(
+    method: Method, split: str, seed: int, args: argparse.Namespace
+) -> dict[str, object]:
+    """Return the config options of one run."""
+    options = {**split_options(split), 'randomness.seed': seed}
+    phases = ('train', 'val', 'test')
+    options |= {
+        f'{phase}_dataloader.dataset.dataset.data_root': str(args.data_root)
+        for phase in phases
+    }
+    config = Config.fromfile(method.config, import_custom_modules=False)
+    if 'split' not in config.model:
+        del options['model.split']  # a stock segmentor knows no splits
+    if not method.trained:
+        return {k: v for k, v in options.items() if not k.startswith('train_')}
+    if args.iterations is not None:
+        options['train_cfg.max_iters'] = args.iterations
+    return options
+
+
+def spread(values: list[float]) -> str:
+    """Write mean and standard deviation; one value stands alone."""
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return f'{mean:.1f}'
+    return f'{mean:.1f} ± {statistics.stdev(values):.1f}'

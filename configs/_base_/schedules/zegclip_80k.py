@@ -1,0 +1,4 @@
+_base_ = ['./zegclip_20k.py']
+
+max_iters = 80000
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)

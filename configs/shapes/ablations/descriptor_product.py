@@ -1,0 +1,4 @@
+# Queries from the product of text and image alone.
+_base_ = ['../../zegclip/shapes_tiny.py']
+
+model = dict(decode_head=dict(descriptor=('product',)))

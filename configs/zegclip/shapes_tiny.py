@@ -1,0 +1,11 @@
+# ZegCLIP on Shapes with the shipped tiny CLIP, inductive, options as published.
+# 1 process x 16 images.
+_base_ = [
+    '../_base_/models/zegclip_shapes_tiny.py',
+    '../_base_/datasets/shapes.py',
+    '../_base_/schedules/zegclip_320.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(split=_base_.split)
+default_hooks = dict(checkpoint=dict(interval=_base_.max_iters // 2))

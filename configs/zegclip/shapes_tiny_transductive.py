@@ -1,0 +1,14 @@
+# ZegCLIP on Shapes, transductive: self-training from the inductive model at half its
+# schedule, with a fresh optimiser. 1 process x 16 images.
+#
+# load_from is written by `tools/train.py configs/zegclip/shapes_tiny.py`;
+# shapes_tiny_transductive_onerun.py does both stages in one run.
+_base_ = ['./shapes_tiny.py']
+
+max_iters = 160
+load_from = 'work_dirs/shapes_tiny/iter_160.pth'
+
+model = dict(setting='transductive', calibrators=[])
+train_dataloader = dict(dataset=dict(setting='transductive'))
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+default_hooks = dict(checkpoint=dict(interval=max_iters // 2))

@@ -1,0 +1,102 @@
+"""Every config of ZegCLIP builds, without weights and without data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+
+from zs3_mmseg.datasets.splits import get_split
+from zs3_mmseg.engine.launch import count_parameters
+from zs3_mmseg.models.towers import loading
+from zs3_mmseg.utils.config_check import require_files
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+FILES = sorted([*CONFIGS.glob('zegclip/*.py'), *CONFIGS.glob('shapes/ablations/*.py')])
+E, FFN = 512, 2048
+LINEAR = E * E + E
+#: What never gets a gradient in the official code: self-attention with its norm in all
+#: three layers, and all but queries and keys in the last one.
+NO_GRADIENT = 3 * (4 * LINEAR + 2 * E) + (
+    2 * LINEAR + (E * FFN + FFN) + (FFN * E + E) + 4 * E
+)
+
+
+@pytest.fixture
+def empty_towers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Build towers of any size at once, without values."""
+
+    def build(architecture: Any) -> loading.LoadedCLIP:
+        mean, std = loading._statistics(architecture, None)
+        return loading.LoadedCLIP(
+            model=loading.build_model(architecture),
+            architecture=architecture,
+            mean=mean,
+            std=std,
+            content_hash='',
+            has_image=True,
+            has_text=True,
+        )
+
+    monkeypatch.setattr(loading, '_random', build)
+    init_default_scope('mmseg')
+    with torch.device('meta'):
+        yield
+
+
+def build(path: Path) -> tuple[Any, Config]:
+    config = Config.fromfile(path)
+    config.merge_from_dict(
+        {
+            'model.backbone.pretrained': None,
+            'model.class_embeddings.source.pretrained': None,
+        }
+    )
+    return MODELS.build(config.model), config
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(CONFIGS)))
+@pytest.mark.usefixtures('empty_towers')
+def test_parts_of_a_config_fit(path: Path) -> None:
+    model, config = build(path)
+    tested = config.test_dataloader.dataset
+    assert model.class_names == get_split(tested.split).classes
+    if config.train_dataloader is None:
+        return
+    trained = config.train_dataloader.dataset
+    assert model.split == get_split(trained.split)
+    assert model.setting == trained.setting
+    assert config.default_hooks.checkpoint.get('save_best') is None
+    # The second stage starts from a checkpoint that the first one writes.
+    if config.get('load_from'):
+        first = Config.fromfile(path.with_name(f'{Path(config.load_from).parts[1]}.py'))
+        iteration = int(Path(config.load_from).stem.removeprefix('iter_'))
+        assert 2 * iteration == first.train_cfg.max_iters
+        assert iteration % first.default_hooks.checkpoint.interval == 0
+
+
+@pytest.mark.parametrize(
+    ('name', 'official'),
+    [('voc_vitb16', 13_821_184), ('cocostuff_vitb16', 14_650_624)],
+)
+@pytest.mark.usefixtures('empty_towers')
+def test_what_learns_is_what_learns_officially(name: str, official: int) -> None:
+    model, _ = build(CONFIGS / f'zegclip/{name}.py')
+    assert count_parameters(model)[0] == official - NO_GRADIENT
+
+
+def test_missing_files_are_named_with_their_keys(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = Config.fromfile(CONFIGS / 'zegclip/voc_vitb16_transductive.py')
+    with pytest.raises(FileNotFoundError) as raised:
+        require_files(config, ['train_dataloader'])
+    text = str(raised.value)
+    assert "load_from = 'work_dirs/voc_vitb16/iter_10000.pth'" in text
+    assert "data_root = 'data/VOCdevkit/VOC2012'" in text
