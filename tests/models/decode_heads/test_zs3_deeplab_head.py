@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import torch
+from torch import nn
+
+from mmengine.config import Config
 
 from zs3_mmseg.models.decode_heads import ZS3DeepLabHead
+
+CONFIGS = Path(__file__).resolve().parents[3] / 'configs'
 
 
 def build(**options: float) -> ZS3DeepLabHead:
@@ -38,3 +46,24 @@ def test_dropout_takes_single_values_from_what_enters_the_classifier() -> None:
     ]
     assert all(0.3 < share < 0.7 for share in shares if not share.isnan())
     assert (whole >= 0).all()
+
+
+def test_all_convolutions_start_as_in_the_official_code() -> None:
+    """Normally distributed with a variance of 2 / inputs (Kaiming, fan in)."""
+    torch.manual_seed(0)
+    published = Config.fromfile(CONFIGS / '_base_/models/zs3_deeplabv3plus_r101.py')
+    head = ZS3DeepLabHead(
+        128,
+        64,
+        num_classes=60,
+        in_index=1,
+        c1_in_channels=32,
+        norm_cfg=dict(type='BN'),
+        init_cfg=published.model.decode_head.init_cfg,
+    )
+    head.init_weights()
+    for name, module in head.named_modules():
+        if isinstance(module, nn.Conv2d):
+            inputs = module.weight[0].numel()
+            spread = module.weight.std().item() / math.sqrt(2 / inputs)
+            assert 0.93 < spread < 1.07, name

@@ -59,7 +59,7 @@ class ZS3DeepLabHead(BaseDecodeHead):
             align_corners=align_corners,
             **kwargs,
         )
-        if self.dropout is not None:
+        if dropout_ratio > 0:
             self.dropout = nn.Dropout(dropout_ratio)
         layer = dict(
             conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg
@@ -72,7 +72,11 @@ class ZS3DeepLabHead(BaseDecodeHead):
             ConvModule((len(dilations) + 1) * channels, channels, 1, **layer),
             nn.Dropout(inner_dropout),
         )
-        self.c1_bottleneck = ConvModule(c1_in_channels, c1_channels, 1, **layer)
+        # In a sequence: a direct child would draw its weights in its own way,
+        # whatever init_cfg says.
+        self.c1_bottleneck = nn.Sequential(
+            ConvModule(c1_in_channels, c1_channels, 1, **layer)
+        )
         self.decoder = nn.Sequential(
             ConvModule(channels + c1_channels, channels, 3, padding=1, **layer),
             nn.Dropout(inner_dropout),

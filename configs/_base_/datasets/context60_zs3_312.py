@@ -1,0 +1,22 @@
+# Pascal-Context with 60 classes as ZS3Net's code reads it.
+_base_ = ['./context60_512.py', './zs3_pipelines.py']
+
+split = 'context_zs3_2'
+
+crop_size = _base_.zs3_crop
+train_pipeline = _base_.zs3_train_pipeline
+test_pipeline = _base_.zs3_test_pipeline
+
+train_dataloader = dict(
+    # A last batch of a single image would stop batch norm behind the image pooling.
+    drop_last=True,
+    sampler=dict(type='EpochDrawSampler'),
+    dataset=dict(split=split, dataset=dict(pipeline=_base_.zs3_train_pipeline)),
+)
+test_dataloader = dict(
+    dataset=dict(split=split, dataset=dict(pipeline=_base_.zs3_test_pipeline))
+)
+val_dataloader = test_dataloader
+# Classes without a pixel count as 0, as in the official code.
+val_evaluator = dict(absent='zero')
+test_evaluator = val_evaluator

@@ -1,0 +1,26 @@
+# PASCAL VOC 2012 with the masks of SBD as ZS3Net's code reads it.
+_base_ = ['./voc12_background_512.py', './zs3_pipelines.py']
+
+split = 'voc12_zs3_2'
+
+zs3_train_sets = [
+    dict(train_set, pipeline=_base_.zs3_train_pipeline)
+    for train_set in (_base_.train_set, _base_.aug_set)
+]
+crop_size = _base_.zs3_crop
+train_pipeline = _base_.zs3_train_pipeline
+test_pipeline = _base_.zs3_test_pipeline
+
+train_dataloader = dict(
+    # A last batch of a single image would stop batch norm behind the image pooling.
+    drop_last=True,
+    sampler=dict(type='EpochDrawSampler'),
+    dataset=dict(split=split, dataset=dict(datasets=zs3_train_sets)),
+)
+test_dataloader = dict(
+    dataset=dict(split=split, dataset=dict(pipeline=_base_.zs3_test_pipeline))
+)
+val_dataloader = test_dataloader
+# Classes without a pixel count as 0, as in the official code.
+val_evaluator = dict(absent='zero')
+test_evaluator = val_evaluator

@@ -1,0 +1,10 @@
+# ZS3Net on Pascal-Context, 6 classes unseen,
+# second and third step with graph context. 1 GPU x 8 images.
+_base_ = ['./context_r101_deeplabv3plus_2unseen_step2_graph.py']
+
+split = 'context_zs3_6'
+load_from = 'work_dirs/context_r101_deeplabv3plus_6unseen_step1/epoch_200.pth'
+
+train_dataloader = dict(dataset=dict(split=split))
+test_dataloader = dict(dataset=dict(split=split))
+val_dataloader = test_dataloader

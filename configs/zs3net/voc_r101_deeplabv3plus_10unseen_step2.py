@@ -1,0 +1,10 @@
+# ZS3Net on PASCAL VOC 2012, 10 classes unseen,
+# second and third step. 1 GPU x 8 images.
+_base_ = ['./voc_r101_deeplabv3plus_2unseen_step2.py']
+
+split = 'voc12_zs3_10'
+load_from = 'work_dirs/voc_r101_deeplabv3plus_10unseen_step1/epoch_200.pth'
+
+train_dataloader = dict(dataset=dict(split=split))
+test_dataloader = dict(dataset=dict(split=split))
+val_dataloader = test_dataloader

@@ -1,0 +1,32 @@
+# ZS3Net on PASCAL VOC 2012, 2 classes unseen, first step: the segmentor learns the seen
+# classes from images without unseen ones. 1 GPU x 16 images.
+#
+# The backbone starts from an ImageNet without the classes of PASCAL VOC 2012, which is
+# a part of the protocol; common weights have seen them.
+_base_ = [
+    '../_base_/models/zs3_deeplabv3plus_r101.py',
+    '../_base_/datasets/voc12_zs3_312.py',
+    '../_base_/schedules/zs3_sgd.py',
+]
+
+batch_size = 16
+max_epochs = 200
+
+model = dict(
+    data_preprocessor=dict(size=_base_.zs3_crop),
+    backbone=dict(
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='weights/resnet101_imagenet_wo_pascalvoc.pth',
+        )
+    ),
+    decode_head=dict(
+        num_classes=21,
+        # The official code divides the mean over pixels by the number of images.
+        loss_decode=dict(loss_weight=1 / batch_size),
+    ),
+)
+train_dataloader = dict(batch_size=batch_size, dataset=dict(unseen_policy='drop_image'))
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+default_hooks = dict(checkpoint=dict(interval=10))
+auto_scale_lr = dict(base_batch_size=batch_size)
