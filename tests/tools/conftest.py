@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from mmengine.utils import ManagerMixin
+
 import zs3_mmseg  # noqa: F401  (imported once, before the children split off)
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -29,6 +31,13 @@ class Finished:
     output: str
 
 
+def _forget_instances(manager: type = ManagerMixin) -> None:
+    """Drop visualizers, loggers and hubs that tests made before the fork."""
+    for kind in manager.__subclasses__():
+        kind._instance_dict.clear()
+        _forget_instances(kind)
+
+
 def _child(
     script: Path, arguments: Sequence[str], folder: Path, log: Path, env: dict
 ) -> None:
@@ -41,6 +50,7 @@ def _child(
     sys.stdout = sys.stderr = stream
     os.chdir(folder)
     os.environ.update(env)
+    _forget_instances()
     sys.argv = [str(script), *arguments]
     sys.path[:0] = [str(script.parent), str(TINY_RUN.parent)]
     runpy.run_path(str(script), run_name='__main__')
