@@ -5,5 +5,5 @@ _base_ = ['./shapes_tiny.py']
 
 model = dict(
     backbone=dict(out_global=True),
-    calibrators=[dict(type='ImageLevelGate', weight=1.0)],
+    calibrators=[dict(type='ImageLevelGate', weight=0.125)],
 )
