@@ -3,7 +3,7 @@
 _base_ = [
     '../_base_/models/zegclip_shapes_tiny.py',
     '../_base_/datasets/shapes.py',
-    '../_base_/schedules/zegclip_320.py',
+    '../_base_/schedules/zegclip_960.py',
     '../_base_/default_runtime.py',
 ]
 

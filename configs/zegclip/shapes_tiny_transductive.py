@@ -5,8 +5,8 @@
 # shapes_tiny_transductive_onerun.py does both stages in one run.
 _base_ = ['./shapes_tiny.py']
 
-max_iters = 160
-load_from = 'work_dirs/shapes_tiny/iter_160.pth'
+max_iters = 480
+load_from = 'work_dirs/shapes_tiny/iter_480.pth'
 
 model = dict(setting='transductive', calibrators=[])
 train_dataloader = dict(dataset=dict(setting='transductive'))

@@ -1,4 +1,0 @@
-# Three times the iterations, with softmax cross-entropy.
-_base_ = ['./schedule_3x.py']
-
-model = dict(decode_head=dict(loss_decode=None), calibrators=[])
