@@ -237,9 +237,9 @@ for every pixel of the test scenes. Figures are percent; one seed ({seed}), one 
 
 Guessing a class at random for every pixel would score an mIoU of at most about
 {chance:.1f} where all classes are equally frequent. hIoU is the harmonic mean of the
-seen and the unseen mIoU: a method that forgets what it was not shown ends near 0. ZegCLIP
-is trained for a third of its schedule, so that the demo ends in minutes; the whole one is in
-`configs/zegclip/README.md`.
+seen and the unseen mIoU: a method that forgets what it was not shown ends near 0.
+ZegCLIP is trained for a third of its schedule, so that the demo ends in minutes; the
+whole one is in `configs/zegclip/README.md`.
 
 ![Test scenes: image, truth and predictions](pictures.png)
 
