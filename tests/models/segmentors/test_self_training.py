@@ -165,13 +165,14 @@ def test_a_test_split_changes_what_is_predicted_and_nothing_else(
     with torch.no_grad():
         ours, theirs = (m.predict(image)[0].seg_logits.data for m in (model, same))
     assert torch.equal(ours, theirs)
-    # Rows of a checkpoint that is loaded later win over what was computed before.
+    # A checkpoint may hold a name's row in other sentences than this test's.
     state = same.state_dict()
     state['_extra_state']['embeddings'] = state['_extra_state']['embeddings'] * 2
     model.load_state_dict(state)
+    model.dataset_meta = dict(classes=('cat', 'owl'), palette=[[1, 2, 3], [4, 5, 6]])
     assert torch.equal(
         model.current_queries().embeddings,
-        torch.cat([2 * rows_of(['cat']), rows_of(['owl'])]),
+        rows_of(['cat', 'owl']),
     )
     model.reset_classes()
     assert model.class_names == ('ant', 'bee', 'cat', 'dog', 'eel')

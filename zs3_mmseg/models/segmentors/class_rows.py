@@ -64,6 +64,25 @@ class ClassRows:
             self._compute(missing, device)
         return [self._rows[name] for name in names]
 
+    def made_by_bank(
+        self, names: Sequence[str], device: torch.device | None = None
+    ) -> list[Tensor]:
+        """Return rows ``(q, D)`` of each name as the bank makes them, keeping none.
+
+        Rows of a checkpoint do not win here, as they may come from other sentences.
+
+        Args:
+            names: class names.
+            device: where to compute.
+
+        Raises:
+            ValueError: if there is no bank, or it belongs to another text tower than
+                the rows of the checkpoint.
+        """
+        rows, provenance = self._embed(names, device)
+        self._check_tower(provenance)
+        return rows
+
     def load(
         self,
         names: Sequence[str],
@@ -85,8 +104,15 @@ class ClassRows:
             if name in names or name in self._loaded
         }
 
-    @torch.no_grad()
     def _compute(self, names: list[str], device: torch.device | None) -> None:
+        rows, provenance = self._embed(names, device)
+        self._check_provenance(provenance)
+        self._rows.update(zip(names, rows, strict=True))
+
+    @torch.no_grad()
+    def _embed(
+        self, names: Sequence[str], device: torch.device | None
+    ) -> tuple[list[Tensor], Mapping[str, str]]:
         if self._bank is None:
             known = ', '.join(self._rows) or 'none'
             raise ValueError(
@@ -96,7 +122,6 @@ class ClassRows:
             )
         on_accelerator = device is not None and device.type != 'cpu'
         made = self._bank.embed(names, **({'device': device} if on_accelerator else {}))
-        self._check_provenance(made.provenance)
         rows = rows_by_class(made.embeddings, made.query_to_class, len(names))
         widths = {r.shape[1] for r in (*rows, *self._rows.values())}
         if len(widths) > 1:
@@ -104,22 +129,27 @@ class ClassRows:
                 f'class embeddings have different widths {sorted(widths)}: those of '
                 'the checkpoint and those of model.class_embeddings'
             )
-        self._rows.update(zip(names, rows, strict=True))
+        return rows, made.provenance
 
-    def _check_provenance(self, new: Mapping[str, str]) -> None:
+    def _check_tower(self, new: Mapping[str, str]) -> None:
         """Refuse to mix rows of two text towers."""
-        if not self._loaded:
-            self.provenance = dict(new)
-            return
         old = self.provenance
-        changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
         towers = old.get('tower_hash'), new.get('tower_hash')
-        if all(towers) and towers[0] != towers[1]:
+        if self._loaded and all(towers) and towers[0] != towers[1]:
             raise ValueError(
                 'the rows of the checkpoint come from the text tower '
                 f'{_describe(old)}, but model.class_embeddings is {_describe(new)}: '
                 'rows of the two cannot be compared'
             )
+
+    def _check_provenance(self, new: Mapping[str, str]) -> None:
+        """Refuse rows of another text tower, and tell of other differences."""
+        if not self._loaded:
+            self.provenance = dict(new)
+            return
+        self._check_tower(new)
+        old = self.provenance
+        changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
         if changed:
             print_log(
                 'New class embeddings are made with another '

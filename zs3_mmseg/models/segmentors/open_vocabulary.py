@@ -34,6 +34,8 @@ class OpenVocabulary(nn.Module):
     setting: str
     #: The setting of the present part of a training, see :meth:`train_as`.
     training_setting: str
+    #: Classes of another split to test on; their rows are always the bank's.
+    _test_vocabulary: Vocabulary | None = None
     decode_head: Any
 
     def _init_classes(
@@ -115,6 +117,8 @@ class OpenVocabulary(nn.Module):
             changed = Vocabulary(current.names, current.seen, colours)
             if current is self._trained_vocabulary:
                 self._trained_vocabulary = changed
+            if current is self._test_vocabulary:
+                self._test_vocabulary = changed
             self._vocabulary = changed
 
     def set_classes(
@@ -216,6 +220,8 @@ class OpenVocabulary(nn.Module):
             rows = [torch.zeros(1, 0)] * len(names)
         elif kind == 'current' and self._given_rows is not None:
             rows = self._given_rows
+        elif kind == 'current' and self._vocabulary is self._test_vocabulary:
+            rows = self._rows.made_by_bank(names, device)
         else:
             rows = self._rows.get(names, device)
         owners = [index for index, part in enumerate(rows) for _ in part]

@@ -53,7 +53,8 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
         split: name of a split, a dict with ``classes`` and ``unseen``, or a split.
         setting: ``'inductive'``, ``'transductive'`` or ``'supervised'``.
         test_split: a split, as above, whose classes are the ones to predict, for
-            cross-dataset testing; training and checkpoints keep ``split``.
+            cross-dataset testing; training and checkpoints keep ``split``. Their rows
+            are those of ``class_embeddings``, also for names that a checkpoint has.
         pseudo_label_threshold: in transductive training, unlabelled pixels whose best
             unseen class scores less than this are ignored; None fills all of them.
         calibrators: configs of calibrators, or calibrators, in their order.
@@ -230,8 +231,8 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
         """Make the classes of another split the current ones."""
         self._require_open_classes()
         self.test_split = split
-        # Rows are made when they are needed: those of a checkpoint come later.
         names = new_vocabulary(split.classes, None, self._trained_vocabulary)
+        self._test_vocabulary = names
         self._use(names, None)
 
     # -- training ------------------------------------------------------------------
