@@ -12,7 +12,7 @@ param_scheduler = [
         type='WarmupPolyLR',
         power=0.9,
         eta_min=1e-6,
-        warmup_steps=60,
+        warmup_steps=20,
         warmup_ratio=1e-6,
         by_epoch=False,
     )
