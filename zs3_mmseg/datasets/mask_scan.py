@@ -84,8 +84,10 @@ def masks_key(dataset: BaseDataset, *parts: bytes | str) -> str:
         path = dataset.get_data_info(index)['seg_map_path']
         content = read_file(path, backend_args=getattr(dataset, 'backend_args', None))
         masks.append(content_hash(bytes(content)))
+    # The palette says what colours mean where masks are drawn in colours.
     reading = (
         f'{type(dataset).__qualname__} {getattr(dataset, "label_map", None)} '
-        f'{getattr(dataset, "reduce_zero_label", None)}'
+        f'{getattr(dataset, "reduce_zero_label", None)} '
+        f'{dataset.metainfo.get("palette")}'
     )
     return content_hash(reading, '\n'.join(masks), *parts)

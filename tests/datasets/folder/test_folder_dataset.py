@@ -212,3 +212,26 @@ def test_the_loader_belongs_to_this_data_set(root: Path) -> None:
     made = ZeroShotDataset(plain, phase='test', split=dict(folder=str(root)))
     with pytest.raises(ValueError, match='LoadFolderMasks belongs to FolderSegDataset'):
         made[0]
+
+
+def test_another_palette_makes_drop_image_look_again(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('ZS3_MMSEG_CACHE', str(tmp_path / 'cache'))
+    colours = np.array(COLOURS, np.uint8)
+    write(root, 'of_sky', colours[np.zeros((2, 2), int)])
+    write(root, 'of_plant', colours[np.ones((2, 2), int)])
+    kept = []
+    for order in ((0, 1, 2), (1, 0, 2)):
+        lines = [' '.join(map(str, COLOURS[place])) for place in order]
+        (root / 'palette.txt').write_text('\n'.join(lines) + '\n')
+        dataset = ZeroShotDataset(
+            dict(type='FolderSegDataset', data_root=str(root), pipeline=PIPELINE),
+            phase='train',
+            split=dict(folder=str(root)),
+            unseen_policy='drop_image',
+        )
+        kept += [
+            Path(dataset.get_data_info(i)['img_path']).stem for i in range(len(dataset))
+        ]
+    assert kept == ['of_sky', 'of_plant']
