@@ -1,4 +1,4 @@
-"""The tiny CLIP on disk: a plain open_clip model config, merges and weights."""
+"""The tiny CLIP on disk: a model config of open_clip with a stem, merges, weights."""
 
 from __future__ import annotations
 
