@@ -43,6 +43,8 @@ test_dataloader = dict(
     dataset=dict(dataset=dict(pipeline=_base_.test_pipeline)),
 )
 """)
+    checked = run_tool('check_data.py', config, '--all', folder=tmp_path)
+    assert checked.status == 0, checked.output
     tested = run_tool('test.py', config, folder=tmp_path)
     assert tested.status == 0, tested.output
     assert 'mIoU' in tested.output
