@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -26,9 +29,80 @@ DROP_TEXT_TOWER = Rule(
 )
 
 
-def shape_reader(
-    state: Mapping[str, Tensor], what: str
-) -> Callable[[str, int], torch.Size]:
+def add_tower_arguments(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the flags about the CLIP that a checkpoint was made from.
+
+    Args:
+        parser: of the sub-command.
+        default: which CLIP it is if the user names none, for the help.
+    """
+    parser.add_argument(
+        '--arch',
+        help='the CLIP it was made from: an open_clip model name or the path of a '
+        f'JSON model config; {default}',
+    )
+    parser.add_argument(
+        '--text-tower-out',
+        type=Path,
+        metavar='FILE.safetensors',
+        help='write the text tower in the checkpoint to this file, for rows of '
+        "new class names: class_embeddings.source.pretrained='FILE.safetensors'",
+    )
+
+
+ShapeReader = Callable[[str, int], torch.Size]
+
+
+@dataclass(frozen=True)
+class ImageTowerLayout:
+    """Sizes of the image tower in an official state dict.
+
+    Attributes:
+        width: channels of the image tower's tokens.
+        patch_size: of the image tower, in pixels.
+        num_blocks: blocks of the image tower.
+        grid: patches per side that the position embeddings are for.
+        embed_dim: of the space of images and texts.
+    """
+
+    width: int
+    patch_size: int
+    num_blocks: int
+    grid: int
+    embed_dim: int
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images that the position embeddings are for, in pixels."""
+        return self.grid * self.patch_size
+
+    @staticmethod
+    def read(
+        state: Mapping[str, Tensor], shape: ShapeReader, prefix: str, what: str
+    ) -> dict[str, int]:
+        """Read the sizes, by name.
+
+        Args:
+            state: with the official keys.
+            shape: from :func:`shape_reader`.
+            prefix: of the image tower's keys, without the dot.
+            what: how messages call the state dict, e.g. the file.
+
+        Raises:
+            CheckpointError: if a weight that tells a size is not there.
+        """
+        width, _, patch_size, _ = shape(f'{prefix}.conv1.weight', 4)
+        positions = shape(f'{prefix}.positional_embedding', 2)[0] - 1
+        return dict(
+            width=width,
+            patch_size=patch_size,
+            num_blocks=count_numbered(state, f'{prefix}.transformer.resblocks'),
+            grid=side_of_grid(positions, what),
+            embed_dim=shape(f'{prefix}.proj', 2)[1],
+        )
+
+
+def shape_reader(state: Mapping[str, Tensor], what: str) -> ShapeReader:
     """Return a function of a key and a number of dimensions, giving a weight's shape.
 
     Args:

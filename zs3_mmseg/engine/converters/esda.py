@@ -17,7 +17,7 @@ from zs3_mmseg.models.segmentors.class_rows import row_state, rows_by_class
 from zs3_mmseg.models.towers import Architecture
 from zs3_mmseg.utils.checkpoint import safe_load, state_dict_of
 
-from .clip_parts import text_tower
+from .clip_parts import add_tower_arguments, text_tower
 from .conversion import Conversion, apply_rules
 from .converter import Converter, register_converter
 from .esda_layout import ESDALayout
@@ -52,18 +52,7 @@ class ESDAConverter(Converter):
             help='the fold it was trained with: pascal5i_0 .. pascal5i_3, coco20i_0 .. '
             'coco20i_3, coco20i_contiguous_0 .. coco20i_contiguous_3',
         )
-        parser.add_argument(
-            '--arch',
-            help='the CLIP it was made from: an open_clip model name or the path of a '
-            'JSON model config; the published one if it is left out',
-        )
-        parser.add_argument(
-            '--text-tower-out',
-            type=Path,
-            metavar='FILE.safetensors',
-            help='write the text tower in the checkpoint to this file, for rows of '
-            "new class names: class_embeddings.source.pretrained='FILE.safetensors'",
-        )
+        add_tower_arguments(parser, 'the published one if it is left out')
 
     def convert(self, source: Path, arguments: argparse.Namespace) -> Conversion:
         """Read the file, rename its keys and add the rows of the class names.

@@ -16,11 +16,11 @@ from zs3_mmseg.models.towers import Architecture, resolve_architecture
 from zs3_mmseg.models.towers.architectures import build_model
 
 from .clip_parts import (
+    ImageTowerLayout,
     count_numbered,
     require_quick_gelu,
     resized,
     shape_reader,
-    side_of_grid,
 )
 
 #: The CLIP of OpenAI that ESDA was published with.
@@ -30,15 +30,10 @@ PUBLISHED_REPLACE = (2, 3, 4)
 
 
 @dataclass(frozen=True)
-class ESDALayout:
+class ESDALayout(ImageTowerLayout):
     """Sizes of an ESDA model.
 
     Attributes:
-        width: channels of the image tower's tokens.
-        patch_size: of the image tower, in pixels.
-        num_blocks: blocks of the image tower.
-        grid: patches per side that the position embeddings are for.
-        embed_dim: of the space of images and texts.
         text_width: channels of the text tower's tokens.
         text_blocks: blocks of the text tower.
         low_rank: rank of the paths around the blocks; None: there are none.
@@ -46,11 +41,6 @@ class ESDALayout:
         conv_channels: of the three convolutions.
     """
 
-    width: int
-    patch_size: int
-    num_blocks: int
-    grid: int
-    embed_dim: int
     text_width: int
     text_blocks: int
     low_rank: int | None
@@ -70,15 +60,9 @@ class ESDALayout:
         """
 
         shape = shape_reader(state, f'{what} is no official ESDA checkpoint')
-        width, _, patch_size, _ = shape('image_encoder.conv1.weight', 4)
-        positions = shape('image_encoder.positional_embedding', 2)[0] - 1
         first = 'image_encoder.prompt.0'
         return cls(
-            width=width,
-            patch_size=patch_size,
-            num_blocks=count_numbered(state, 'image_encoder.transformer.resblocks'),
-            grid=side_of_grid(positions, what),
-            embed_dim=shape('image_encoder.proj', 2)[1],
+            **cls.read(state, shape, 'image_encoder', what),
             text_width=shape('text_encoder.token_embedding.weight', 2)[1],
             text_blocks=count_numbered(state, 'text_encoder.transformer.resblocks'),
             low_rank=shape(first, 2)[1] if first in state else None,
@@ -88,11 +72,6 @@ class ESDALayout:
                 for name in ('res2.0', 'res2.2', 'cls.0')
             ),
         )
-
-    @property
-    def image_size(self) -> int:
-        """Side of the images that the position embeddings are for, in pixels."""
-        return self.grid * self.patch_size
 
     def architecture(self, arch: str | None) -> Architecture:
         """Return the CLIP of a checkpoint, with its image size.

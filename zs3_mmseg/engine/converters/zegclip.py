@@ -23,7 +23,12 @@ from zs3_mmseg.models.segmentors.open_vocabulary import SETTINGS
 from zs3_mmseg.models.towers import Architecture, resolve_architecture
 from zs3_mmseg.utils.checkpoint import safe_load, state_dict_of
 
-from .clip_parts import DROP_TEXT_TOWER, require_quick_gelu, text_tower
+from .clip_parts import (
+    DROP_TEXT_TOWER,
+    add_tower_arguments,
+    require_quick_gelu,
+    text_tower,
+)
 from .conversion import Conversion, Rule, apply_rules
 from .converter import Converter, register_converter
 from .zegclip_layout import ZegCLIPLayout
@@ -111,18 +116,7 @@ class ZegCLIPConverter(Converter):
             help='how it was trained; needed where the number of classes leaves two '
             'possibilities',
         )
-        parser.add_argument(
-            '--arch',
-            help='the CLIP it was made from: an open_clip model name or the path of a '
-            'JSON model config; found by its sizes if it is an OpenAI model',
-        )
-        parser.add_argument(
-            '--text-tower-out',
-            type=Path,
-            metavar='FILE.safetensors',
-            help='write the text tower in the checkpoint to this file, for rows of '
-            "new class names: class_embeddings.source.pretrained='FILE.safetensors'",
-        )
+        add_tower_arguments(parser, 'found by its sizes if it is an OpenAI model')
 
     def convert(self, source: Path, arguments: argparse.Namespace) -> Conversion:
         """Read the file, rename its keys and add its rows.

@@ -14,7 +14,7 @@ from zs3_mmseg.models.decode_heads import ZegCLIPHead
 from zs3_mmseg.models.towers import Architecture, resolve_architecture
 from zs3_mmseg.models.towers.architectures import build_model
 
-from .clip_parts import count_numbered, resized, shape_reader, side_of_grid
+from .clip_parts import ImageTowerLayout, count_numbered, resized, shape_reader
 
 _DECODER = 'decode_head.decoder_1.layers'
 _EMPTY_WEIGHT = 'decode_head.loss_decode.criterion.empty_weight'
@@ -24,15 +24,10 @@ _OPENAI = ('ViT-B-16-quickgelu', 'ViT-B-32-quickgelu', 'ViT-L-14-quickgelu')
 
 
 @dataclass(frozen=True)
-class ZegCLIPLayout:
+class ZegCLIPLayout(ImageTowerLayout):
     """Sizes of a ZegCLIP model.
 
     Attributes:
-        width: channels of the image tower's tokens.
-        patch_size: of the image tower, in pixels.
-        num_blocks: blocks of the image tower.
-        grid: patches per side that the position embeddings are for.
-        embed_dim: of the space of images and texts.
         num_tokens: prompt tokens per block; 0: no prompts.
         depth: of the prompts, see :class:`DeepPrompts`.
         num_layers: layers of the mask decoder.
@@ -41,11 +36,6 @@ class ZegCLIPLayout:
         num_trained: classes it was trained with, if the file tells.
     """
 
-    width: int
-    patch_size: int
-    num_blocks: int
-    grid: int
-    embed_dim: int
     num_tokens: int
     depth: int
     num_layers: int
@@ -66,8 +56,6 @@ class ZegCLIPLayout:
         """
 
         shape = shape_reader(state, f'{what} is no official ZegCLIP checkpoint')
-        width, _, patch_size, _ = shape('backbone.conv1.weight', 4)
-        positions = shape('backbone.positional_embedding', 2)[0] - 1
         num_tokens, depth = 0, 0
         deep = 'backbone.deep_prompt_embeddings'
         first = 'backbone.prompt_embeddings'
@@ -78,11 +66,7 @@ class ZegCLIPLayout:
             _, num_tokens, _ = shape(first, 3)
         trained = shape(_EMPTY_WEIGHT, 1)[0] - 1 if _EMPTY_WEIGHT in state else None
         return cls(
-            width=width,
-            patch_size=patch_size,
-            num_blocks=count_numbered(state, 'backbone.transformer.resblocks'),
-            grid=side_of_grid(positions, what),
-            embed_dim=shape('backbone.proj', 2)[1],
+            **cls.read(state, shape, 'backbone', what),
             num_tokens=num_tokens,
             depth=depth,
             num_layers=count_numbered(state, _DECODER),
@@ -98,11 +82,6 @@ class ZegCLIPLayout:
             f'{self.num_blocks} blocks of width {self.width}, patches of '
             f'{self.patch_size} pixels and an embedding of {self.embed_dim}'
         )
-
-    @property
-    def image_size(self) -> int:
-        """Side of the images that the position embeddings are for, in pixels."""
-        return self.grid * self.patch_size
 
     def architectures(self) -> list[Architecture]:
         """Return the CLIP models of OpenAI that have these sizes."""
