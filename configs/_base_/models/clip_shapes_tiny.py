@@ -25,7 +25,7 @@ model = dict(
         arch=arch,
         pretrained=pretrained,
         # Of all strategies this one scored best on val scenes.
-        last_attn='kk',
+        last_attn='sclip',
         last_block='full',
     ),
     decode_head=dict(type='DenseTextHead'),

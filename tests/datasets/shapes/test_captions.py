@@ -12,6 +12,7 @@ from zs3_mmseg.datasets.shapes.captions import (
     ground_caption,
     known_words,
     plain_caption,
+    thing_caption,
 )
 from zs3_mmseg.datasets.shapes.layout import Layout, draw_layout
 from zs3_mmseg.datasets.shapes.rules import get_rules
@@ -64,4 +65,14 @@ def test_a_ground_caption_tells_grounds_only() -> None:
         frozenset({'sand'}),
         frozenset({'water'}),
         frozenset({'sand', 'water'}),
+    }
+
+
+def test_a_thing_caption_tells_each_of_the_things_alone(told: list) -> None:
+    rng = np.random.default_rng(0)
+    objects = next(layout.objects for layout, _, _ in told if len(layout.objects) > 1)
+    captions = [thing_caption(objects, rng) for _ in range(50)]
+    named = [set(_words(caption)) & set(CLASSES) for caption in captions]
+    assert {frozenset(names) for names in named} == {
+        frozenset({item.name}) for item in objects
     }

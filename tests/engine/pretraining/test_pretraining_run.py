@@ -16,10 +16,16 @@ from torch import nn
 from zs3_mmseg.engine.pretraining.attention_init import mimetic_attention
 from zs3_mmseg.engine.pretraining.evaluate import average_precision
 from zs3_mmseg.engine.pretraining.model import CONFIG_FILE, write_config_and_merges
-from zs3_mmseg.engine.pretraining.pairs import Pairs, render_pairs
+from zs3_mmseg.engine.pretraining.pairs import (
+    CAPTIONS_PER_IMAGE,
+    GROUND_COLUMN,
+    THING_COLUMN,
+    Pairs,
+    render_pairs,
+)
 from zs3_mmseg.engine.pretraining.recipe import Phase, Recipe
 from zs3_mmseg.engine.pretraining.run import pretrain
-from zs3_mmseg.engine.pretraining.trainer import Trainer
+from zs3_mmseg.engine.pretraining.trainer import Trainer, _Batches
 from zs3_mmseg.models.towers import load_clip, resolve_architecture
 
 TINY = replace(
@@ -146,3 +152,18 @@ def test_the_learning_rate_rises_in_warmup_and_falls_to_nothing() -> None:
     assert rates.max() == pytest.approx(recipe.peak_lr)
     assert rates[-recipe.phases[-1].steps] == pytest.approx(recipe.anneal_lr)
     assert rates[-1] < 0.01 * recipe.anneal_lr
+
+
+def test_a_phase_sets_the_shares_of_one_sided_captions() -> None:
+    columns = np.arange(CAPTIONS_PER_IMAGE + 2).astype(str)
+    pairs = Pairs(
+        np.zeros((50, 2, 2, 3), np.uint8), np.tile(columns, (50, 1)), np.zeros((50, 20))
+    )
+    batches = _Batches([pairs], lambda captions: np.array(captions), seed=0)
+    phase = Phase('names', 100, 50, (1.0,), False, 0.0, grounds=0.15, things=0.25)
+    told = np.concatenate(
+        [batches.draw(step, phase, slice(None))[1] for step in range(100)]
+    )
+    assert np.mean(told == str(GROUND_COLUMN)) == pytest.approx(0.15, abs=0.02)
+    assert np.mean(told == str(THING_COLUMN)) == pytest.approx(0.25, abs=0.02)
+    assert set(told) == set(columns)

@@ -94,6 +94,18 @@ def ground_caption(grounds: Sequence[str], rng: np.random.Generator) -> str:
     return f'{_opening(rng)}{_join(told)}{end}'
 
 
+def thing_caption(objects: Sequence[SceneObject], rng: np.random.Generator) -> str:
+    """Draw a caption that tells one thing only, as ``'a photo of a star.'``.
+
+    Args:
+        objects: the things of the scene, at least one.
+        rng: source of every choice.
+    """
+    told = objects[int(rng.integers(len(objects)))]
+    end = '.' if rng.random() < 0.25 else ''
+    return f'{_opening(rng)}{_article(told.name)}{end}'
+
+
 def draw_caption(
     objects: Sequence[SceneObject], grounds: Sequence[str], rng: np.random.Generator
 ) -> str:

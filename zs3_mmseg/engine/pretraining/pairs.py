@@ -17,6 +17,7 @@ from zs3_mmseg.datasets.shapes.captions import (
     draw_caption,
     ground_caption,
     plain_caption,
+    thing_caption,
 )
 from zs3_mmseg.datasets.shapes.drawing import SIDE
 from zs3_mmseg.datasets.shapes.parallel import run_in_ranges
@@ -26,8 +27,13 @@ from zs3_mmseg.datasets.shapes.vocabulary import CLASSES
 
 #: Captions kept for each image: a plain one, then drawn ones ...
 CAPTIONS_PER_IMAGE = 8
-#: ... and in this column one that tells only the grounds, where there are any.
+#: ... in this column one that tells only the grounds, where there are any ...
 GROUND_COLUMN = CAPTIONS_PER_IMAGE
+#: ... and in this one that tells only one of the things.
+THING_COLUMN = CAPTIONS_PER_IMAGE + 1
+
+# Part of the folder's name: raise it with any change to the captions kept.
+_CAPTIONS_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,8 @@ class Pairs:
 
     Attributes:
         images: (N, H, W, 3) uint8 RGB, mapped from disk.
-        captions: (N, CAPTIONS_PER_IMAGE + 1) strings; column 0 is plain, the last
-            tells only grounds.
+        captions: (N, CAPTIONS_PER_IMAGE + 2) strings; column 0 is plain, the last
+            two tell only grounds, and only one thing.
         present: (N, K) whether each class is in the image; for evaluation only.
     """
 
@@ -58,7 +64,7 @@ def _captions(scene: Scene, seed: int, index: int) -> list[str]:
     ]
     plain = plain_caption(scene.objects)
     ground = ground_caption(scene.grounds, rng) if scene.grounds else plain
-    return [plain, *drawn, ground]
+    return [plain, *drawn, ground, thing_caption(scene.objects, rng)]
 
 
 def _render_range(folder: Path, seed: int, subset: str, start: int, stop: int) -> None:
@@ -85,7 +91,8 @@ def render_pairs(
         seed: seed of the world.
         workers: processes to render with.
     """
-    final = root / f'{subset}-v{RECIPE_VERSION}-seed{seed}-{count}'
+    version = f'v{RECIPE_VERSION}.{_CAPTIONS_VERSION}'
+    final = root / f'{subset}-{version}-seed{seed}-{count}'
     if not final.is_dir():
         root.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f'.{final.name}.', dir=root))
@@ -110,7 +117,7 @@ def _render_all(
 ) -> None:
     shapes: dict[str, tuple[type | str, tuple[int, ...]]] = {
         'images': (np.uint8, (count, SIDE, SIDE, 3)),
-        'captions': ('<U160', (count, CAPTIONS_PER_IMAGE + 1)),
+        'captions': ('<U160', (count, CAPTIONS_PER_IMAGE + 2)),
         'present': (np.bool_, (count, len(CLASSES))),
     }
     for name, (dtype, shape) in shapes.items():

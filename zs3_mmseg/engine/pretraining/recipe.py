@@ -20,6 +20,7 @@ class Phase:
         patch_dropout: share of image patches left out in training
             (Li et al. 2023, "Scaling Language-Image Pre-training via Masking").
         grounds: share of the captions that tell only the grounds.
+        things: share of the captions that tell only one of the things.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Phase:
     plain: bool
     patch_dropout: float
     grounds: float = 0.0
+    things: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Recipe:
         Phase('icons', 850, 64, (0.2, 0.8, 0.0), True, 0.5),
         Phase('scenes', 1300, 128, (0.0, 0.25, 0.75), False, 0.5, 0.15),
         Phase('details', 700, 128, (0.0, 0.15, 0.85), False, 0.3, 0.15),
-        Phase('anneal', 160, 96, (0.0, 0.25, 0.75), False, 0.0, 0.15),
+        Phase('names', 2000, 128, (0.0, 0.1, 0.9), False, 0.4, 0.15, 0.25),
+        Phase('anneal', 200, 96, (0.0, 0.1, 0.9), False, 0.0, 0.15, 0.25),
     )
     peak_lr: float = 1e-3
     anneal_lr: float = 3e-4

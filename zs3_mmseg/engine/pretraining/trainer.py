@@ -26,7 +26,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from zs3_mmseg.engine.pretraining.attention_init import mimetic_attention
 from zs3_mmseg.engine.pretraining.model import MEAN, STD
-from zs3_mmseg.engine.pretraining.pairs import CAPTIONS_PER_IMAGE, GROUND_COLUMN, Pairs
+from zs3_mmseg.engine.pretraining.pairs import (
+    CAPTIONS_PER_IMAGE,
+    GROUND_COLUMN,
+    THING_COLUMN,
+    Pairs,
+)
 from zs3_mmseg.engine.pretraining.recipe import Phase, Recipe
 from zs3_mmseg.engine.pretraining.word_loss import CaptionWordLoss
 from zs3_mmseg.models.towers import Architecture
@@ -71,8 +76,10 @@ class _Batches:
             which = np.zeros(size, int)
             if not phase.plain:
                 which = rng.integers(0, CAPTIONS_PER_IMAGE, size)
-            if phase.grounds:
-                which[rng.random(size) < phase.grounds] = GROUND_COLUMN
+            if phase.grounds or phase.things:
+                chance = rng.random(size)
+                which[chance < phase.grounds + phase.things] = THING_COLUMN
+                which[chance < phase.grounds] = GROUND_COLUMN
             images.append(pool.images[index])
             captions.extend(pool.captions[index, which].tolist())
         mirrored = rng.random(phase.batch)[part] < 0.5
