@@ -13,6 +13,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from mmengine.config import Config
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # ------------------------------------------------------------------ requirements
@@ -191,6 +193,10 @@ def test_metafile_entry(model: dict[str, Any]) -> None:
     assert isinstance(model['Alias'], list)
     if 'Weights' in model:
         assert (ROOT / model['Weights']).is_file()
+    iterations = (model.get('Metadata') or {}).get('Iterations')
+    if iterations is not None:
+        config = Config.fromfile(ROOT / model['Config'], import_custom_modules=False)
+        assert iterations == config.train_cfg.max_iters
 
 
 @pytest.mark.parametrize('metafile', METAFILES, ids=lambda path: path.parent.name)

@@ -5,8 +5,8 @@
 # shapes_tiny_transductive_onerun.py does both stages in one run.
 _base_ = ['./shapes_tiny.py']
 
-max_iters = 480
-load_from = 'work_dirs/shapes_tiny/iter_480.pth'
+max_iters = 120
+load_from = 'work_dirs/shapes_tiny/iter_120.pth'
 
 model = dict(setting='transductive', calibrators=[])
 train_dataloader = dict(dataset=dict(setting='transductive'))

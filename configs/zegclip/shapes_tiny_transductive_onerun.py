@@ -3,7 +3,7 @@ _base_ = ['./shapes_tiny_transductive.py']
 
 load_from = None
 # The inductive schedule, which is left at its half, and the self-training after it.
-inductive_iters = 960
+inductive_iters = 240
 begin = inductive_iters // 2
 max_iters = begin + _base_.max_iters
 

@@ -1,4 +1,4 @@
 # Each layer of the decoder is drawn on its own.
-_base_ = ['../../zegclip/shapes_tiny.py']
+_base_ = ['./official_start.py']
 
 model = dict(decode_head=dict(identical_layers=False))

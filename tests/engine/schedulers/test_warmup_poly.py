@@ -64,6 +64,13 @@ def test_parts_follow_each_other_from_the_initial_rate() -> None:
     assert rates == pytest.approx([*expected, 1 / 4])
 
 
+def test_after_its_length_the_rate_stays_at_the_end() -> None:
+    optim = optimizer(1.0)
+    schedule = WarmupPolyLR(optim, total_steps=3, eta_min=0.25, steps_ahead=1)
+    rates = rates_of(optim, 6, schedule)
+    assert rates[2:] == [[0.25]] * 4
+
+
 def test_the_decay_can_move_every_few_steps() -> None:
     optim = optimizer(1.0)
     schedule = WarmupPolyLR(optim, end=6, power=1.0, update_interval=2, warmup_steps=2)

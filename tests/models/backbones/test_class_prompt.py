@@ -161,6 +161,30 @@ def test_only_what_was_added_learns_in_a_frozen_tower(build) -> None:
 
 
 @torch.no_grad()
+def test_a_text_row_can_start_as_what_dense_logits_look_for(build) -> None:
+    """Of centred patches of one length, the nearest to it has the largest logit."""
+    options = dict(LISTS['as published'], out_indices=(4, -1))
+    backbone = build(text_proj_init='tower', **options)
+    torch.nn.init.normal_(backbone.visual.ln_post.weight, mean=1)
+    backbone.class_prompt.start_like_dense_logits(backbone.visual)
+    patches = F.layer_norm(torch.randn(50, 32), (32,))
+    text = torch.randn(24)
+    logits = backbone.visual.ln_post(patches) @ backbone.visual.proj @ text
+    bias = backbone.visual.ln_post.bias @ backbone.visual.proj @ text
+    cosines = F.cosine_similarity(patches, backbone.class_prompt.proj(text)[None])
+    ratio = (logits - bias) / cosines
+    torch.testing.assert_close(ratio, ratio[:1].expand(50), rtol=1e-3, atol=0)
+    assert ratio[0] > 0
+    # Only the start differs.
+    random, text = build(**options), torch.randn(3, 24)
+    random.load_state_dict(backbone.state_dict())
+    for ours, theirs in zip(
+        backbone(inputs()[0], text), random(inputs()[0], text), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+@torch.no_grad()
 def test_a_new_low_rank_path_changes_nothing(tiny_config) -> None:
     torch.manual_seed(0)
     plain = OpenCLIPViT(tiny_config()).eval()
@@ -258,6 +282,9 @@ def test_pairs_compile_without_graph_breaks(build) -> None:
         (dict(replace_cls=(5,)), r'replace_cls=\(5,\) must be .* 0 to 4'),
         (dict(replace_cls=(1,), priors=(1, 1)), r'priors=\(1, 1\) must be different'),
         (dict(priors=(0, 4)), 'holds the last block.* set replace_cls'),
+        (dict(priors=(0,), text_proj_init='tower'), 'of no use without replace_cls'),
+        (dict(text_proj_init='tower'), 'of no use without replace_cls'),
+        (dict(replace_cls=(1,), text_proj_init='clip'), 'text_proj_init'),
         (dict(low_rank=0), 'low_rank is a rank of at least 1'),
     ],
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmengine.structures import PixelData
@@ -133,3 +136,44 @@ def test_pseudo_labels_come_from_the_last_layer(deep: bool) -> None:
     logits = head(maps, queries=rows, global_token=token)[:, 1:]
     full = torch.nn.functional.interpolate(logits, (12, 20), mode='bilinear')
     assert torch.equal(filled, 1 + full.argmax(1))
+
+
+@pytest.mark.parametrize('layers', [1, 3])
+def test_a_cosine_start_is_dense_clip_and_every_parameter_leaves_it(
+    layers: int,
+) -> None:
+    (patches,), token = inputs()
+    maps, rows = (F.normalize(patches),), queries(3)
+    rows = replace(rows, embeddings=F.normalize(rows.embeddings))
+    head = make(cosine_start=20.0, num_layers=layers, dropout=0.0)
+    centred = rows.embeddings
+    if layers > 1:
+        centred = F.normalize(centred - centred.mean(dim=1, keepdim=True))
+    expected = 20 * torch.einsum('kc,nchw->nkhw', centred, maps[0])
+    logits = head(maps, queries=rows, global_token=token)
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
+
+    # A softmax over keys never sees their bias.
+    learned = [p for n, p in head.named_parameters() if 'attn.k.bias' not in n]
+    before = [p.detach().clone() for p in learned]
+    optimizer = torch.optim.SGD(learned, lr=0.1)
+    for _ in range(3):
+        losses = head.loss(maps, samples(3), None, queries=rows, global_token=token)
+        optimizer.zero_grad()
+        sum(losses[name] for name in LOSSES).backward()
+        optimizer.step()
+    same = [torch.equal(p, old) for p, old in zip(learned, before, strict=True)]
+    assert not any(same)
+
+
+@pytest.mark.parametrize(
+    ('options', 'what'),
+    [
+        (dict(cosine_start=0.0), 'above 0'),
+        (dict(cosine_start=20.0, descriptor=('product',)), "'text' in descriptor"),
+        (dict(cosine_start=20.0, project_patches=True), 'project_patches=False'),
+    ],
+)
+def test_a_cosine_start_that_cannot_be(options: dict, what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        make(**options)

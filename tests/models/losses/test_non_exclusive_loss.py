@@ -79,6 +79,17 @@ def test_each_term_has_its_own_gradient_through_the_chunks() -> None:
         torch.testing.assert_close(gradients[2, name], gradients[7, name])
 
 
+@pytest.mark.parametrize('chunk', [2, 8])
+def test_corners_can_be_aligned(chunk: int) -> None:
+    logits, labels = batch(5)
+    full = F.interpolate(logits, SIZE, mode='bilinear', align_corners=True)
+    loss = NonExclusiveLoss(class_chunk=chunk)
+    aligned = loss(logits, labels, VOID, align_corners=True)
+    for name, expected in loss(full, labels, VOID).items():
+        torch.testing.assert_close(aligned[name], expected)
+        assert not torch.isclose(loss(logits, labels, VOID)[name], expected, rtol=1e-4)
+
+
 def test_a_batch_without_labels_still_has_negatives() -> None:
     logits, _ = batch(5)
     losses = NonExclusiveLoss(class_chunk=2)(logits, torch.full((2, *SIZE), VOID))

@@ -59,6 +59,12 @@ class TokenBank:
         )
 
 
+class BareBank(TokenBank):
+    """A bank that gives no token features."""
+
+    token_features = False
+
+
 class NoBank(TokenBank):
     """A bank whose text tower is not there."""
 
@@ -322,6 +328,27 @@ def test_backbone_that_knows_no_names_runs_once(
         (dict(class_embeddings=None), 'set model.class_embeddings'),
         (dict(auxiliary_head=dict(type='FCNHead')), 'has no auxiliary_head'),
         (dict(test_cfg=dict(name_batch_size=0)), 'name_batch_size must be'),
+        (
+            dict(
+                class_embeddings=BareBank(),
+                decode_head=dict(type='ESDAHead', conv_channels=(8, 8, 8)),
+            ),
+            'set model.class_embeddings.token_features=True',
+        ),
+        (
+            dict(
+                backbone=dict(type='ToyPatches', out_global=True),
+                decode_head=dict(
+                    type='ToyPairHead', in_channels=6, channels=6, num_classes=2
+                ),
+                calibrators=[dict(type='ImageLevelGate', weight=1.0)],
+            ),
+            'which ToyPatches does not give',
+        ),
+        (
+            dict(decode_head=dict(type='ESDAHead', prior_weights=(0.1,))),
+            'prior_weights are two',
+        ),
         (dict(split=dict(classes=['a', 'b|c'], unseen=['a'])), 'one name at a time'),
     ],
 )

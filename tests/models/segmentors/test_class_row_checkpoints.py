@@ -15,7 +15,10 @@ from mmengine.runner.checkpoint import (
     weights_to_cpu,
 )
 
+from zs3_mmseg.models.segmentors import ZeroShotEncoderDecoder
+
 CLASSES = ('ant', 'bee', 'cat', 'dog', 'eel')
+SPLIT = dict(name='toy', classes=list(CLASSES), unseen=['bee', 'dog'])
 KEY = '_extra_state'
 
 
@@ -141,3 +144,31 @@ def test_strict_loading_misses_absent_rows(make_segmentor):
     del state[KEY]
     missing, unexpected = make_segmentor().load_state_dict(state, strict=False)
     assert (missing, unexpected) == ([KEY], [])
+
+
+def test_rows_of_a_checkpoint_do_for_a_head_that_is_told_their_length():
+    rows = torch.randn(5, 4)
+    absent = dict(
+        type='ClassEmbeddingBank',
+        source=dict(type='tensor', path='not_there.npy'),
+        normalize=False,
+    )
+    build = {'class_embeddings': absent, 'split': SPLIT, 'setting': 'inductive'}
+    patches = dict(type='ToyPatches')
+    with pytest.raises(FileNotFoundError, match=r'there\.npy.*decode_head\.embed_dim'):
+        ZeroShotEncoderDecoder(patches, dict(type='TextPixelHead'), **build)
+    head = dict(type='TextPixelHead', embed_dim=4)
+    model = ZeroShotEncoderDecoder(patches, head, **build).eval()
+    with pytest.raises(FileNotFoundError, match=r'not_there\.npy'):
+        model.current_queries()
+    model.set_extra_state(
+        dict(
+            classes=SPLIT['classes'],
+            unseen=SPLIT['unseen'],
+            split='toy',
+            embeddings=rows,
+            query_to_class=torch.arange(5),
+            provenance={},
+        )
+    )
+    assert torch.equal(model.current_queries().embeddings, rows)

@@ -113,8 +113,16 @@ def test_a_tag_without_network_says_how_to_do_without(
         raise OSError('no route')
 
     monkeypatch.setattr(open_clip, 'download_pretrained', fail)
-    with pytest.raises(ConnectionError, match=r"no route.*pretrained='/path/to/"):
+    with pytest.raises(
+        ConnectionError,
+        match=r"no route.*https://openai\S*/ViT-B-16\.pt here.*pretrained='/path/to/",
+    ):
         load_clip('ViT-B-16-quickgelu', 'openai')
+
+
+def test_a_missing_file_of_a_known_name_has_an_address(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r'Get it: https://openai\S*-16\.pt'):
+        load_clip('ViT-B-16-quickgelu', tmp_path / 'ViT-B-16.pt')
 
 
 def test_keys_that_do_not_fit_are_listed(

@@ -19,6 +19,8 @@ class WarmupPolyLR(LRSchedulerMixin, _ParamScheduler):
         lr(t) = r(t) * (1 - (1 - t / W) * (1 - warmup_ratio))   while t < W
         lr(t) = r(t)                                            from then on
 
+    and ``eta_min`` after ``T``.
+
     This is the schedule of mmcv 1.x (``policy='poly', warmup='linear'``), with which
     ZegCLIP and its descendants were trained. mmengine's ``PolyLR`` ends one step
     earlier, and a ``LinearLR`` beside it is chained, not multiplied: each step starts
@@ -91,7 +93,7 @@ class WarmupPolyLR(LRSchedulerMixin, _ParamScheduler):
     def _get_value(self) -> list[float]:
         step = self.last_step
         held = step - step % self.update_interval + self.steps_ahead
-        decay = (1 - held / self.total_steps) ** self.power
+        decay = max(1 - held / self.total_steps, 0.0) ** self.power
         warmup = 1.0
         if step < self.warmup_steps:
             warmup = 1 - (1 - step / self.warmup_steps) * (1 - self.warmup_ratio)

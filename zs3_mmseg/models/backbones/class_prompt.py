@@ -6,6 +6,7 @@ ESDA: Image and Vision Computing 2025, doi 10.1016/j.imavis.2025.105456.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,23 @@ class ClassPrompt(nn.Module):
                 f'projected text: set replace_cls, or leave {self.last_block} out'
             )
         self.proj = nn.Linear(text_dim, width) if self.replace_cls else None
+
+    @torch.no_grad()
+    def start_like_dense_logits(self, visual: Any) -> None:
+        """Let a text row begin as the direction of patches that it is most like.
+
+        CLIP scores a token ``x`` as ``proj(norm(x) * w) . s``, with the weights ``w``
+        of the last norm and the text row ``s``: as ``norm(x) . (w * (proj^T s))``, of
+        which the second factor is what a text row is projected to here.
+
+        Args:
+            visual: open_clip's image tower.
+        """
+        assert self.proj is not None  # there is something to project
+        weight = visual.ln_post.weight[:, None] * visual.proj  # (D, E)
+        # Rows keep their length on average.
+        self.proj.weight.copy_(weight / weight.norm(dim=0).mean())
+        self.proj.bias.zero_()
 
     def project(self, text_cls: Tensor | None, num_pairs: int) -> Tensor | None:
         """Return the class tokens that enter the blocks, or None if none does.

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 
-from zs3_mmseg.models.towers import Architecture, load_clip, resolve_architecture
-from zs3_mmseg.models.towers.positions import check_interpolation
+from zs3_mmseg.models.towers import Architecture
 
-from .blocks import is_plain, replaced_block, run_block, run_first_token
+from .blocks import run_block
 from .class_prompt import ClassPrompt
-from .last_attention import Vanilla, build_last_attention
+from .image_tower import ImageTower
 from .low_rank import LowRankBypass
-from .options import DENSE, check_indices, one_of, require_plain_vit
+from .options import DENSE, check_indices, one_of
 from .prompts import DeepPrompts
 from .shared_tokens import SharedTokens
-from .stem import embed, resize_stored_positions, whole_patches
+from .stem import whole_patches
 
 
 @MODELS.register_module()
-class OpenCLIPViT(BaseModule):
+class OpenCLIPViT(ImageTower):
     """The image tower of an open_clip ViT as a dense backbone.
 
     The forward pass runs over the tower's own modules and differs from open_clip's in
@@ -78,10 +73,13 @@ class OpenCLIPViT(BaseModule):
         priors: the blocks whose patches are compared with a prototype of the class, as
             in ESDA: the mean of its patches, or in the last block the projected text.
             Their maps are returned as the channels of one map, in the order of blocks.
+        text_proj_init: how the projection of text rows starts: ``'random'`` as in
+            ESDA's code, or ``'tower'``, which is ours, with the tower's own projection
+            turned round, so that the prior of the last block starts close to the
+            tower's dense logits.
         trust: open a TorchScript archive even if it is none of OpenAI's.
     """
 
-    visual: Any
     class_prompt: ClassPrompt | None
     low_rank: nn.ModuleList | None
 
@@ -105,54 +103,27 @@ class OpenCLIPViT(BaseModule):
         low_rank: int | None = None,
         replace_cls: Sequence[int] = (),
         priors: Sequence[int] = (),
+        text_proj_init: Literal['random', 'tower'] = 'random',
         trust: bool = False,
     ) -> None:
-        super().__init__()
-        one_of('grid', grid, ('pad', 'floor'))
-        one_of('last_block', last_block, ('full', 'attn_only', None))
-        self.pos_interp = check_interpolation(pos_interp)
-        self.grid_mode = grid
-        self.last_attn = build_last_attention(last_attn)
-        self.full_last_block = (
-            self.last_attn.full_block if last_block is None else last_block == 'full'
+        super().__init__(
+            arch,
+            pretrained,
+            image_size=image_size,
+            frozen=frozen,
+            last_attn=last_attn,
+            last_block=last_block,
+            grid=grid,
+            pos_interp=pos_interp,
+            cls_embed_twice=cls_embed_twice,
+            project=project,
+            normalize=normalize,
+            trust=trust,
         )
         self.out_global = out_global
-        self.cls_embed_twice = cls_embed_twice
-        self.project = project
-        self.normalize = normalize
-        self.frozen = frozen
-
-        architecture = resolve_architecture(arch)
-        require_plain_vit(architecture)
-        clip = load_clip(
-            architecture, pretrained, trust=trust, need='image', pos_interp=pos_interp
-        )
-        # A copy: the model is shared with whoever needs the text tower.
-        self.visual = copy.deepcopy(clip.model.visual)
-        self.content_hash = clip.content_hash
-        #: Statistics of the images, for RGB values in 0..255.
-        self.mean = tuple(255 * value for value in clip.mean)
-        self.std = tuple(255 * value for value in clip.std)
-        self.patch_size = int(self.visual.patch_size[0])
-        self.num_blocks = len(self.visual.transformer.resblocks)
-        self.width = int(self.visual.conv1.out_channels)
-        self.embed_dim = architecture.embed_dim
         self.out_indices = check_indices(out_indices, self.num_blocks)
         if not (self.out_indices or out_global):
             raise ValueError('out_indices is empty and out_global is False: no output')
-        self._last_is_vanilla = (
-            isinstance(self.last_attn, Vanilla) and self.full_last_block
-        )
-        if not self._last_is_vanilla and not is_plain(self._blocks[-1]):
-            raise ValueError(
-                f'arch={architecture.name!r} has custom attention blocks, whose '
-                "attention cannot be replaced: expected last_attn='vanilla' with the "
-                'full block'
-            )
-        if image_size is not None:
-            resize_stored_positions(self.visual, image_size, pos_interp)
-        if frozen:
-            self.visual.requires_grad_(False)
         self.prompts = None
         if prompts is not None:
             self.prompts = DeepPrompts(
@@ -166,6 +137,9 @@ class OpenCLIPViT(BaseModule):
             self.low_rank = nn.ModuleList(
                 LowRankBypass(self.width, low_rank) for _ in range(self.num_blocks)
             )
+        one_of('text_proj_init', text_proj_init, ('random', 'tower'))
+        if text_proj_init == 'tower' and not replace_cls:
+            raise ValueError("text_proj_init='tower' is of no use without replace_cls")
         self.class_prompt = None
         if replace_cls or priors:
             self.class_prompt = ClassPrompt(
@@ -175,7 +149,8 @@ class OpenCLIPViT(BaseModule):
                 text_dim=self.embed_dim,
                 width=self.width,
             )
-        self.train(self.training)
+            if text_proj_init == 'tower':
+                self.class_prompt.start_like_dense_logits(self.visual)
 
     @property
     def replace_cls(self) -> tuple[int, ...]:
@@ -205,21 +180,6 @@ class OpenCLIPViT(BaseModule):
         if self.out_global or DENSE in self.out_indices:
             return self.num_blocks
         return 1 + max((*self.out_indices, *self.priors))
-
-    @property
-    def _blocks(self) -> nn.ModuleList:
-        return self.visual.transformer.resblocks
-
-    def init_weights(self) -> None:
-        """Keep the weights loaded at construction."""
-        self._is_init = True
-
-    def train(self, mode: bool = True) -> OpenCLIPViT:
-        """Switch the mode; a frozen tower stays in evaluation mode."""
-        super().train(mode)
-        if self.frozen:
-            self.visual.eval()
-        return self
 
     def forward(
         self,
@@ -308,21 +268,6 @@ class OpenCLIPViT(BaseModule):
             maps.append(self._pool(pooled, grid[0] * grid[1]))
         return tuple(maps)
 
-    @torch.no_grad()
-    def image_token(self, img: Tensor) -> Tensor:
-        """Return the global token ``(B, E)`` of the tower as CLIP trained it.
-
-        Without prompt tokens, bypasses and class names, so that it can be compared with
-        text rows whatever has been trained here.
-
-        Args:
-            img: ``(B, 3, H, W)``, normalised RGB.
-        """
-        tokens, grid = self._embed(img, cls_embed_twice=False)
-        for block in self._blocks:
-            tokens = run_block(block, tokens)
-        return self._pool(tokens, grid[0] * grid[1])
-
     def _run(
         self,
         state: SharedTokens,
@@ -341,7 +286,9 @@ class OpenCLIPViT(BaseModule):
             if self.low_rank is not None:
                 bypass = self.low_rank[index](tokens)
             if index == self.num_blocks - 1:
-                tokens, pooled = self._run_last(block, tokens, state.grid)
+                tokens, pooled = self._run_last(
+                    block, tokens, state.grid, self.out_global
+                )
             else:
                 tokens = pooled = run_block(block, tokens)
             if bypass is not None:
@@ -361,58 +308,6 @@ class OpenCLIPViT(BaseModule):
                 f'images, which have {grid[0]}x{grid[1]} patches'
             )
         return mask
-
-    def _embed(
-        self, img: Tensor, cls_embed_twice: bool
-    ) -> tuple[Tensor, tuple[int, int]]:
-        return embed(
-            self.visual,
-            whole_patches(img, self.patch_size, self.grid_mode),
-            pos_interp=self.pos_interp,
-            cls_embed_twice=cls_embed_twice,
-        )
-
-    def _run_last(
-        self, block: nn.Module, tokens: Tensor, grid: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the tokens after the last block, and those that pooling needs."""
-        if self._last_is_vanilla:
-            after = run_block(block, tokens)
-            return after, after
-        after = replaced_block(
-            block,
-            tokens,
-            lambda q, k, v: self.last_attn(q, k, v, grid),
-            full=self.full_last_block,
-        )
-        if not self.out_global:
-            return after, after
-        # Replaced attention says nothing about the image as a whole.
-        if self.visual.pool_type == 'tok':
-            return after, run_first_token(block, tokens)
-        return after, run_block(block, tokens)
-
-    def _dense(self, tokens: Tensor) -> Tensor:
-        dense = self.visual.ln_post(tokens)
-        if self.project:
-            dense = dense @ self.visual.proj
-        return self._scaled(dense)
-
-    def _pool(self, tokens: Tensor, num_patches: int) -> Tensor:
-        """Return the global token ``(N, E)`` as open_clip pools it."""
-        norm: Callable[[Tensor], Tensor] = self.visual.ln_post
-        if self.visual.pool_type == 'tok':
-            pooled = norm(tokens[:, 0])
-        elif self.visual.final_ln_after_pool:
-            pooled = norm(tokens[:, -num_patches:].mean(dim=1))
-        else:
-            pooled = norm(tokens[:, -num_patches:]).mean(dim=1)
-        pooled = pooled @ self.visual.proj
-        return self._scaled(pooled)
-
-    def _scaled(self, rows: Tensor) -> Tensor:
-        # In bfloat16 the lengths would be off by half a percent.
-        return F.normalize(rows.float(), dim=-1) if self.normalize else rows
 
 
 def _to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -103,6 +103,11 @@ class ESDAHead(BaseDecodeHead):
             raise ValueError(
                 f'void_pixels must be one of {VOID_PIXELS}, not {void_pixels!r}'
             )
+        if len(prior_weights) != 2:
+            raise ValueError(
+                'prior_weights are two, of the last prior and of the others, got '
+                f'{tuple(prior_weights)}'
+            )
         self.embed_dim = embed_dim
         self.prior_index = prior_index
         self.prior_target = check_prior_target(prior_target)

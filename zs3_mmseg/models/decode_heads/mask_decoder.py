@@ -154,6 +154,30 @@ class MaskDecoder(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.matching = matching
 
+    @torch.no_grad()
+    def start_as_cosine(self, scale: float) -> None:
+        """Make the result ``scale`` times the cosine of query and patch.
+
+        Residual branches start at zero, so that a query passes nothing but norms, and
+        the last layer's projections start as multiples of the identity. Patches must
+        have length one, and without earlier layers queries, too.
+
+        Args:
+            scale: factor on the cosine with the query, which the norms have centred.
+        """
+        for layer in self.layers:
+            assert isinstance(layer, MaskDecoderLayer)  # a ModuleList does not know
+            for branch in (layer.attn.proj, layer.linear2):
+                nn.init.zeros_(branch.weight)
+                nn.init.zeros_(branch.bias)
+        dim, heads = self.matching.q.in_features, self.matching.num_heads
+        query_length = dim**0.5 if self.layers else 1.0
+        divisor = heads * (dim / heads) ** 0.5
+        factor = (scale * divisor / query_length) ** 0.5
+        for projection in (self.matching.q, self.matching.k):
+            projection.weight.copy_(factor * torch.eye(dim))
+            nn.init.zeros_(projection.bias)
+
     def forward(self, query: Tensor, memory: Tensor) -> list[Tensor]:
         """Match queries to patches.
 
@@ -178,8 +202,8 @@ def descriptor(terms: tuple[str, ...], text: Tensor, image: Tensor) -> Tensor:
 
     Args:
         terms: any of ``'product'`` (elementwise ``T * z``), ``'text'`` (``T``),
-            ``'difference'`` (``|T - z|``) and ``'image'`` (``z``), in this order of
-            concatenation; published: ``('product', 'text')``.
+            ``'difference'`` (``|T - z|``) and ``'image'`` (``z``), concatenated as
+            they stand here; published: ``('product', 'text')``.
         text: rows ``T``, ``(Q, E)``.
         image: global embeddings ``z``, ``(N, E)``.
 

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .running_argmax import RunningArgmax
+
 
 def pixel_cross_entropy(
     logits: Tensor, labels: Tensor, *, ignore_index: int, align_corners: bool = False
@@ -74,16 +76,13 @@ def pixel_accuracy(
     """
     hits = torch.zeros((), device=logits.device)
     for image, truth in zip(logits.float().split(1), labels.split(1), strict=True):
-        best = torch.full_like(truth, -torch.inf, dtype=image.dtype)
-        guess = torch.zeros_like(truth)
-        for first in range(0, image.shape[1], class_chunk):
-            part = image[:, first : first + class_chunk]
-            top, index = _resized(part, truth, align_corners).max(dim=1)
-            # Of equal logits the first wins, as in one argmax over all classes.
-            guess = torch.where(top > best, index + first, guess)
-            best = torch.maximum(top, best)
+        running = RunningArgmax()
+        for part in image.split(class_chunk, dim=1):
+            running.update(_resized(part, truth, align_corners)[0])
+        found = running.best()
+        assert found is not None  # there is at least one class
         # An ignored label equals no class index, so it counts as no hit.
-        hits += (guess == truth).sum()
+        hits += (found[1] == truth[0]).sum()
     return 100 * hits / (labels != ignore_index).sum().clamp(min=1)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-
-from .pixel_loss import pixel_cross_entropy
 
 #: What a prior near 1 stands for: ``'official'``, as the released code has it, for
 #: background; ``'foreground'`` for the named class, as the word prior suggests.
@@ -42,17 +41,21 @@ def prior_losses(
     Returns:
         the loss of the last map, and the mean loss of the others, 0 if there are none.
     """
+    # The softmax of two values is the sigmoid of their difference, and a resize is
+    # linear: one map stands for both channels.
+    odds = 1 - 2 * priors.float() if target == 'official' else 2 * priors.float() - 1
+    counts = labels != ignore_index
+    foreground = (labels == 1).float()
     losses = []
-    for prior in priors.float().split(1, dim=1):
-        pair = [prior, 1 - prior] if target == 'official' else [1 - prior, prior]
-        losses.append(
-            pixel_cross_entropy(
-                torch.cat(pair, dim=1),
-                labels,
-                ignore_index=ignore_index,
-                align_corners=align_corners,
-            )
-        )
+    for prior_odds in odds.split(1, dim=1):
+        full = F.interpolate(
+            prior_odds,
+            size=labels.shape[1:],
+            mode='bilinear',
+            align_corners=align_corners,
+        ).squeeze(1)
+        pixels = F.binary_cross_entropy_with_logits(full, foreground, counts.float())
+        losses.append(pixels * labels.numel() / counts.sum().clamp(min=1))
     *others, last = losses
     rest = torch.stack(others).mean() if others else last.new_zeros(())
     return last, rest

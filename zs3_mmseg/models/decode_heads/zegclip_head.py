@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmseg.registry import MODELS
@@ -43,13 +44,18 @@ class ZegCLIPHead(ZeroShotHead):
             official code does.
         project_patches: a linear map and a norm on the patches, ``use_proj`` of the
             official code, which no published config sets.
-        loss_decode: a loss over class masks; None: softmax cross-entropy, the paper's
-            ablation, which makes the scores a softmax, too.
+        loss_decode: a loss over class masks, called as :class:`NonExclusiveLoss` is;
+            None: softmax cross-entropy, the paper's ablation, which makes the scores a
+            softmax, too.
         deep_supervision: add the losses of the earlier layers' masks.
+        cosine_start: start as this many times the cosine of class row and patch, which
+            is dense CLIP, instead of masks that are almost flat; not in the official
+            code. None: as published.
         **kwargs: see :class:`ZeroShotHead`.
 
     Raises:
-        ValueError: for unknown or no descriptor terms.
+        ValueError: for unknown or no descriptor terms, or a ``cosine_start`` that is
+            not positive or that the other options rule out.
     """
 
     score_kind: ScoreKind = 'sigmoid'
@@ -67,9 +73,11 @@ class ZegCLIPHead(ZeroShotHead):
         project_patches: bool = False,
         loss_decode: ConfigType | None = dict(type='NonExclusiveLoss'),  # noqa: B006
         deep_supervision: bool = False,
+        cosine_start: float | None = None,
         **kwargs: Any,
     ) -> None:
         if loss_decode is None:
+            # Before the base looks at it: query_reduce='sum' needs a softmax.
             self.score_kind = 'softmax'
         super().__init__(in_channels, **kwargs)
         self.terms = tuple(descriptor)
@@ -96,12 +104,39 @@ class ZegCLIPHead(ZeroShotHead):
             self.input_proj = nn.Linear(in_channels, in_channels)
             self.proj_norm = nn.LayerNorm(in_channels)
         self.project_patches = project_patches
+        if cosine_start is not None:
+            self._start_as_cosine(cosine_start)
+
+    @torch.no_grad()
+    def _start_as_cosine(self, scale: float) -> None:
+        if scale <= 0:
+            raise ValueError(f'cosine_start={scale} must be above 0')
+        if 'text' not in self.terms or self.project_patches:
+            raise ValueError(
+                f'cosine_start={scale} compares patches with text rows as they are: it '
+                "needs 'text' in descriptor, got "
+                f'{self.terms}, and project_patches=False'
+            )
+        dim = self.q_proj.out_features
+        begin = self.terms.index('text') * dim
+        nn.init.zeros_(self.q_proj.weight)
+        nn.init.zeros_(self.q_proj.bias)
+        self.q_proj.weight[:, begin : begin + dim] = torch.eye(dim)
+        self.decoder.start_as_cosine(scale)
 
     def query_logits(
-        self, inputs: Sequence[Tensor], *, queries: ClassQueries, **kwargs: Any
+        self,
+        inputs: Sequence[Tensor],
+        *,
+        queries: ClassQueries,
+        global_token: Tensor | None = None,
     ) -> Tensor:
-        """Return the last layer's mask logits ``(N, Q, h, w)``."""
-        return self._all_masks(inputs, queries, kwargs['global_token'])[-1]
+        """Return the last layer's mask logits ``(N, Q, h, w)``.
+
+        Raises:
+            ValueError: without a global token.
+        """
+        return self._all_masks(inputs, queries, global_token)[-1]
 
     def training_outputs(
         self,
@@ -151,8 +186,11 @@ class ZegCLIPHead(ZeroShotHead):
         if self.mask_loss is None:
             return super().loss_by_feat(mask, batch_data_samples)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        losses = self.mask_loss(mask, labels, ignore_index=self.ignore_index)
-        losses['acc_seg'] = pixel_accuracy(mask, labels, ignore_index=self.ignore_index)
+        options: dict[str, Any] = dict(
+            ignore_index=self.ignore_index, align_corners=self.align_corners
+        )
+        losses = self.mask_loss(mask, labels, **options)
+        losses['acc_seg'] = pixel_accuracy(mask, labels, **options)
         return losses
 
     def _all_masks(

@@ -214,6 +214,9 @@ class ZeroShotHead(BaseDecodeHead):
 
         Returns:
             new labels ``(N, H, W)`` without ``unlabelled_index``.
+
+        Raises:
+            ValueError: if no class is unseen.
         """
         unseen = torch.nonzero(~queries.seen_mask).flatten()
         if not unseen.numel():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -82,7 +84,11 @@ class NonExclusiveLoss(nn.Module):
         self.class_chunk = class_chunk
 
     def forward(
-        self, mask_logits: Tensor, labels: Tensor, ignore_index: int = IGNORE_INDEX
+        self,
+        mask_logits: Tensor,
+        labels: Tensor,
+        ignore_index: int = IGNORE_INDEX,
+        align_corners: bool = False,
     ) -> dict[str, Tensor]:
         """Compute both terms.
 
@@ -90,6 +96,7 @@ class NonExclusiveLoss(nn.Module):
             mask_logits: ``(N, K, h, w)``; resized to the labels bilinearly.
             labels: ``(N, H, W)``, class indices or ``ignore_index``.
             ignore_index: the label that is no class.
+            align_corners: of the resize; the official code has False.
 
         Returns:
             scalars ``loss_mask`` and ``loss_dice``.
@@ -101,12 +108,17 @@ class NonExclusiveLoss(nn.Module):
         focal, dice = [], []
         for first in range(0, num_classes, self.class_chunk):
             part = slice(first, first + self.class_chunk)
-            chunk = mask_logits[:, part], present[:, part], labels, labelled, first
+            chunk = mask_logits[:, part], present[:, part], labels, labelled
+            options: dict[str, Any] = dict(first=first, align_corners=align_corners)
             if num_classes <= self.class_chunk:
-                terms = self._terms(*chunk)
+                terms = self._terms(*chunk, **options)
             else:
                 terms = checkpoint(
-                    self._terms, *chunk, use_reentrant=False, preserve_rng_state=False
+                    self._terms,
+                    *chunk,
+                    use_reentrant=False,
+                    preserve_rng_state=False,
+                    **options,
                 )
             focal.append(terms[0])
             dice.append(terms[1])
@@ -122,7 +134,9 @@ class NonExclusiveLoss(nn.Module):
         present: Tensor,
         labels: Tensor,
         labelled: Tensor,
+        *,
         first: int,
+        align_corners: bool,
     ) -> tuple[Tensor, Tensor]:
         """Sum both terms over images and some of the classes.
 
@@ -132,6 +146,7 @@ class NonExclusiveLoss(nn.Module):
             labels: ``(N, H, W)``, of all classes.
             labelled: ``(N, H, W)``, whether the pixel is of any class.
             first: index of the first of these classes.
+            align_corners: of the resize.
 
         Returns:
             two scalars: focal, dice.
@@ -139,7 +154,10 @@ class NonExclusiveLoss(nn.Module):
         num_classes = mask_logits.shape[1]
         labels = labels - first
         logits = F.interpolate(
-            mask_logits, size=labels.shape[-2:], mode='bilinear', align_corners=False
+            mask_logits,
+            size=labels.shape[-2:],
+            mode='bilinear',
+            align_corners=align_corners,
         ).flatten(2)  # (N, k, HW)
         own = labelled & (labels >= 0) & (labels < num_classes)
         counts = _pixels_of_class(labels, own, num_classes)  # (N, k)

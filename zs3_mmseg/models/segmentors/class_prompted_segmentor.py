@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
 from typing import Any
 
 import torch
@@ -13,16 +13,13 @@ from mmseg.registry import MODELS
 from mmseg.utils import ConfigType, OptConfigType, SampleList, add_prefix
 
 from zs3_mmseg.models.class_embeddings import ClassQueries
-from zs3_mmseg.models.class_embeddings.token_rows import (
-    TokenQueries,
-    TokenRows,
-    split_token_rows,
-)
+from zs3_mmseg.models.class_embeddings.token_rows import TokenQueries
 
 from .calls import call_with, declared
 from .geometry import to_original
 from .pair_scores import pair_scores, positions
 from .prompted_features import PromptedFeatures
+from .token_vocabulary import TokenVocabulary
 from .training_labels import stack_labels
 from .vocabulary import Vocabulary
 from .zero_shot_encoder_decoder import ZeroShotEncoderDecoder
@@ -32,13 +29,14 @@ _CHANNELS = 2
 
 
 @MODELS.register_module()
-class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
+class ClassPromptedSegmentor(TokenVocabulary, ZeroShotEncoderDecoder):
     """Segments one named class at a time, and whole vocabularies name by name.
 
     **Pairs.** Samples of :class:`~zs3_mmseg.datasets.ClassPromptDataset` carry
     ``prompt_name``; the head tells the named class from everything else. Training is
     on pairs only. Predictions of such samples are masks of 0 and 1, where the logit of
-    foreground beats that of background at the size of the label map.
+    foreground beats that of background at the size of the label map; calibrators and
+    ``score_thr`` have no part in it.
 
     **Whole vocabularies**, which is ours and not in the papers of such methods. Samples
     without ``prompt_name`` get the scores of all current classes, one pass per name,
@@ -90,10 +88,6 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
             )
         if kwargs.get('auxiliary_head') is not None:
             raise ValueError('ClassPromptedSegmentor has no auxiliary_head: set None')
-        if class_embeddings is None:
-            raise ValueError(
-                'ClassPromptedSegmentor reads class names: set model.class_embeddings'
-            )
         super().__init__(
             backbone,
             decode_head,
@@ -110,32 +104,34 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
             )
         self._name_batch_size = size
 
-    def _init_classes(
-        self, class_embeddings: Mapping | Any | None, split: Any, setting: str
-    ) -> None:
-        bank: Any = class_embeddings
-        if isinstance(bank, Mapping):
-            bank = MODELS.build(dict(bank))
-        self._embed_dim: int = bank.dim
-        self._wants_tokens = bool(getattr(bank, 'token_features', False))
-        super()._init_classes(
-            TokenRows(bank) if self._wants_tokens else bank, split, setting
-        )
-        several = [name for name in self.split.classes if '|' in name]
-        if several:
-            raise ValueError(
-                f'ClassPromptedSegmentor asks for one name at a time, but split '
-                f'{self.split.name!r} has {several[0]!r}'
-            )
-
     def _init_decode_head(self, decode_head: ConfigType) -> None:
         """Build the head; maps beyond the first are not what it classifies."""
         decode_head.setdefault('in_index', 0)
         kind = decode_head.get('type')
         head_class = MODELS.get(kind) if isinstance(kind, str) else kind
         if head_class is not None and 'embed_dim' in declared(head_class):
-            decode_head.setdefault('embed_dim', self._embed_dim)
+            decode_head.setdefault('embed_dim', self.embed_dim)
         super()._init_decode_head(decode_head)
+
+    def _check_options(self, class_embeddings: Any) -> None:
+        super()._check_options(class_embeddings)
+        wanted = inspect.signature(self.decode_head.forward).parameters
+        tokens = wanted.get('text_tokens')
+        needs_tokens = tokens is not None and tokens.default is inspect.Parameter.empty
+        if needs_tokens and not self.has_tokens:
+            raise ValueError(
+                f'{type(self.decode_head).__name__} reads the outputs of all text '
+                'tokens: set model.class_embeddings.token_features=True'
+            )
+        for calibrator in self.calibrators:
+            if calibrator.needs_global_token and not hasattr(
+                self.backbone, 'image_token'
+            ):
+                raise ValueError(
+                    f'{type(calibrator).__name__} needs the global token of an image '
+                    f'without any name, which {type(self.backbone).__name__} does not '
+                    'give: use OpenCLIPViT, or a backbone with image_token(images)'
+                )
 
     def _use(self, vocabulary: Vocabulary, given: list[Tensor] | None) -> None:
         super()._use(vocabulary, given)
@@ -146,28 +142,6 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
     def score_kind(self) -> str:
         """Scores of a vocabulary are probabilities of each name on its own."""
         return 'sigmoid'
-
-    # -- rows ----------------------------------------------------------------------
-
-    def training_queries(self) -> TokenQueries:
-        """Return the rows used in training, with token features if there are any."""
-        return split_token_rows(super().training_queries(), self._embed_dim)
-
-    def current_queries(self) -> TokenQueries:
-        """Return the rows of the current classes, with token features if any."""
-        return split_token_rows(super().current_queries(), self._embed_dim)
-
-    def _fitting_rows(self, embeddings: Tensor, names: Sequence[str]) -> list[Tensor]:
-        rows = super()._fitting_rows(embeddings, names)
-        width = rows[0].shape[1]
-        if width % self._embed_dim or self._wants_tokens == (width == self._embed_dim):
-            layout = f'{self._embed_dim} values'
-            if self._wants_tokens:
-                layout += ', and as many for each token of its text behind them'
-            raise ValueError(
-                f'the given embeddings have {width} columns, expected {layout}'
-            )
-        return rows
 
     # -- pairs ---------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zs3_mmseg.models.decode_heads.running_argmax import RunningArgmax
+
 
 @dataclass(frozen=True)
 class LabelRule:
@@ -43,49 +45,15 @@ class LabelRule:
 
     def of_scores(self, scores: Tensor) -> Tensor:
         """Return the label map ``(1, H, W)`` of scores ``(K, H, W)``."""
-        best, index = scores.max(dim=0)
-        return self.labels(best, index, len(scores))[None]
+        running = RunningArgmax()
+        running.update(scores)
+        return self.of_running(running)
 
-
-class RunningArgmax:
-    """The best class of each pixel, over classes that come in slices.
-
-    Of equal scores the first wins, as in ``argmax`` over all of them at once.
-    """
-
-    def __init__(self) -> None:
-        self._best: Tensor | None = None
-        self._index: Tensor | None = None
-        self._num_classes = 0
-
-    def update(self, scores: Tensor, classes: Tensor | None = None) -> None:
-        """Take in the scores ``(K', H, W)`` of the next classes.
-
-        Args:
-            scores: ``(K', H, W)``, at least one class.
-            classes: ``(K',)`` long, what they are called, ascending; by default the
-                numbers that follow those of the classes taken in so far.
-        """
-        best, index = scores.max(dim=0)
-        index = index + self._num_classes if classes is None else classes[index]
-        if self._best is not None and self._index is not None:
-            better = best > self._best
-            best = torch.where(better, best, self._best)
-            index = torch.where(better, index, self._index)
-        self._best, self._index = best, index
-        self._num_classes += len(scores)
-
-    def best(self) -> tuple[Tensor, Tensor] | None:
-        """Return the best scores and their classes, ``(H, W)`` each; None if none."""
-        if self._best is None or self._index is None:
-            return None
-        return self._best, self._index
-
-    def labels(self, rule: LabelRule) -> Tensor:
-        """Return the label map ``(1, H, W)`` of all classes taken in."""
-        assert self._best is not None
-        assert self._index is not None
-        return rule.labels(self._best, self._index, self._num_classes)[None]
+    def of_running(self, running: RunningArgmax) -> Tensor:
+        """Return the label map ``(1, H, W)`` of all classes taken in, at least one."""
+        found = running.best()
+        assert found is not None
+        return self.labels(*found, running.num_classes)[None]
 
 
 class GroupArgmax:

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .backbone_outputs import split_token
+
 
 class PromptedFeatures:
     """Runs a backbone for pairs; what does not depend on the name runs once per image.
@@ -61,10 +63,7 @@ class PromptedFeatures:
             outputs = (state,) if isinstance(state, Tensor) else tuple(state)
             if image_index is not None:
                 outputs = tuple(output[image_index] for output in outputs)
-        token = None
-        if outputs[-1].ndim == 2:
-            *maps, token = outputs
-            outputs = tuple(maps)
+        maps, token = split_token(outputs)
         if self._neck is not None:
-            outputs = tuple(self._neck(outputs))
-        return outputs, token
+            maps = tuple(self._neck(maps))
+        return maps, token

@@ -14,7 +14,9 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import SampleList
 
 from zs3_mmseg.models.class_embeddings import ClassQueries
+from zs3_mmseg.models.decode_heads.running_argmax import RunningArgmax
 
+from .backbone_outputs import split_token
 from .calls import call_with
 from .crop_scores import CropScores, ScoringRule, average_windows, class_chunks
 from .geometry import (
@@ -28,7 +30,7 @@ from .geometry import (
     upright,
     window_counts,
 )
-from .label_maps import GroupArgmax, LabelRule, RunningArgmax
+from .label_maps import GroupArgmax, LabelRule
 from .open_vocabulary import OpenVocabulary
 from .options import GROUPS, InferenceOptions
 
@@ -80,12 +82,7 @@ class ScoredInference(OpenVocabulary):
         return self._features(inputs)[0]
 
     def _features(self, inputs: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        outputs = self.backbone(inputs)
-        maps = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
-        token = None
-        if maps[-1].ndim == 2:
-            *rest, token = maps
-            maps = tuple(rest)
+        maps, token = split_token(self.backbone(inputs))
         if self.with_neck:
             maps = tuple(self.neck(maps))
         return maps, token
@@ -150,7 +147,7 @@ class ScoredInference(OpenVocabulary):
                     groups[index].update(resized, chunk)
         samples = data_samples or [SegDataSample() for _ in metas]
         for sample, running in zip(samples, best, strict=True):
-            labels = running.labels(self.label_rule)
+            labels = self.label_rule.of_running(running)
             sample.set_data({'pred_sem_seg': PixelData(data=labels)})
         for sample, group in zip(samples, groups, strict=False):
             scores, classes = group.best()

@@ -126,8 +126,17 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
                 if width is not None:
                     decode_head['in_channels'] = width
             if 'embed_dim' in wanted and 'embed_dim' not in decode_head:
-                decode_head['embed_dim'] = self._rows.width
+                decode_head['embed_dim'] = self._row_width()
         super()._init_decode_head(decode_head)
+
+    def _row_width(self) -> int | None:
+        try:
+            return self._rows.width
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'{error}. If a checkpoint brings the rows, say how long they are: set '
+                'model.decode_head.embed_dim'
+            ) from error
 
     def _backbone_width(self, in_index: Any) -> int | None:
         channels = getattr(self.backbone, 'out_channels', None)
