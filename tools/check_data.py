@@ -55,7 +55,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     arguments = parse_args()
     console = Console(soft_wrap=True)
-    with one_line_errors(OSError, ValueError, KeyError, ImportError):
+    with one_line_errors():
         config = read_config(arguments.config, arguments.cfg_options)
         init_default_scope(config.get('default_scope', 'mmseg'))
         MMLogger.get_instance('check_data', log_level='WARNING')

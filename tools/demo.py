@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from _demo_report import DemoReport
 from PIL import Image
 
 from mmengine.config import Config
@@ -25,7 +24,6 @@ from mmseg.apis import inference_model
 from zs3_mmseg.apis import init_segmentor
 from zs3_mmseg.datasets.shapes import PALETTE, THINGS, ShapesDataset
 from zs3_mmseg.datasets.splits import get_split
-from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.experiments import (
     CommandFailed,
     ExperimentRunner,
@@ -48,15 +46,6 @@ PICTURES = 6
 METHODS = shapes_methods(CONFIGS)
 # Fewer iterations than in the configs: all trainings together take minutes.
 ITERATIONS = {'linear_head': 160, 'finetune_ce': 120, 'zegclip': 200, 'zegclip_ce': 240}
-SAYS = {
-    'dense_clip': 'CLIP read pixel by pixel, nothing trained',
-    'dense_clip_gate': 'the same plus a vote of the whole image '
-    '(weight chosen on val scenes)',
-    'linear_head': 'frozen CLIP, one linear map trained on the seen classes',
-    'finetune_ce': 'the whole image tower fine-tuned on the seen classes',
-    'zegclip': 'prompts and the relationship descriptor, losses as published',
-    'zegclip_ce': 'the same with softmax cross-entropy',
-}
 
 
 def parse_args() -> argparse.Namespace:
@@ -164,99 +153,6 @@ def draw_pictures(
     )
 
 
-def environment() -> dict[str, object]:
-    packages = (
-        'zs3_mmseg',
-        'torch',
-        'open_clip_torch',
-        'onedl-mmengine',
-        'onedl-mmcv',
-        'onedl-mmsegmentation',
-        'numpy',
-    )
-    return {
-        'python': platform.python_version(),
-        'platform': f'{platform.system()} {platform.machine()}',
-        'cpus': len(os.sched_getaffinity(0)),
-        **{package: version(package) for package in packages},
-    }
-
-
-def as_table(outcomes: Mapping[str, Outcome]) -> str:
-    lines = [
-        '| method | what it is | mIoU seen | mIoU unseen | hIoU | iterations '
-        '| training, s |',
-        '|---|---|---|---|---|---|---|',
-    ]
-    for name, outcome in outcomes.items():
-        values = outcome.metrics['test']
-        lines.append(
-            f'| `{name}` | {SAYS[name]} | {values["mIoU_seen"]:.1f} '
-            f'| {values["mIoU_unseen"]:.1f} | **{values["hIoU"]:.1f}** '
-            f'| {ITERATIONS.get(name, 0)} | {outcome.train_seconds:.0f} |'
-        )
-    return '\n'.join(lines)
-
-
-def write_report(
-    work_dir: Path,
-    outcomes: Mapping[str, Outcome],
-    seconds: Mapping[str, float],
-    gate: float,
-    seed: int,
-) -> None:
-    """Write ``report.json`` and ``report.md``."""
-    methods = {
-        name: {
-            key: outcome.metrics['test'][key]
-            for key in ('mIoU_seen', 'mIoU_unseen', 'hIoU')
-        }
-        | {
-            'train_seconds': outcome.train_seconds,
-            'iterations': ITERATIONS.get(name, 0),
-        }
-        for name, outcome in outcomes.items()
-    }
-    report = {
-        'methods': methods,
-        'seed': seed,
-        'split': SPLIT,
-        'gate_weight': gate,
-        'seconds': dict(seconds),
-        'environment': environment(),
-    }
-    text = json.dumps(report, indent=2) + '\n'
-    atomic_write(work_dir / 'report.json', lambda out: out.write(text.encode()))
-    split = get_split(SPLIT)
-    chance = 100 / (2 * len(split.classes) - 1)
-    page = f"""# Classes nobody labelled: the Shapes demo
-
-{len(split.classes)} classes; masks were given for {len(split.seen)} of them. These
-were never labelled: **{', '.join(split.unseen)}**. All {len(split.classes)} compete
-for every pixel of the test scenes. Figures are percent; one seed ({seed}), one split
-(`{SPLIT}`).
-
-{as_table(outcomes)}
-
-Guessing a class at random for every pixel would score an mIoU of at most about
-{chance:.1f} where all classes are equally frequent. hIoU is the harmonic mean of the
-seen and the unseen mIoU: a method that forgets what it was not shown ends near 0.
-All trainings are cut short, so that the demo ends in minutes. That hurts ZegCLIP most,
-whose decoder starts from nothing; `configs/zegclip/README.md` has the whole schedule.
-
-![Test scenes: image, truth and predictions](pictures.png)
-
-Hatched regions are classes without any training mask. Black is void.
-
-| stage | seconds |
-|---|---|
-{chr(10).join(f'| {stage} | {value:.0f} |' for stage, value in seconds.items())}
-
-Run again with `make demo`; what is there is not computed twice.
-"""
-    atomic_write(work_dir / 'report.md', lambda out: out.write(page.encode()))
-
-
 def install_seconds() -> float:
     """Return what the installation took, as the Makefile wrote it down."""
     mark = ROOT / '.venv' / 'install_seconds'
@@ -301,9 +197,12 @@ def main() -> int:
         'evaluation': tuning_seconds
         + sum(outcome.test_seconds for outcome in outcomes.values()),
     }
-    write_report(work_dir, outcomes, seconds, gate, args.seed)
-    print(as_table(outcomes))
-    say(f'report: {os.path.relpath(work_dir / "report.md")}')
+    report = DemoReport(
+        outcomes, ITERATIONS, get_split(SPLIT), seconds, gate, args.seed
+    )
+    page = report.write(work_dir)
+    print(report.table())
+    say(f'report: {os.path.relpath(page)}')
     return 0
 
 

@@ -65,7 +65,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='N',
         help='label maps converted at the same time; default: one per processor',
     )
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.workers is not None and arguments.workers < 1:
+        parser.error(f'--workers must be 1 or more, got {arguments.workers}')
+    return arguments
 
 
 def verdict(report: Report, allow_partial: bool) -> tuple[str, bool]:

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 # What goes wrong with one picture and leaves the others alone; torch reports memory
 # that is used up as a RuntimeError.
 PICTURE_ERRORS = (OSError, ValueError, RuntimeError, MemoryError)
-# What a config, a checkpoint or names that are not right end in.
-USER_ERRORS = (OSError, ValueError, KeyError, TypeError, ImportError, SyntaxError)
 LISTED_CLASSES = 4
 
 
@@ -95,6 +93,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
             parser.error(
                 f'--classes: {name!r} is a file; give the pictures before --classes'
             )
+    if args.out_dir.exists() and not args.out_dir.is_dir():
+        parser.error(f'--out-dir: {str(args.out_dir)!r} is no folder')
     if args.unseen and not args.classes:
         parser.error('--unseen: the names of --classes are needed, too')
     if args.checkpoint and not args.config:
@@ -120,7 +120,7 @@ def build_inferencer(args: argparse.Namespace) -> ZeroShotInferencer:
     from zs3_mmseg.models.class_embeddings import split_names
 
     route_mmengine_loading()
-    with one_line_errors(*USER_ERRORS):
+    with one_line_errors():
         if args.classes:
             split_names(args.classes)  # before anything large is built
         args.out_dir.mkdir(parents=True, exist_ok=True)

@@ -17,15 +17,15 @@ from mmseg.registry import METRICS
 import zs3_mmseg  # noqa: F401  (registers everything)
 from zs3_mmseg.engine.launch import (
     add_launch_arguments,
+    build_loops,
     build_runner,
     close_processes,
     config_of,
     one_line_errors,
     require_keys,
-    trainable_names,
+    require_no_learning,
 )
 from zs3_mmseg.engine.protocol import ProtocolError
-from zs3_mmseg.engine.runner import SafeRunner
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.checkpoint import CheckpointError
 from zs3_mmseg.utils.config_check import require_extras, require_files
@@ -59,7 +59,7 @@ def parse_args() -> argparse.Namespace:
 def prepare(arguments: argparse.Namespace) -> Config:
     """Read the config, apply the flags and check what can be checked now."""
     config = config_of(arguments)
-    require_keys(config, 'test_dataloader', 'test_cfg', 'test_evaluator')
+    require_keys(config, 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
     config.resume = False
     if arguments.checkpoint is not None:
         config.load_from = arguments.checkpoint
@@ -130,18 +130,6 @@ def set_in_metrics(config: Config, key: str, value: object) -> bool:
     return changed
 
 
-def require_weights(runner: SafeRunner, config: Config) -> None:
-    """Refuse to test a model whose learnt part would stay random."""
-    learnt = trainable_names(runner.model)
-    if config.get('load_from') or not learnt:
-        return
-    named = ', '.join(learnt[:5]) + (', ...' if len(learnt) > 5 else '')
-    raise ValueError(
-        f'{len(learnt)} parameters of this model learn ({named}), so it needs trained '
-        f'weights: tools/test.py {config.filename} CHECKPOINT'
-    )
-
-
 def as_json(metrics: Mapping[str, Any]) -> str:
     """Write metrics as JSON, which has no NaN: undefined values become null."""
     plain = {
@@ -153,10 +141,13 @@ def as_json(metrics: Mapping[str, Any]) -> str:
 
 def main() -> None:
     arguments = parse_args()
-    with one_line_errors(OSError, ValueError, KeyError, ImportError):
+    with one_line_errors():
         config = prepare(arguments)
         runner = build_runner(config)
-        require_weights(runner, config)
+        if not config.get('load_from'):
+            call = f'tools/test.py {config.filename} CHECKPOINT'
+            require_no_learning(runner.model, f'Name it: {call}')
+        build_loops(runner, 'test')
     with one_line_errors(CheckpointError, ProtocolError, FileNotFoundError):
         metrics = runner.test()
     if is_main_process():

@@ -9,6 +9,7 @@ from mmengine.config import Config
 import zs3_mmseg  # noqa: F401  (registers everything)
 from zs3_mmseg.engine.launch import (
     add_launch_arguments,
+    build_loops,
     build_runner,
     close_processes,
     config_of,
@@ -46,7 +47,7 @@ def parse_args() -> argparse.Namespace:
 def prepare(arguments: argparse.Namespace) -> Config:
     """Read the config, apply the flags and check what can be checked now."""
     config = config_of(arguments)
-    require_keys(config, 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    require_keys(config, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     if arguments.amp:
         switch_amp_on(config)
     if config.optim_wrapper.type == 'AmpOptimWrapper':
@@ -55,7 +56,7 @@ def prepare(arguments: argparse.Namespace) -> Config:
         config.resume = True
         config.load_from = None if arguments.resume == AUTO else arguments.resume
     require_extras(config)
-    require_files(config, ['train_dataloader', 'val_dataloader'])
+    require_files(config, ['train_dataloader', 'val_dataloader'], training=True)
     return config
 
 
@@ -72,12 +73,13 @@ def switch_amp_on(config: Config) -> None:
 
 def main() -> None:
     arguments = parse_args()
-    with one_line_errors(OSError, ValueError, KeyError, ImportError):
+    with one_line_errors():
         config = prepare(arguments)
         runner = build_runner(config)
         learning, total = count_parameters(runner.model)
         if not learning:
             raise ValueError('nothing in this model learns: use tools/test.py')
+        build_loops(runner, 'train', 'val')
     runner.logger.info(f'{learning:,} of {total:,} parameters learn')
     with one_line_errors(CheckpointError, ProtocolError, FileNotFoundError):
         runner.train()

@@ -15,6 +15,7 @@ from zs3_mmseg.apis.inputs import collect_files, list_pictures, load_picture
 def folder(tmp_path: Path) -> Path:
     for name in ('b.png', 'a.JPG', 'notes.txt', 'odd[1].png'):
         Image.new('RGB', (2, 2)).save(tmp_path / name, 'PNG')
+    (tmp_path / '._b.png').write_text('macOS leaves such files')
     (tmp_path / 'empty').mkdir()
     return tmp_path
 
@@ -48,10 +49,12 @@ def test_a_missing_file_stays_for_the_reader_to_name(folder: Path) -> None:
 
 
 def test_items_that_stand_for_nothing_are_named(folder: Path) -> None:
-    files, problems = collect_files([folder / 'empty', f'{folder}/*.bmp'])
+    items = [folder / 'empty', f'{folder}/*.bmp', f'{folder}/emp*']
+    files, problems = collect_files(items)
     assert not files
     assert 'no pictures' in problems[0]
     assert 'matches no file' in problems[1]
+    assert 'matches no file' in problems[2]
     with pytest.raises(FileNotFoundError, match='matches no file'):
         list_pictures(f'{folder}/*.bmp')
 

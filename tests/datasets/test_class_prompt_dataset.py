@@ -195,9 +195,56 @@ def test_metainfo_names_what_is_asked_for(inner) -> None:
     assert held_out['selection'] == 'held_out'
 
 
+def test_it_says_which_images_it_drops(inner) -> None:
+    assert make(inner()).unseen_policy == 'drop_image'
+    assert make(inner(), unseen_policy='ignore').unseen_policy == 'ignore'
+    validation = make(
+        inner(), phase='test', selection='held_out', unseen_policy='drop_image'
+    )
+    assert validation.unseen_policy == 'drop_image'
+    assert {image for image, _ in pairs(validation)} == {0, 2}
+
+
 def test_changed_masks_are_looked_at_again(inner) -> None:
     assert len(make(inner())) == 2
     assert len(make(inner([mask(dog=20)] * 5))) == 5
+
+
+def test_wrapped_data_sets_are_counted_in_their_order(inner) -> None:
+    both = dict(
+        type='ConcatDataset',
+        datasets=[dict(type='RepeatDataset', times=2, dataset=inner()), inner()],
+    )
+    dataset = make(both)
+    assert [image_of(sample) for sample in dataset] == [0, 2] * 3
+    assert dataset.get_data_info(3)['seg_map_path'].endswith('2.png')
+    balanced = dict(type='MultiImageMixDataset', dataset=inner(), pipeline=PIPELINE)
+    with pytest.raises(TypeError, match='not inside MultiImageMixDataset'):
+        make(balanced)
+
+
+def test_a_data_set_without_images_stays_unusable(inner) -> None:
+    dataset = make(inner(), min_pixels=90, lazy_init=True)
+    for _ in range(2):
+        with pytest.raises(ValueError, match='none of 7 images is left'):
+            len(dataset)
+
+
+def test_all_views_of_test_time_augmentation_carry_the_name(inner) -> None:
+    flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
+    views = dict(
+        type='TestTimeAug',
+        transforms=[
+            flips,
+            [dict(type='LoadAnnotations')],
+            [dict(type='PackSegInputs')],
+        ],
+    )
+    pipeline = [dict(type='LoadImageFromFile'), views]
+    dataset = make(inner(pipeline=pipeline), phase='test', sampling='exhaustive')
+    for sample, (_, prompt) in zip(dataset, dataset._pairs, strict=True):
+        named = [view.prompt_name for view in sample['data_samples']]
+        assert named == [dataset.split.classes[prompt]] * 2
 
 
 def test_subset_keeps_the_pairs(inner) -> None:
@@ -225,7 +272,14 @@ def test_subset_keeps_the_pairs(inner) -> None:
         (dict(held_out=dict(every=1, part='rest')), 'n >= 2'),
         (dict(held_out=dict(every=3, part='test')), 'part one of'),
         (dict(min_pixels=90), 'none of 7 images is left'),
-        (dict(num_episodes=0), 'num_episodes >= 1'),
+        (dict(phase='test', num_episodes=0), 'num_episodes >= 1'),
+        (dict(num_episodes=5), 'training draws .* leave out num_episodes'),
+        (dict(sampling='episodes', seed=1), 'leave out sampling, seed'),
+        (
+            dict(phase='test', sampling='exhaustive', seed=1),
+            'draws nothing: leave out seed',
+        ),
+        (dict(phase='test', sampling='all'), 'sampling must be one of'),
     ],
 )
 def test_contradictions_are_errors(inner, arguments, message) -> None:

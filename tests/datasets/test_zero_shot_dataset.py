@@ -400,6 +400,22 @@ def test_wrong_pseudo_label_sidecar(
         wrap(folder(), pseudo_label_dir=pseudo(MASK, **sidecar))
 
 
+@pytest.mark.parametrize('content', [b'[1]', b'{', b'\xff'])
+def test_a_sidecar_that_is_none(folder: Folder, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / 'pseudo_labels.json').write_bytes(content)
+    with pytest.raises(ValueError, match=r'pseudo_labels\.json is no .*JSON'):
+        wrap(folder(), pseudo_label_dir=str(tmp_path))
+
+
+def test_a_cut_pseudo_label_map_is_named(
+    folder: Folder, pseudo: Callable[..., str]
+) -> None:
+    path = Path(pseudo(MASK)) / '0.png'
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match=r'0\.png is no whole picture'):
+        wrap(folder(), pseudo_label_dir=str(path.parent))[0]
+
+
 def test_pseudo_labels_need_their_sidecar(folder: Folder, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r'pseudo_labels\.json is missing'):
         wrap(folder(), pseudo_label_dir=str(tmp_path))
@@ -423,11 +439,11 @@ def test_drop_image_index_follows_the_content(
 ) -> None:
     monkeypatch.setenv('ZS3_MMSEG_CACHE', str(tmp_path / 'cache'))
     assert len(wrap(folder(three_masks()), unseen_policy='drop_image')) == 2
-    kept = list((cache_dir() / 'unseen_images').iterdir())
+    kept = list((cache_dir() / 'class_pixels').iterdir())
     assert len(kept) == 1
     # The same content elsewhere is known, and not looked at again.
     with monkeypatch.context() as patch:
-        patch.setattr('zs3_mmseg.datasets.unseen_images.read_labels', None)
+        patch.setattr('zs3_mmseg.datasets.mask_scan.read_labels', None)
         moved = wrap(folder(three_masks(), 'moved'), unseen_policy='drop_image')
         assert len(moved) == 2
     changed = three_masks()

@@ -1,4 +1,5 @@
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -68,6 +69,22 @@ def test_a_file_is_fetched_once(monkeypatch, tmp_path: Path) -> None:
         read_checkpoint('https://example.org/some/net-0a1b2c3d.pth?download=1')
     assert fetched == ['0a1b2c3d']
     assert (tmp_path / 'checkpoints/net-0a1b2c3d.pth').is_file()
+
+
+def test_a_file_that_cannot_be_fetched_can_be_put_there(
+    monkeypatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+
+    def download(*args: object, **kwargs: object) -> None:
+        raise URLError('no network')
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    place = tmp_path / 'checkpoints/net.pth'
+    with pytest.raises(CheckpointError, match=f'no network.*{place}'):
+        read_checkpoint('https://example.org/net.pth')
+    torch.save({'w': torch.ones(1)}, place)
+    assert read_checkpoint('https://example.org/net.pth').keys() == {'w'}
 
 
 def test_everything_mmengine_loads_takes_our_way(monkeypatch, tmp_path: Path) -> None:

@@ -268,3 +268,79 @@ def test_planted_faults_are_found_and_named(
     others = {one['kind'] for one in faults} - {kind} - follows.get(kind, set())
     assert not others, output
     assert f'FAULT {kind}' in output.replace('\n', ' ')
+
+
+def ask_by_name(root: Path) -> None:
+    """Make it a fold: pairs of an image and a name, validated on held-out images."""
+    for index in range(4):  # the others hold the unseen class and are not trained on
+        path = root / f'data/masks/{index}.png'
+        Image.fromarray(np.where(mask_of(index) == 4, 255, mask_of(index))).save(path)
+    edit(root, "type='ZeroShotEncoderDecoder'", "type='ClassPromptedSegmentor'")
+    for phase in ('train', 'test'):
+        edit(
+            root,
+            f"type='ZeroShotDataset', phase='{phase}'",
+            f"type='ClassPromptDataset', min_pixels=100, phase='{phase}'",
+        )
+    edit(root, "dataset=part('train')", "held_out=apart('rest'), dataset=part('train')")
+    edit(
+        root,
+        'def part(',
+        'def apart(part):\n    return dict(every=2, part=part)\n\n\ndef part(',
+    )
+    text = (root / 'config.py').read_text()
+    validation = """val_dataloader = dict(
+    dataset=dict(
+        type='ClassPromptDataset', phase='test', split=split, min_pixels=100,
+        selection='held_out', unseen_policy='drop_image', sampling='exhaustive',
+        held_out=apart('held_out'), dataset=part('train'),
+    )
+)
+"""
+    text = text.replace('val_dataloader = test_dataloader\n', validation)
+    (root / 'config.py').write_text(text)
+
+
+def test_pairs_of_image_and_name_pass(run_tool, world: Path) -> None:
+    ask_by_name(world)
+    status, report, output = check(run_tool, world)
+    assert (status, report['verdict'], report['findings']) == (0, 'pass', []), output
+    groups = {row['name']: row['group'] for row in report['classes']['test']}
+    assert (groups['car'], groups['cat'], groups['']) == ('unseen', 'seen', 'void')
+
+
+def ask_for_large_objects(root: Path) -> None:
+    edit(root, "min_pixels=100, phase='train'", "min_pixels=999, phase='train'")
+
+
+def choose_by_unseen(root: Path) -> None:
+    edit(root, "selection='held_out', unseen_policy='drop_image',", '')
+
+
+def validate_on_training_images(root: Path) -> None:
+    edit(root, "held_out=apart('rest'), ", '')
+
+
+def ask_without_reading(root: Path) -> None:
+    edit(root, "type='ClassPromptedSegmentor'", "type='ZeroShotEncoderDecoder'")
+
+
+@pytest.mark.parametrize(
+    ('plant', 'kind', 'words'),
+    [
+        (ask_for_large_objects, 'cannot_build', ['at least 999 pixels', 'min_pixels']),
+        (label_200, 'label_out_of_range', ['200', 'masks/3.png']),
+        (choose_by_unseen, 'protocol', ["selection='held_out'"]),
+        (validate_on_training_images, 'wrong_split_file', ['2 of its', 'held_out']),
+        (ask_without_reading, 'protocol', ['does not read the name']),
+    ],
+)
+def test_faults_of_pairs_are_named(
+    run_tool, world: Path, plant: Callable, kind: str, words: list[str]
+) -> None:
+    ask_by_name(world)
+    plant(world)
+    status, report, output = check(run_tool, world)
+    assert status == 1, output
+    named = [one for one in report['findings'] if one['fault'] and one['kind'] == kind]
+    assert all(word in json.dumps(named) for word in words), output

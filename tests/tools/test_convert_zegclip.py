@@ -42,9 +42,9 @@ model = dict(
         prompts=dict(num_tokens={tokens}, depth={depth}),
     ),
     decode_head=dict(type='ZegCLIPHead', num_layers={layers}, num_heads={heads}),
-    # Random: the rows must come out of the checkpoint.
+    # There is no such file: the rows must come out of the checkpoint.
     class_embeddings=dict(
-        type='ClassEmbeddingBank', source=dict(type='clip_text', arch={arch!r})
+        type='ClassEmbeddingBank', source=dict(type='tensor', path='not_there.npy')
     ),
     calibrators={calibrators!r},
     test_cfg=dict(mode='whole', mask_size={image_size}),
@@ -203,6 +203,25 @@ def test_the_test_tool_takes_it(convert, run_tool, inductive, tmp_path: Path) ->
     assert finished.status == 0, finished.output
     assert json.loads((tmp_path / 'work/metrics.json').read_text())['aAcc'] == 100
 
+    other = f'model.split.unseen=[{NAMES[0]}]'
+    refused = run_tool(
+        'test.py', config, 'out.pth', '--cfg-options', other, folder=tmp_path
+    )
+    assert refused.status == 2
+    assert 'the checkpoint was trained with split' in refused.output
+    assert 'Traceback' not in refused.output
+    content = torch.load(tmp_path / 'out.pth', weights_only=True)
+    del content['state_dict']['_extra_state']
+    torch.save(content, tmp_path / 'no_rows.pth')
+    refused = run_tool('test.py', config, 'no_rows.pth', folder=tmp_path)
+    assert refused.status == 2
+    assert 'missing in the file: _extra_state' in refused.output
+    assert 'as model.class_embeddings says' in refused.output
+    flags = ['--allow-missing']
+    refused = run_tool('test.py', config, 'no_rows.pth', *flags, folder=tmp_path)
+    assert refused.status == 2
+    assert 'not_there.npy of class_embeddings.source.path' in refused.output
+
 
 def test_the_report_names_every_key_and_the_model(convert, inductive) -> None:
     output = convert(inductive).output
@@ -249,6 +268,16 @@ def test_rows_follow_the_names_of_the_checkpoint(
     assert convert(inductive, '--force').status == 0
     state = torch.load(tmp_path / 'out.pth', weights_only=True)['state_dict']
     assert torch.equal(state['_extra_state']['embeddings'], rows.flip(0).float())
+
+
+def test_rows_that_are_not_there_are_named_with_their_origin(
+    convert, inductive: Official, tmp_path: Path
+) -> None:
+    (tmp_path / 'rows.npy').unlink()
+    refused = convert(inductive)
+    assert refused.status == 2
+    assert '--text-rows rows.npy does not exist' in refused.output
+    assert 'https://github.com/ZiqinZhou66/ZegCLIP' in refused.output
 
 
 def drop(key: str) -> Callable[[Official], object]:

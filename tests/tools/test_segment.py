@@ -147,7 +147,7 @@ def test_the_models_own_classes_are_the_default(main: Main, tmp_path: Path) -> N
         (['--checkpoint', 'no.pth'], '--config'),
         (['--device', 'toaster'], 'toaster'),
         (['--opacity', '2'], 'from 0 to 1'),
-        (['--out-dir', __file__], 'test_segment.py'),
+        (['--out-dir', __file__], 'is no folder'),
     ],
 )
 def test_mistakes_end_with_status_2_and_one_message(

@@ -1,4 +1,4 @@
-"""get_flops, benchmark, print_config, publish_model, and the shell scripts."""
+"""The tools for analysis, conversion and export, and the shell scripts."""
 
 import json
 import os
@@ -62,6 +62,63 @@ def test_published_files_hold_weights_and_meta(run_tool, trained, tmp_path) -> N
     content = torch.load(published, weights_only=True)
     assert content.keys() == {'meta', 'state_dict'}
     assert content['state_dict'].keys() == safe_load(source)['state_dict'].keys()
+
+
+GATE = TOOLS.parent / 'configs/clip_dense/shapes_tiny_gate.py'
+FEW_SCENES = ['--cfg-options', 'val_dataloader.dataset.dataset.num_images=3']
+
+
+def test_the_best_value_on_val_is_named(run_tool, tmp_path) -> None:
+    flags = ['--key', 'model.calibrators.0.weight', '--values', 0, 4, '--out', 't.json']
+    finished = run_tool(
+        'analysis_tools/tune_on_val.py', GATE, *flags, *FEW_SCENES, folder=tmp_path
+    )
+    assert finished.status == 0, finished.output
+    report = json.loads((tmp_path / 't.json').read_text())
+    scores = {float(value): s['hIoU'] for value, s in report['scores'].items()}
+    assert scores[0.0] != scores[4.0]
+    assert report['best'] == max(scores, key=scores.get)
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        (['--key', 'model.gate.weight'], "the config has no 'gate' there"),
+        (
+            ['--key', 'model.calibrators.0.weight', '--metric', 'miou', *FEW_SCENES],
+            '--metric miou: known are aAcc, mAcc, mIoU',
+        ),
+    ],
+)
+def test_tuning_explains_mistakes(run_tool, tmp_path, flags, message) -> None:
+    values = ['--values', 0, 1]
+    finished = run_tool(
+        'analysis_tools/tune_on_val.py', GATE, *values, *flags, folder=tmp_path
+    )
+    assert finished.status == 2
+    assert message in finished.output
+    assert 'Traceback' not in finished.output
+
+
+@pytest.mark.parametrize(
+    ('tool', 'flags', 'message'),
+    [
+        ('misc/export_shapes.py', ['out', '--split', 'voc12_15_5'], 'invalid choice'),
+        ('misc/export_shapes.py', ['out', '--val', 0], 'must be 1 or more'),
+        ('prepare_data.py', ['ade20k', '--workers', 0], 'must be 1 or more'),
+        ('dataset_converters/voc_aug.py', ['in', '--workers', 0], 'must be 1 or more'),
+        ('analysis_tools/get_flops.py', ['no_model.py'], 'has no model'),
+        ('analysis_tools/benchmark.py', ['no_model.py'], 'has no model, test_data'),
+        ('misc/print_config.py', ['no_model.py', '--graph'], 'has no model'),
+    ],
+)
+def test_mistakes_get_one_line(run_tool, tmp_path, tool, flags, message) -> None:
+    (tmp_path / 'no_model.py').write_text("default_scope = 'mmseg'\n")
+    finished = run_tool(tool, *flags, folder=tmp_path)
+    assert finished.status == 2
+    assert message in finished.output
+    assert 'Traceback' not in finished.output
+    assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 RUN = 'work_dirs/tiny_run'
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -120,6 +121,22 @@ def test_load_from_must_fit_unless_allowed(run_tool, tiny_config, copy) -> None:
             ['{config}', '--cfg-options', 'model.decode_head.pretrained=a/b.pth'],
             "model.decode_head.pretrained = 'a/b.pth'",
         ),
+        (
+            [
+                '{zero_shot}',
+                '--cfg-options',
+                'train_dataloader.dataset.split=shape_a',
+            ],
+            "no split is called 'shape_a'. Did you mean 'shapes_a'",
+        ),
+        (
+            ['{zero_shot}', '--cfg-options', 'train_dataloader.dataset.pase=train'],
+            "unexpected keyword argument 'pase'",
+        ),
+        (
+            ['{config}', '--cfg-options', 'val_dataloader.dataset.type=TinySqares'],
+            'TinySqares',
+        ),
     ],
     ids=[
         'config',
@@ -131,13 +148,20 @@ def test_load_from_must_fit_unless_allowed(run_tool, tiny_config, copy) -> None:
         'frozen',
         'no-training',
         'weights',
+        'split',
+        'key',
+        'dataset',
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without GPU')
 def test_mistakes_get_one_line(
     run_tool, tiny_config: Path, tmp_path, arguments, message
 ) -> None:
-    places = {'config': tiny_config, 'missing': tiny_config.with_name('tinny_run.py')}
+    places = {
+        'config': tiny_config,
+        'missing': tiny_config.with_name('tinny_run.py'),
+        'zero_shot': ROOT / 'configs/baselines/shapes_tiny_linear.py',
+    }
     filled = [argument.format(**places) for argument in arguments]
     finished = run_tool('train.py', *filled, folder=tmp_path)
     assert finished.status == 2

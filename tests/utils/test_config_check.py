@@ -19,6 +19,20 @@ def test_options_are_merged(here: Path) -> None:
     assert read_config('a.py', {'model.depth': 2}).model.depth == 2
 
 
+def test_a_variable_is_not_changed_in_vain(here: Path) -> None:
+    (here / 'a.py').write_text(
+        "split = 'x'\nmodel = dict(split=split)\ndata = [dict(split=split)]\n"
+        "unused = 'y'\n"
+    )
+    with pytest.raises(ValueError, match=r'instead: model\.split=z data\.0\.split=z'):
+        read_config('a.py', {'split': 'z'})
+    both = {'split': 'z', 'model.split': 'z'}
+    with pytest.raises(ValueError, match=r'instead: data\.0\.split=z'):
+        read_config('a.py', both)
+    assert read_config('a.py', {**both, 'data.0.split': 'z'}).split == 'z'
+    assert read_config('a.py', {'unused': 'z'}).unused == 'z'
+
+
 def test_parts_of_an_inherited_config_are_built_in_the_scope_of_mmseg(
     here: Path,
 ) -> None:
@@ -79,6 +93,41 @@ def test_every_missing_file_is_named_with_its_key(here: Path) -> None:
     ):
         assert line in message
     assert 'absent' not in message  # a loader that is not used
+
+
+def with_rows(**model: object) -> Config:
+    rows = {'source': {'type': 'tensor', 'path': 'rows.npy'}}
+    return Config(
+        {'load_from': 'best.pth', 'model': {'class_embeddings': rows, **model}}
+    )
+
+
+def test_rows_may_be_in_the_checkpoint_alone(here: Path) -> None:
+    (here / 'best.pth').touch()
+    require_files(with_rows(), [])
+    wrapped = Config({'load_from': 'best.pth', 'model': {'module': with_rows().model}})
+    require_files(wrapped, [])
+    config = with_rows(test_split='voc12_15_5')
+    with pytest.raises(FileNotFoundError, match=r'source\.path = .rows\.npy'):
+        require_files(config, [])
+    config = with_rows()
+    config.load_from = None
+    with pytest.raises(FileNotFoundError, match=r'source\.path = .rows\.npy'):
+        require_files(config, [])
+
+
+def test_vectors_of_a_hook_are_for_training_only(here: Path) -> None:
+    (here / 'best.pth').touch()
+    source = {'type': 'vectors', 'path': 'glove.6B.300d.txt'}
+    config = Config(
+        {
+            'load_from': 'best.pth',
+            'custom_hooks': [{'class_embeddings': {'source': source}}],
+        }
+    )
+    require_files(config, [])
+    with pytest.raises(FileNotFoundError, match=r'(?s)custom_hooks\.0.*nlp\.stanford'):
+        require_files(config, [], training=True)
 
 
 @pytest.mark.parametrize(

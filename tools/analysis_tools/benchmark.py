@@ -19,6 +19,7 @@ from zs3_mmseg.engine.launch import (
     build_runner,
     config_of,
     one_line_errors,
+    require_keys,
 )
 from zs3_mmseg.engine.runner import SafeRunner
 from zs3_mmseg.utils.cache import atomic_write
@@ -45,6 +46,7 @@ def prepare(arguments: argparse.Namespace) -> Config:
     config = config_of(arguments)
     if config.launcher != 'none':
         raise ValueError('the speed of one process is measured: no --launcher')
+    require_keys(config, 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
     config.load_from = arguments.checkpoint
     config.test_dataloader.batch_size = 1
     require_files(config, ['test_dataloader'])
@@ -78,7 +80,7 @@ def seconds_per_image(runner: SafeRunner, images: int, warm_up: int) -> list[flo
 
 def main() -> None:
     arguments = parse_args()
-    with one_line_errors(OSError, ValueError, KeyError, ImportError):
+    with one_line_errors():
         config = prepare(arguments)
         runner = build_runner(config)
         if arguments.checkpoint is not None:

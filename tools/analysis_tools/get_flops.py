@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 import zs3_mmseg  # noqa: F401  (registers everything)
-from zs3_mmseg.engine.launch import count_parameters, one_line_errors
+from zs3_mmseg.engine.launch import count_parameters, one_line_errors, require_keys
 from zs3_mmseg.utils.config_check import read_config
 
 
@@ -43,8 +43,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_args()
     height, width = arguments.shape[0], arguments.shape[-1]
-    with one_line_errors(OSError, ValueError, KeyError):
+    with one_line_errors():
         config = read_config(arguments.config, arguments.cfg_options)
+        require_keys(config, 'model')
         init_default_scope(config.get('default_scope', 'mmseg'))
         model = MODELS.build(config.model).eval()
     counter = FlopCounterMode(display=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from rich.console import Console
@@ -24,9 +25,11 @@ from zs3_mmseg.engine.launch import (
     close_processes,
     config_of,
     one_line_errors,
-    trainable_names,
+    require_keys,
+    require_no_learning,
 )
 from zs3_mmseg.utils.cache import atomic_write
+from zs3_mmseg.utils.config_check import require_files
 
 SHOWN = ('mIoU_seen', 'mIoU_unseen', 'hIoU')
 
@@ -47,6 +50,7 @@ def parse_args() -> argparse.Namespace:
 def prepare(arguments: argparse.Namespace) -> Config:
     """Read the config and refuse a key that it does not have."""
     config = config_of(arguments)
+    require_keys(config, 'val_dataloader', 'val_cfg', 'val_evaluator')
     holder: object = config
     for part in arguments.key.split('.'):
         try:
@@ -65,37 +69,46 @@ def prepare(arguments: argparse.Namespace) -> Config:
     config.optim_wrapper = None
     config.param_scheduler = None
     config.test_evaluator = None
+    require_files(config, ['val_dataloader'])
     return config
 
 
-def score(config: Config, key: str, value: float) -> dict[str, float]:
-    """Run the val set with one value."""
+def score(
+    config: Config, arguments: argparse.Namespace, value: float
+) -> dict[str, float]:
+    """Run the val set with one value.
+
+    Raises:
+        ValueError: if the val set gives no such metric.
+    """
     trial = config.copy()
-    trial.merge_from_dict({key: value})
+    trial.merge_from_dict({arguments.key: value})
     runner = build_runner(trial)
-    learnt = trainable_names(runner.model)
-    if learnt and not trial.load_from:
-        raise ValueError(
-            f'{len(learnt)} parameters of this model learn: name the CHECKPOINT'
-        )
-    return runner.val()
+    if not trial.load_from:
+        require_no_learning(runner.model, 'Name the CHECKPOINT')
+    metrics = runner.val()
+    if arguments.metric not in metrics:
+        raise ValueError(f'--metric {arguments.metric}: known are {", ".join(metrics)}')
+    return metrics
+
+
+def rank(metric: float) -> float:
+    """Return what metrics are compared by: one that is undefined is no best one."""
+    return -math.inf if math.isnan(metric) else metric
 
 
 def main() -> None:
     arguments = parse_args()
-    with one_line_errors(OSError, ValueError, KeyError, ImportError):
+    with one_line_errors():
         config = prepare(arguments)
-        scores = {
-            value: score(config, arguments.key, value) for value in arguments.values
-        }
-    known = next(iter(scores.values()))
-    if arguments.metric not in known:
-        raise SystemExit(f'--metric {arguments.metric}: known are {", ".join(known)}')
-    best = max(scores, key=lambda value: scores[value][arguments.metric])
-    table = Table(arguments.key, *SHOWN)
+        scores = {value: score(config, arguments, value) for value in arguments.values}
+    best = max(scores, key=lambda value: rank(scores[value][arguments.metric]))
+    shown = [key for key in SHOWN if key in scores[best]]
+    shown += [arguments.metric] * (arguments.metric not in shown)
+    table = Table(arguments.key, *shown)
     for value, metrics in scores.items():
         mark = '[bold]' if value == best else ''
-        table.add_row(f'{mark}{value:g}', *(f'{mark}{metrics[k]:.2f}' for k in SHOWN))
+        table.add_row(f'{mark}{value:g}', *(f'{mark}{metrics[k]:.2f}' for k in shown))
     Console().print(table)
     if arguments.out:
         report = {

@@ -29,6 +29,8 @@ def main(name: str, summary: str) -> None:
     )
     parser.add_argument('--workers', type=int, help='default: one per processor')
     arguments = parser.parse_args()
+    if arguments.workers is not None and arguments.workers < 1:
+        parser.error(f'--workers must be 1 or more, got {arguments.workers}')
     with one_line_errors(OSError, ValueError, ImportError):
         written = convert_labels(
             name,

@@ -12,7 +12,7 @@ from zs3_mmseg.datasets.folder.dataset import IMAGES, MASKS
 from zs3_mmseg.datasets.shapes.generate import file_stem, write_png
 from zs3_mmseg.datasets.shapes.scene import render_scene
 from zs3_mmseg.datasets.shapes.vocabulary import CLASSES, PALETTE, VOID
-from zs3_mmseg.datasets.splits import get_split
+from zs3_mmseg.datasets.splits import get_split, split_names
 from zs3_mmseg.datasets.splits.name_files import CLASSES_FILE, UNSEEN_FILE
 
 VOID_COLOUR = (0, 0, 0)
@@ -26,11 +26,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--train', type=int, default=200, help='number of images')
     parser.add_argument('--val', type=int, default=50, help='number of images')
     parser.add_argument('--seed', type=int, default=0, help='seed of the world')
-    parser.add_argument('--split', default='shapes_a', help='who is unseen')
+    parser.add_argument(
+        '--split',
+        default='shapes_a',
+        choices=[name for name in split_names() if get_split(name).classes == CLASSES],
+        help='who is unseen',
+    )
     parser.add_argument(
         '--colours', action='store_true', help='draw the masks in colours'
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if min(arguments.train, arguments.val) < 1 or arguments.seed < 0:
+        parser.error('--train and --val must be 1 or more, --seed 0 or more')
+    return arguments
 
 
 def write_subset(

@@ -9,7 +9,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 import zs3_mmseg  # noqa: F401  (registers everything)
-from zs3_mmseg.engine.launch import one_line_errors
+from zs3_mmseg.engine.launch import one_line_errors, require_keys
 from zs3_mmseg.utils.config_check import read_config
 
 
@@ -27,10 +27,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_args()
-    with one_line_errors(OSError, ValueError, KeyError):
+    with one_line_errors():
         config = read_config(arguments.config, arguments.cfg_options)
         print(config.pretty_text)
         if arguments.graph:
+            require_keys(config, 'model')
             init_default_scope(config.get('default_scope', 'mmseg'))
             print(MODELS.build(config.model))
 

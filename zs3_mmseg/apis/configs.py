@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -95,3 +97,14 @@ def load_config(
         'expected the path or name of a config, or a Config, got '
         f'{type(config).__name__}'
     )
+
+
+def tested_dataset(config: Config) -> Mapping[str, Any]:
+    """Return the config of the data set that is tested on, without its wrappers.
+
+    It is empty if the config tests on nothing.
+    """
+    dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset

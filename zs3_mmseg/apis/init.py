@@ -12,8 +12,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 
-from zs3_mmseg.apis.configs import load_config
-from zs3_mmseg.engine.launch import trainable_names
+from zs3_mmseg.apis.configs import load_config, tested_dataset
+from zs3_mmseg.engine.launch import require_no_learning
 from zs3_mmseg.utils.checkpoint import load_into, safe_load
 from zs3_mmseg.utils.config_check import require_files
 from zs3_mmseg.utils.palette import default_palette
@@ -34,22 +34,6 @@ def _check_device(device: str | torch.device) -> torch.device:
             f'device {str(device)!r} can not be used on this machine: {reason}'
         ) from error
     return chosen
-
-
-def _require_trained(model: nn.Module, config: Config) -> None:
-    """Refuse a model whose learnt part would stay random.
-
-    Raises:
-        ValueError: something in the model learns, and there is no checkpoint.
-    """
-    learnt = trainable_names(model)
-    if not learnt:
-        return
-    named = ', '.join(learnt[:5]) + (', ...' if len(learnt) > 5 else '')
-    raise ValueError(
-        f'{len(learnt)} parameters of the model of {config.filename or "this config"} '
-        f'learn ({named}), so it needs a checkpoint; without one they would be random'
-    )
 
 
 def _adopt_meta(model: Any, checkpoint: dict, config: Config) -> None:
@@ -82,10 +66,7 @@ def _adopt_meta(model: Any, checkpoint: dict, config: Config) -> None:
 
 def _meta_of_data(config: Config) -> dict:
     """Return class names and colours of the data set the config tests on, if any."""
-    dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    kind = dataset.get('type')
+    kind = tested_dataset(config).get('type')
     found = DATASETS.get(kind) if isinstance(kind, str) else kind
     return dict(getattr(found, 'METAINFO', None) or {})
 
@@ -136,7 +117,7 @@ def init_segmentor(
         require_files(cfg, [])
     model = MODELS.build(cfg.model)
     if loaded is None:
-        _require_trained(model, cfg)
+        require_no_learning(model, f'Name that of {cfg.filename or "this config"}')
     else:
         load_into(model, loaded, allow_missing=allow_missing, what=str(checkpoint))
     _adopt_meta(model, loaded or {}, cfg)

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from zs3_mmseg.utils.image_io import IMAGE_SUFFIXES, DecodedImage, decode_image
+from zs3_mmseg.utils.image_io import (
+    IMAGE_SUFFIXES,
+    DecodedImage,
+    decode_image,
+    is_picture,
+)
 
 Picture = str | os.PathLike | np.ndarray
 
@@ -17,9 +22,7 @@ Picture = str | os.PathLike | np.ndarray
 def _files_in(folder: Path) -> list[Path]:
     """Return the pictures of a folder, by suffix, not those in folders below it."""
     return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+        path for path in folder.iterdir() if is_picture(path) and path.is_file()
     )
 
 
@@ -34,10 +37,11 @@ def _expand(item: str) -> list[Path]:
     # A file may have brackets or a question mark in its name.
     if path.exists() or not glob.has_magic(item):
         return [path]
-    matches = sorted(glob.glob(str(path), recursive=True))
-    if not matches:
+    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    files = [match for match in matches if not match.is_dir()]
+    if not files:
         raise FileNotFoundError(f'{item}: the pattern matches no file')
-    return [Path(match) for match in matches if not Path(match).is_dir()]
+    return files
 
 
 def collect_files(

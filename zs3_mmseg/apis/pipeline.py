@@ -13,6 +13,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
+from zs3_mmseg.apis.configs import tested_dataset
+
 _RESIZES = ('Resize', 'ResizeShortestEdge')
 
 
@@ -24,9 +26,7 @@ def find_test_pipeline(config: Config) -> list[ConfigDict]:
     """
     if config.get('test_pipeline'):
         return list(config.test_pipeline)
-    dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
+    dataset = tested_dataset(config)
     if not dataset.get('pipeline'):
         raise ValueError(
             f'the config {config.filename or ""} has neither test_pipeline nor '

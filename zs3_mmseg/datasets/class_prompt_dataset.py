@@ -8,36 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from mmengine.dataset import (
-    BaseDataset,
-    ConcatDataset,
-    RepeatDataset,
-    force_full_init,
-)
+from mmengine.dataset import BaseDataset, force_full_init
 from mmengine.logging import MMLogger
 from mmseg.registry import DATASETS
 
-from zs3_mmseg.datasets.label_policy import LabelTable, hides_unseen
-from zs3_mmseg.datasets.mask_scan import class_pixels, class_values
+from zs3_mmseg.datasets.label_policy import LabelTable
+from zs3_mmseg.datasets.mask_scan import class_pixels, class_values, over_samples
 from zs3_mmseg.datasets.pipeline_guard import LabelStep
 from zs3_mmseg.datasets.prompt_lists import (
-    HeldOut,
     episode_pairs,
     exhaustive_pairs,
     kept_images,
 )
+from zs3_mmseg.datasets.prompt_options import PromptOptions
 from zs3_mmseg.datasets.prompts import PromptStep
-from zs3_mmseg.datasets.zero_shot_dataset import (
-    UNSEEN_POLICIES,
-    ZeroShotDataset,
-    require_choice,
-)
+from zs3_mmseg.datasets.splits import resolve_split
+from zs3_mmseg.datasets.zero_shot_dataset import ZeroShotDataset
 from zs3_mmseg.utils.labels import special_labels
 from zs3_mmseg.utils.seeding import draw_rng
 
-PROMPTS = ('seen', 'unseen', 'all')
-SAMPLINGS = ('episodes', 'exhaustive')
-SELECTIONS = ('held_out', 'novel_official')
 #: In place of a class that is drawn when the sample is loaded.
 _DRAWN = -1
 
@@ -81,9 +70,9 @@ class ClassPromptDataset(ZeroShotDataset):
         min_pixels: see above; 2 * 32 * 32 in the few-shot codes.
         negatives: in training, how often a name is asked for that is not in the image
             (0 is published).
-        sampling: of testing, see above.
-        num_episodes: number of episodes; 1000 in the official test.
-        seed: of the classes drawn for episodes.
+        sampling: of testing, see above; ``'episodes'`` by default.
+        num_episodes: number of episodes; 1000 by default, as in the official test.
+        seed: of the classes drawn for episodes; 0 by default.
         selection: for validation data sets, which classes a checkpoint is chosen by:
             ``'held_out'`` the seen ones, on images kept out of training;
             ``'novel_official'`` the unseen ones, as ESDA's code does, which leaks.
@@ -108,9 +97,9 @@ class ClassPromptDataset(ZeroShotDataset):
         unseen_policy: str | None = None,
         min_pixels: int = 2048,
         negatives: float = 0.0,
-        sampling: str = 'episodes',
-        num_episodes: int = 1000,
-        seed: int = 0,
+        sampling: str | None = None,
+        num_episodes: int | None = None,
+        seed: int | None = None,
         selection: str | None = None,
         held_out: Mapping[str, Any] | None = None,
         pipeline: Sequence[Mapping[str, Any] | Any] | None = None,
@@ -128,26 +117,25 @@ class ClassPromptDataset(ZeroShotDataset):
             if given[key] is None:
                 raise ValueError(f'ClassPromptDataset needs {key}=')
         given['setting'] = given['setting'] or 'inductive'
-        self.min_pixels = min_pixels
-        self.negatives = negatives
-        self.sampling = sampling
-        self.num_episodes = num_episodes
-        self.seed = seed
-        self.selection = selection
-        if selection is not None:
-            require_choice('selection', selection, SELECTIONS)
-        self.prompts = prompts or _default_prompts(given['phase'], selection)
-        require_choice('prompts', self.prompts, PROMPTS)
-        require_choice('sampling', sampling, SAMPLINGS)
-        self.held_out = HeldOut.from_cfg(held_out)
-        policy = given.pop('unseen_policy')
-        if policy is None:
-            hides = hides_unseen(given['phase'], given['setting'])
-            policy = 'drop_image' if hides else 'ignore'
-        require_choice('unseen_policy', policy, UNSEEN_POLICIES)
-        self._drops_unseen = policy == 'drop_image'
+        given['split'] = resolve_split(given['split'])
+        self.options = PromptOptions.of(
+            given['split'],
+            phase=given['phase'],
+            setting=given['setting'],
+            prompts=prompts,
+            unseen_policy=given.pop('unseen_policy'),
+            min_pixels=min_pixels,
+            negatives=negatives,
+            sampling=sampling,
+            num_episodes=num_episodes,
+            seed=seed,
+            selection=selection,
+            held_out=held_out,
+        )
         super().__init__(dataset, **given, lazy_init=True)
-        self._require_fitting_options()
+        if self.options.drops_unseen:
+            # Validation may drop images as well, which the base class does not offer.
+            self.unseen_policy = 'drop_image'
         special = special_labels(len(self.split.classes))
         self._step = PromptStep(self.prompted, special.ignore, negatives)
         for leaf in self._leaves:
@@ -159,57 +147,10 @@ class ClassPromptDataset(ZeroShotDataset):
         if not lazy_init:
             self.full_init()
 
-    def _require_fitting_options(self) -> None:
-        training = self.phase == 'train'
-        if self.setting not in ('inductive', 'supervised'):
-            raise ValueError(
-                "ClassPromptDataset.setting must be 'inductive' or 'supervised', got "
-                f'{self.setting!r}: a mask of one class has no unlabelled pixels'
-            )
-        if not self.prompted:
-            raise ValueError(
-                f'split {self.split.name!r} has no {self.prompts} class to ask for'
-            )
-        asks_unseen = bool({*self.prompted} & {*self.split.unseen_indices})
-        if training and self.setting == 'inductive' and asks_unseen:
-            raise ValueError(
-                f'prompts={self.prompts!r} would train on unseen classes; use '
-                "prompts='seen', or setting='supervised'"
-            )
-        if self._drops_unseen and asks_unseen:
-            raise ValueError(
-                "unseen_policy='drop_image' leaves no image for "
-                f"prompts={self.prompts!r}; use unseen_policy='ignore'"
-            )
-        if training and self.selection is not None:
-            raise ValueError("selection is for validation: phase='test'")
-        if self.selection is not None:
-            expected = _default_prompts(self.phase, self.selection)
-            if self.prompts != expected:
-                raise ValueError(
-                    f'selection={self.selection!r} is by the {expected} classes, but '
-                    f'prompts={self.prompts!r}'
-                )
-        if not 0 <= self.negatives <= 1 or (self.negatives and not training):
-            raise ValueError(
-                'negatives must be in 0..1, and is for training only; got '
-                f'{self.negatives} with phase={self.phase!r}'
-            )
-        if self.num_episodes < 1 or self.min_pixels < 0 or self.seed < 0:
-            raise ValueError(
-                'expected num_episodes >= 1, min_pixels >= 0 and seed >= 0, got '
-                f'{self.num_episodes}, {self.min_pixels} and {self.seed}'
-            )
-
     @property
     def prompted(self) -> tuple[int, ...]:
         """Indices of the classes that may be asked for, ascending."""
-        split = self.split
-        return {
-            'seen': split.seen_indices,
-            'unseen': split.unseen_indices,
-            'all': tuple(range(len(split.classes))),
-        }[self.prompts]
+        return self.options.prompted(self.split)
 
     def _table_of(self, leaf: BaseDataset) -> LabelTable:
         """Make the label table; classes that the split does not name are "other"."""
@@ -225,78 +166,68 @@ class ClassPromptDataset(ZeroShotDataset):
 
     def _make_metainfo(self) -> dict[str, Any]:
         metainfo = super()._make_metainfo()
-        if self.phase == 'train':
-            sampling = 'drawn'
-        elif self.sampling == 'episodes':
-            sampling = f'{self.num_episodes} drawn, seed {self.seed}'
-        else:
-            sampling = 'exhaustive'
         metainfo.update(
             prompted=self.prompted,
-            selection=self.selection or '',
-            sampling=sampling,
+            selection=self.options.selection or '',
+            sampling=self.options.sampling_in_words,
         )
         return metainfo
 
-    def full_init(self) -> None:
-        """Read the lists, look into the masks (once), and make the pairs."""
-        if self._fully_initialized:
-            return
-        super().full_init()
-        counts = self._class_pixels(self.dataset)
+    def _choose_samples(self) -> None:
+        """Look into the masks (once) and make the pairs."""
+        options = self.options
+        counts = self._class_pixels()
         images = kept_images(
             counts,
             self.prompted,
-            min_pixels=self.min_pixels,
-            without=self.split.unseen_indices if self._drops_unseen else (),
-            held_out=self.held_out,
+            min_pixels=options.min_pixels,
+            without=self.split.unseen_indices if options.drops_unseen else (),
+            held_out=options.held_out,
         )
         if not len(images):
             raise ValueError(
                 f'ClassPromptDataset: none of {len(counts)} images is left that holds '
-                f'at least {max(self.min_pixels, 1)} pixels of one of the '
-                f'{len(self.prompted)} {self.prompts} classes'
-                + (' and no unseen class' if self._drops_unseen else '')
+                f'at least {max(options.min_pixels, 1)} pixels of one of the '
+                f'{len(self.prompted)} {options.prompts} classes'
+                + (' and no unseen class' if options.drops_unseen else '')
                 + '; change min_pixels, unseen_policy or held_out'
             )
         self._pairs = self._make_pairs(images, counts)
         MMLogger.get_current_instance().info(
             f'ClassPromptDataset ({self.phase}): {len(images)} of {len(counts)} images '
-            f'with {self.prompts} classes of {self.split.name!r}, {len(self._pairs)} '
-            f'samples, {self._metainfo["sampling"]}.'
+            f'with {options.prompts} classes of {self.split.name!r}, '
+            f'{len(self._pairs)} samples, {options.sampling_in_words}.'
         )
-        if self.selection == 'novel_official':
+        if options.selection == 'novel_official':
             MMLogger.get_current_instance().warning(
                 "selection='novel_official': the checkpoint is chosen by its score on "
                 'the UNSEEN classes, as in the official code of ESDA. The result is '
                 'no zero-shot result in the strict sense.'
             )
 
-    def _class_pixels(self, dataset: Any) -> np.ndarray:
+    def _class_pixels(self) -> np.ndarray:
         """Count the pixels of each class in each sample, (N, K)."""
-        if isinstance(dataset, ConcatDataset):
-            return np.concatenate([self._class_pixels(d) for d in dataset.datasets])
-        if isinstance(dataset, RepeatDataset):
-            return np.tile(self._class_pixels(dataset.dataset), (dataset.times, 1))
-        for leaf, table in zip(self._leaves, self._tables, strict=True):
-            if leaf is dataset:
-                return class_pixels(leaf, table, self.split)
-        raise TypeError(
-            'ClassPromptDataset works on data sets in ConcatDataset and '
-            f'RepeatDataset, not inside {type(dataset).__name__}'
+        tables = {
+            id(leaf): t for leaf, t in zip(self._leaves, self._tables, strict=True)
+        }
+        return over_samples(
+            self.dataset,
+            lambda leaf: class_pixels(leaf, tables[id(leaf)], self.split),
+            needed_by='ClassPromptDataset',
         )
 
     def _make_pairs(self, images: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        if self.phase == 'train':
+        options = self.options
+        if options.training:
             return np.stack([images, np.full(len(images), _DRAWN)], axis=1)
-        if self.sampling == 'exhaustive':
+        if options.sampling == 'exhaustive':
             return exhaustive_pairs(images, counts, self.prompted)
         return episode_pairs(
             images,
             counts,
             self.prompted,
-            num_episodes=self.num_episodes,
-            seed=self.seed,
+            num_episodes=options.num_episodes,
+            seed=options.seed,
         )
 
     @force_full_init
@@ -363,7 +294,3 @@ def _unpacked(
                 f'with {key}={value!r}: give it once'
             )
     return wrapped, {**given, **inner}
-
-
-def _default_prompts(phase: str, selection: str | None) -> str:
-    return 'seen' if phase == 'train' or selection == 'held_out' else 'unseen'

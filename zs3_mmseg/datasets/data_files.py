@@ -12,7 +12,36 @@ from mmengine.dataset import BaseDataset
 from mmengine.fileio import exists, list_dir_or_file
 from mmseg.registry import DATASETS
 
+from zs3_mmseg.utils.origins import origin_of_data
+
 _KEYS = 'change data_root, data_prefix or ann_file of this data set in the config'
+
+
+def _advice(dataset: object, *more: str) -> str:
+    """Return what to do about missing files of a data set or its class's name."""
+    origin = origin_of_data(dataset)
+    keys = ', or '.join([_KEYS, *more])
+    return f'{keys}; or get it: {origin}' if origin else keys
+
+
+def build_dataset(dataset: Mapping[str, Any] | Any) -> Any:
+    """Build a data set from its config; explain what is missing if that fails.
+
+    Args:
+        dataset: a config, or a data set, which is returned as it is.
+
+    Raises:
+        FileNotFoundError: naming the path and the config key.
+    """
+    if not isinstance(dataset, Mapping):
+        return dataset
+    try:
+        return DATASETS.build(dataset)
+    except (AssertionError, OSError, ValueError, TypeError) as error:
+        missing = missing_in_config(dataset)
+        if missing is None:
+            raise
+        raise missing from error
 
 
 def missing_in_config(config: Mapping[str, Any]) -> FileNotFoundError | None:
@@ -29,7 +58,9 @@ def missing_in_config(config: Mapping[str, Any]) -> FileNotFoundError | None:
         name = leaf.get('type', 'data set')
         for key, path in _paths(leaf, root):
             if not exists(path, backend_args=leaf.get('backend_args')):
-                return FileNotFoundError(f'{name}: {path} ({key}) is missing; {_KEYS}')
+                return FileNotFoundError(
+                    f'{name}: {path} ({key}) is missing; {_advice(name)}'
+                )
         folder = os.path.join(root, (leaf.get('data_prefix') or {}).get('img_path', ''))
         suffix = leaf.get('img_suffix', _default_suffix(name))
         if not leaf.get('ann_file') and folder and not _holds(leaf, folder, suffix):
@@ -38,7 +69,8 @@ def missing_in_config(config: Mapping[str, Any]) -> FileNotFoundError | None:
 
 
 def _no_images(name: str, suffix: str, folder: str) -> str:
-    return f'{name}: no image *{suffix} found in {folder}; {_KEYS}, or img_suffix'
+    advice = _advice(name, 'img_suffix')
+    return f'{name}: no image *{suffix} found in {folder}; {advice}'
 
 
 def _holds(leaf: Mapping[str, Any], folder: str, suffix: str) -> bool:
@@ -54,7 +86,9 @@ def _holds(leaf: Mapping[str, Any], folder: str, suffix: str) -> bool:
 
 def _default_suffix(name: str | type) -> str:
     owner = DATASETS.get(name) if isinstance(name, str) else name
-    return init_default(owner, 'img_suffix') or '' if owner is not None else ''
+    if owner is None:
+        return ''
+    return init_default(owner, 'img_suffix') or ''
 
 
 def init_default(owner: type, name: str) -> Any:
@@ -112,4 +146,6 @@ def require_files(dataset: BaseDataset) -> None:
         if isinstance(path, str) and not exists(
             path, backend_args=getattr(dataset, 'backend_args', None)
         ):
-            raise FileNotFoundError(f'{name}: {path} ({key}) is missing; {_KEYS}')
+            raise FileNotFoundError(
+                f'{name}: {path} ({key}) is missing; {_advice(name)}'
+            )

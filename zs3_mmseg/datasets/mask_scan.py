@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from mmengine.dataset import BaseDataset
+from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 from mmengine.fileio import get as read_file
 from mmengine.logging import MMLogger
 
@@ -14,6 +16,38 @@ from zs3_mmseg.datasets.label_policy import LabelTable
 from zs3_mmseg.datasets.pipeline_guard import read_labels
 from zs3_mmseg.datasets.splits import ZeroShotSplit, find_name
 from zs3_mmseg.utils.cache import atomic_write, cache_dir, content_hash
+
+
+def over_samples(
+    dataset: Any, of_leaf: Callable[[BaseDataset], np.ndarray], *, needed_by: str
+) -> np.ndarray:
+    """Put together what is known of each sample of the data sets inside wrappers.
+
+    Args:
+        dataset: a data set, or ConcatDataset and RepeatDataset around some.
+        of_leaf: gives one row for each sample of a data set that reads files.
+        needed_by: what cannot do without, for the message.
+
+    Returns:
+        One row for each sample of ``dataset``.
+
+    Raises:
+        TypeError: if another wrapper is inside, whose samples mix several images.
+    """
+    if isinstance(dataset, ConcatDataset):
+        parts = [
+            over_samples(d, of_leaf, needed_by=needed_by) for d in dataset.datasets
+        ]
+        return np.concatenate(parts)
+    if isinstance(dataset, RepeatDataset):
+        rows = over_samples(dataset.dataset, of_leaf, needed_by=needed_by)
+        return np.concatenate([rows] * dataset.times)
+    if not isinstance(dataset, BaseDataset):
+        raise TypeError(
+            f'{needed_by} works on data sets in ConcatDataset and RepeatDataset, not '
+            f'inside {type(dataset).__name__}'
+        )
+    return of_leaf(dataset)
 
 
 def class_values(dataset: BaseDataset, split: ZeroShotSplit) -> list[int | None]:

@@ -59,8 +59,10 @@ class PseudoLabels:
             )
         try:
             sidecar = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f'{path} is no readable JSON: {error}') from error
+        if not isinstance(sidecar, dict):
+            raise ValueError(f'{path} is no JSON object with {", ".join(_KEYS)}')
         missing = [key for key in _KEYS if key not in sidecar]
         if missing:
             raise ValueError(f'{path} does not name {" and ".join(missing)}')
@@ -82,15 +84,19 @@ class PseudoLabels:
 
         Raises:
             FileNotFoundError: if the image has no map.
-            ValueError: naming the map, if its size or a value is wrong.
+            ValueError: naming the map, if it is damaged, or its size or a value is
+                wrong.
         """
         path = self.folder / f'{Path(image_path).stem}.png'
         if not path.is_file():
             raise FileNotFoundError(
                 f'{path} is missing: no pseudo-labels of this image'
             )
-        with Image.open(path) as image:
-            pseudo = np.asarray(image)
+        try:
+            with Image.open(path) as image:
+                pseudo = np.asarray(image)
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f'{path} is no whole picture: {error}') from error
         if pseudo.shape != labels.shape:
             raise ValueError(
                 f'{path}: the map is {pseudo.shape}, the ground truth {labels.shape}'

@@ -13,8 +13,8 @@ from mmengine.logging import MMLogger
 from mmseg.registry import DATASETS
 
 from zs3_mmseg.datasets.data_files import (
+    build_dataset,
     init_default,
-    missing_in_config,
     require_files,
 )
 from zs3_mmseg.datasets.label_policy import (
@@ -26,17 +26,11 @@ from zs3_mmseg.datasets.label_policy import (
 )
 from zs3_mmseg.datasets.pipeline_guard import LabelStep, find_leaves, guard_pipeline
 from zs3_mmseg.datasets.pseudo_labels import PseudoLabels
-from zs3_mmseg.datasets.splits import (
-    ZeroShotSplit,
-    canonical,
-    find_name,
-    plain_split,
-    resolve_split,
-)
+from zs3_mmseg.datasets.split_metainfo import split_metainfo
+from zs3_mmseg.datasets.splits import ZeroShotSplit, canonical, resolve_split
 from zs3_mmseg.datasets.unseen_images import images_without_unseen
-from zs3_mmseg.utils.labels import NARROW, special_labels
+from zs3_mmseg.utils.labels import NARROW
 from zs3_mmseg.utils.names import did_you_mean
-from zs3_mmseg.utils.palette import default_palette
 from zs3_mmseg.utils.seeding import draw_rng
 
 UNSEEN_POLICIES = ('ignore', 'drop_image')
@@ -107,7 +101,7 @@ class ZeroShotDataset:
         self.pseudo_labels: PseudoLabels | None = None
         if pseudo_label_dir is not None:
             self.pseudo_labels = PseudoLabels(pseudo_label_dir, self.split)
-        self.dataset = _build(_with_pipeline(dataset, pipeline))
+        self.dataset = build_dataset(_with_pipeline(dataset, pipeline))
         self._leaves = list(find_leaves(self.dataset))
         self._tables = [self._table_of(leaf) for leaf in self._leaves]
         for leaf, table in zip(self._leaves, self._tables, strict=True):
@@ -174,33 +168,14 @@ class ZeroShotDataset:
         )
 
     def _make_metainfo(self) -> dict[str, Any]:
-        special = special_labels(len(self.split.classes))
         metainfo: dict[str, Any] = copy.deepcopy(dict(self.dataset.metainfo))
         metainfo.update(
-            classes=self.split.classes,
-            palette=self._palette(),
-            # The labels that leave the data set are neither mapped nor reduced again.
-            label_map=None,
-            reduce_zero_label=False,
-            split=plain_split(self.split),
-            seen=self.split.seen_indices,
-            unseen=self.split.unseen_indices,
-            ignore_index=special.ignore,
-            unlabelled_index=special.unlabelled,
+            split_metainfo(self.split, [leaf.metainfo for leaf in self._leaves]),
             phase=self.phase,
             setting=self.setting,
             pseudo_labels=self.pseudo_labels.model if self.pseudo_labels else '',
         )
         return metainfo
-
-    def _palette(self) -> list[list[int]]:
-        """Give each class the colour that its name has in a wrapped data set."""
-        metainfos = [leaf.metainfo for leaf in self._leaves]
-        known = [(m.get('classes') or (), m.get('palette') or ()) for m in metainfos]
-        found = {name: _colour(name, known) for name in self.split.classes}
-        taken = [colour for colour in found.values() if colour is not None]
-        spare = iter(default_palette(len(found) - len(taken), avoid=taken))
-        return [colour or next(spare) for colour in found.values()]
 
     def _warn_about_exceptions(self) -> None:
         logger = MMLogger.get_current_instance()
@@ -229,13 +204,17 @@ class ZeroShotDataset:
         self.dataset.full_init()
         for leaf in self._leaves:
             require_files(leaf)
+        self._choose_samples()
+        self._fully_initialized = True
+
+    def _choose_samples(self) -> None:
+        """Find the images to drop; the lists have been read."""
         if self.unseen_policy == 'drop_image':
             tables = {
                 id(leaf): table
                 for leaf, table in zip(self._leaves, self._tables, strict=True)
             }
-            self._positions = images_without_unseen(self.dataset, tables)
-        self._fully_initialized = True
+            self._positions = images_without_unseen(self.dataset, tables, self.split)
 
     @force_full_init
     def __len__(self) -> int:
@@ -316,30 +295,6 @@ def _with_pipeline(
             'pipeline, and not for wrappers: set the pipeline in `dataset` instead'
         )
     return {**dataset, 'pipeline': list(pipeline)}
-
-
-def _build(dataset: Mapping[str, Any] | Any) -> Any:
-    """Build the wrapped data set; explain what is missing if that fails."""
-    if not isinstance(dataset, Mapping):
-        return dataset
-    try:
-        return DATASETS.build(dataset)
-    except (AssertionError, OSError, ValueError, TypeError) as error:
-        missing = missing_in_config(dataset)
-        if missing is None:
-            raise
-        raise missing from error
-
-
-def _colour(
-    name: str, known: Sequence[tuple[Sequence[str], Sequence[Sequence[int]]]]
-) -> list[int] | None:
-    """Find the colour of a class in pairs of (names, palette)."""
-    for names, palette in known:
-        position = find_name(name, names)
-        if position is not None and position < len(palette):
-            return [int(value) for value in palette[position]]
-    return None
 
 
 def _names_include_zero(leaf: BaseDataset) -> bool:

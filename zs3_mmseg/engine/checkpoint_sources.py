@@ -109,11 +109,18 @@ def _download(url: str) -> str:
     folder = Path(torch.hub.get_dir()) / 'checkpoints'
     file = folder / os.path.basename(urlparse(url).path)
     rank, _ = get_dist_info()
-    if rank == 0 and not file.exists():
+    # Machines of one run need not share their disks.
+    if int(os.environ.get('LOCAL_RANK', rank)) == 0 and not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
         prefix = torch.hub.HASH_REGEX.search(file.name)
-        torch.hub.download_url_to_file(
-            url, str(file), prefix.group(1) if prefix else None, progress=True
-        )
+        try:
+            torch.hub.download_url_to_file(
+                url, str(file), prefix.group(1) if prefix else None, progress=True
+            )
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(
+                f'{url} could not be downloaded ({error}). Put the file at {file} by '
+                'hand, or give its path'
+            ) from error
     barrier()
     return str(file)

@@ -22,6 +22,9 @@ from zs3_mmseg.utils.config_check import read_config
 from zs3_mmseg.utils.names import did_you_mean
 
 TRACEBACK_ENV = 'ZS3_MMSEG_TRACEBACK'
+# What a config, a checkpoint or names that are not right end in; a TypeError is a key
+# that a constructor does not know.
+USER_ERRORS = (OSError, ValueError, KeyError, TypeError, ImportError, SyntaxError)
 
 
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,9 +131,37 @@ def _prepare_processes(config: Config) -> None:
     config.model_wrapper_cfg = {'device_ids': None, **wrapper}
 
 
-def trainable_names(model: nn.Module) -> list[str]:
-    """Return the names of the parameters that learn."""
-    return [name for name, value in model.named_parameters() if value.requires_grad]
+def build_loops(runner: SafeRunner, *names: str) -> None:
+    """Build loops with their data sets now, which a runner puts off until it starts.
+
+    A mistake in the config of a data set is then told like any other, and not after
+    the first results of a run.
+
+    Args:
+        runner: the runner of a tool.
+        *names: out of ``'train'``, ``'val'`` and ``'test'``.
+    """
+    for name in names:
+        getattr(runner, f'{name}_loop')
+
+
+def require_no_learning(model: nn.Module, advice: str) -> None:
+    """Refuse a model without checkpoint of which a part would stay random.
+
+    Args:
+        model: a model without trained weights.
+        advice: where to name them, for the message.
+
+    Raises:
+        ValueError: if anything in the model learns.
+    """
+    learnt = [name for name, value in model.named_parameters() if value.requires_grad]
+    if learnt:
+        named = ', '.join(learnt[:5]) + (', ...' if len(learnt) > 5 else '')
+        raise ValueError(
+            f'{len(learnt)} parameters of this model learn ({named}), so it needs a '
+            f'checkpoint; without one they would be random. {advice}'
+        )
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -151,10 +182,14 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
 
     Everything else keeps its traceback; ``ZS3_MMSEG_TRACEBACK=1`` brings it back for
     these, too.
+
+    Args:
+        *kinds: the errors; by default :data:`USER_ERRORS`, for reading and building.
     """
+    caught = kinds or USER_ERRORS
     try:
         yield
-    except kinds as error:
+    except caught as error:
         if os.environ.get(TRACEBACK_ENV) == '1':
             raise
         # str() of a KeyError is the repr of its message.

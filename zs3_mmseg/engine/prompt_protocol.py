@@ -14,19 +14,21 @@ def require_matching_prompts(
 ) -> None:
     """Masks of one named class are for segmentors that read the name, and only those.
 
-    A segmentor that reads names can be tested on all classes at once, too.
+    A segmentor that reads names can be tested on all classes at once, too. Instead of
+    the segmentor, its class will do.
     """
     has_prompts = 'prompted' in meta
     reads_prompts = getattr(segmentor, 'reads_prompts', False)
+    kind = segmentor if isinstance(segmentor, type) else type(segmentor)
     if has_prompts and not reads_prompts:
         raise ProtocolError(
             f'{key}.dataset is a ClassPromptDataset, whose labels are masks of one '
-            f'named class, but {type(segmentor).__name__} does not read the name; use '
+            f'named class, but {kind.__name__} does not read the name; use '
             "model.type='ClassPromptedSegmentor', or ZeroShotDataset"
         )
     if training and reads_prompts and not has_prompts:
         raise ProtocolError(
-            f'{type(segmentor).__name__} is trained on pairs of an image and a name; '
+            f'{kind.__name__} is trained on pairs of an image and a name; '
             f"make {key}.dataset a dict(type='ClassPromptDataset', ...)"
         )
 

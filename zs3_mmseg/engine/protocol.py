@@ -6,9 +6,7 @@ change, or returns.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -20,41 +18,6 @@ from zs3_mmseg.utils.labels import special_labels
 
 class ProtocolError(ValueError):
     """Parts of an experiment disagree, so its numbers would mean nothing."""
-
-
-@dataclass
-class LabelCounts:
-    """What some samples of a data set really hold.
-
-    Attributes:
-        pixels: how many pixels have each label.
-        samples: how many samples were looked at.
-        maps: how many label maps they held.
-    """
-
-    pixels: Counter[int] = field(default_factory=Counter)
-    samples: int = 0
-    maps: int = 0
-
-    def add(self, sample: Any) -> None:
-        """Count the labels of one sample as a pipeline returns it."""
-        self.samples += 1
-        for label_map in _label_maps(sample):
-            self.maps += 1
-            values, counts = label_map.unique(return_counts=True)
-            self.pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-
-    def share(self, label: int) -> float:
-        """Return the share of pixels with a label, in 0..1."""
-        return self.pixels[label] / max(self.pixels.total(), 1)
-
-
-def _label_maps(sample: Any) -> Iterator[Any]:
-    packed = sample.get('data_samples') if isinstance(sample, Mapping) else None
-    # Test-time augmentation packs a list of views.
-    for view in packed if isinstance(packed, list) else [packed]:
-        if view is not None and 'gt_sem_seg' in view:
-            yield view.gt_sem_seg.data
 
 
 def require_phase(meta: Mapping[str, Any], phase: str, key: str) -> None:
@@ -174,7 +137,7 @@ def require_seen_rows(segmentor: Any) -> None:
 
 def require_fitting_heads(segmentor: Any, meta: Mapping[str, Any], key: str) -> None:
     """Heads of stock segmentors need a channel for each class of the data set."""
-    count, ignore = len(meta['classes']), _ignore_index(meta)
+    count, ignore = len(meta['classes']), ignore_index_of(meta)
     for name in ('decode_head', 'auxiliary_head'):
         heads = getattr(segmentor, name, None)
         for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
@@ -195,7 +158,7 @@ def require_fitting_heads(segmentor: Any, meta: Mapping[str, Any], key: str) -> 
 def require_ignored_padding(segmentor: Any, meta: Mapping[str, Any]) -> None:
     """Pixels that fill up a batch must not be taken for a class."""
     preprocessor = getattr(segmentor, 'data_preprocessor', None)
-    ignore = _ignore_index(meta)
+    ignore = ignore_index_of(meta)
     pad = getattr(preprocessor, 'seg_pad_val', ignore)
     if pad != ignore:
         raise ProtocolError(
@@ -209,7 +172,7 @@ def require_fitting_metrics(
 ) -> None:
     """Metrics must count the data set's classes and ignore its ignored label."""
     evaluator = key.replace('dataloader', 'evaluator')
-    ignore = _ignore_index(meta)
+    ignore = ignore_index_of(meta)
     for metric in metrics:
         ignored = getattr(metric, 'ignore_index', None)
         if ignored not in (None, ignore):
@@ -240,62 +203,6 @@ def require_scores_for_metrics(
             )
 
 
-def allowed_in_training(meta: Mapping[str, Any]) -> set[int]:
-    """Return the labels that training data of a setting may hold."""
-    if 'prompted' in meta:
-        return _mask_labels(meta)
-    allowed = {*meta['seen'], meta['ignore_index']}
-    if meta['setting'] in ('supervised', 'layout_oracle') or meta.get('pseudo_labels'):
-        allowed |= {*meta['unseen']}
-    if meta['setting'] == 'transductive':
-        allowed.add(meta['unlabelled_index'])
-    return allowed
-
-
-def allowed_in_testing(meta: Mapping[str, Any]) -> set[int]:
-    """Return the labels that validation and test data may hold."""
-    if 'prompted' in meta:
-        return _mask_labels(meta)
-    return {*meta['seen'], *meta['unseen'], meta['ignore_index']}
-
-
-def _mask_labels(meta: Mapping[str, Any]) -> set[int]:
-    """Return the labels of masks of one named class."""
-    return {0, 1, meta['ignore_index']}
-
-
-def require_legal_labels(
-    counts: LabelCounts, allowed: Iterable[int], meta: Mapping[str, Any], key: str
-) -> None:
-    """No label that is really there may be outside the legal ones."""
-    for label in sorted(set(counts.pixels) - set(allowed)):
-        classes = meta['classes']
-        if label in meta.get('unseen', ()) and 'prompted' not in meta:
-            raise ProtocolError(
-                f'{key}.dataset: label {label} of the unseen class {classes[label]!r} '
-                'reaches training; is a transform of the pipeline loading labels again?'
-            )
-        raise ProtocolError(
-            f'{key}.dataset: label {label} is none of the {len(classes)} classes; is a '
-            'transform of the pipeline padding with another value than '
-            f'{_ignore_index(meta)}?'
-        )
-
-
-def require_some_labels(counts: LabelCounts, meta: Mapping[str, Any], key: str) -> None:
-    """There must be label maps, and pixels in them that are not ignored."""
-    if counts.samples and not counts.maps:
-        raise ProtocolError(
-            f'{key}.dataset: {counts.samples} samples hold no label map; add '
-            "dict(type='LoadAnnotations') to its pipeline"
-        )
-    if counts.maps and counts.share(_ignore_index(meta)) == 1:
-        raise ProtocolError(
-            f'{key}.dataset: every pixel of {counts.samples} samples is ignored; do '
-            'its classes, reduce_zero_label and split fit the masks? '
-            'Are the masks of this folder those of these images?'
-        )
-
-
-def _ignore_index(meta: Mapping[str, Any]) -> int:
+def ignore_index_of(meta: Mapping[str, Any]) -> int:
+    """Return the label that a data set ignores, from its metainfo."""
     return meta.get('ignore_index', special_labels(len(meta['classes'])).ignore)

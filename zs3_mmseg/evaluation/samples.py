@@ -14,7 +14,11 @@ from zs3_mmseg.models.segmentors.label_maps import GroupArgmax
 
 
 def group_best(sample: Mapping[str, Any], split: ZeroShotSplit) -> GroupBest:
-    """Return the best seen and unseen class of each pixel of a sample."""
+    """Return the best seen and unseen class of each pixel of a sample.
+
+    Raises:
+        ValueError: if the sample has neither scores nor the best classes.
+    """
     if 'seg_logits' in sample:
         scores = sample['seg_logits']['data']
         running = GroupArgmax(torch.tensor(split.seen_mask()))
@@ -30,6 +34,11 @@ def group_best(sample: Mapping[str, Any], split: ZeroShotSplit) -> GroupBest:
 
 
 def require_channels(sample: Mapping[str, Any], classes: int) -> None:
+    """Check that the scores of a sample, if it has any, are those of all classes.
+
+    Raises:
+        ValueError: if there are more or fewer.
+    """
     logits = (sample.get('seg_logits') or {}).get('data')
     if logits is not None and len(logits) != classes:
         raise ValueError(
@@ -39,7 +48,11 @@ def require_channels(sample: Mapping[str, Any], classes: int) -> None:
 
 
 def pixel_map(sample: Mapping[str, Any], key: str) -> Tensor:
-    """Return the (H, W) map of a sample."""
+    """Return the (H, W) map of a sample.
+
+    Raises:
+        ValueError: if it is not there.
+    """
     if key not in sample:
         hint = ' Does the test pipeline load annotations?' if key[:2] == 'gt' else ''
         raise ValueError(f'the sample has no {key}.{hint}')
@@ -47,4 +60,5 @@ def pixel_map(sample: Mapping[str, Any], key: str) -> Tensor:
 
 
 def image_name(sample: Mapping[str, Any]) -> str:
+    """Return what a sample is called in messages: the path of its image."""
     return str(sample.get('img_path') or sample.get('seg_map_path') or 'an image')

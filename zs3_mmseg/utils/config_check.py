@@ -6,16 +6,27 @@ import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
 from .names import did_you_mean
+from .origins import origin_of_checkpoint, origin_of_data, origin_of_file
 
 _PACKAGE = 'zs3_mmseg'
 _WEIGHTS = ('.bin', '.ckpt', '.json', '.npy', '.pt', '.pth', '.safetensors', '.vec')
 # Packages behind an extra of ours that a config can ask for by a visualiser.
 _EXTRAS = {'TensorboardVisBackend': ('tensorboard', 'tensorboard')}
+# The part of a model whose rows its checkpoints hold.
+_ROWS = 'class_embeddings'
+
+
+class _Missing(NamedTuple):
+    """What a config names and is not there."""
+
+    key: str
+    path: str
+    origin: str | None
 
 
 def read_config(
@@ -25,6 +36,7 @@ def read_config(
 
     Raises:
         FileNotFoundError: if there is no such file, with the closest names there are.
+        ValueError: if an option changes a variable that was put into other places.
     """
     file = Path(path)
     if not file.is_file():
@@ -38,8 +50,31 @@ def read_config(
     config = Config.fromfile(file)
     _drop_scope(config)
     if options:
+        before = dict(config)
         config.merge_from_dict(dict(options))
+        _require_effect(config, before, options)
     return config
+
+
+def _require_effect(
+    config: Config, before: Mapping[str, Any], options: Mapping[str, Any]
+) -> None:
+    """Refuse to change a variable of a config file where nobody reads it any more.
+
+    ``split = 'a'; model = dict(split=split)`` is over when options are merged.
+    """
+    for key, value in options.items():
+        old = before.get(key)
+        if not isinstance(old, str) or not old or old == value:
+            continue
+        places = [place[1:] for place, node in _walk(dict(config), '') if node == old]
+        if places:
+            listed = ' '.join(f'{place}={value}' for place in places)
+            raise ValueError(
+                f'the option {key}={value} would change nothing: {key} is a variable '
+                f'of {config.filename}, and {old!r} has been put into other places '
+                f'already. Set these instead: {listed}'
+            )
 
 
 def _drop_scope(config: Config) -> None:
@@ -53,32 +88,42 @@ def _drop_scope(config: Config) -> None:
             del node['_scope_']
 
 
-def require_files(config: Config, loaders: Sequence[str]) -> None:
+def require_files(
+    config: Config, loaders: Sequence[str], *, training: bool = False
+) -> None:
     """Check that the files and folders a config names are there.
 
     Looks at ``load_from``, at every value below ``model`` that ends like a weights
     file, and at ``data_root``, ``data_prefix`` and ``ann_file`` of the data sets. A
     data set that gives neither ``data_prefix`` nor ``ann_file`` may make its data on
-    first use and is left alone, and so are URLs and other storage backends.
+    first use and is left alone, and so are URLs and other storage backends. With
+    ``load_from``, files of ``model.class_embeddings`` may be absent: a checkpoint
+    brings the rows of its classes, but not those of a ``test_split``.
 
     Args:
         config: the whole config.
         loaders: the data loaders that will be used, e.g. ``['test_dataloader']``.
+        training: look at the class vectors of ``custom_hooks``, too.
 
     Raises:
-        FileNotFoundError: naming every missing file and the key to change.
+        FileNotFoundError: naming every missing file, the key to change, and where the
+            file comes from if that is known.
     """
-    missing = [*_missing_weights(config)]
+    missing = [*_missing_weights(config, training)]
     for loader in loaders:
         for key, node in _walk(config.get(loader), loader):
             if isinstance(node, Mapping):
                 missing += _missing_data(key, node)
     if not missing:
         return
-    listed = '\n'.join(f'  {key} = {path!r}' for key, path in missing)
+    listed = '\n'.join(f'  {key} = {path!r}' for key, path, _ in missing)
+    origins = {path: origin for _, path, origin in missing if origin is not None}
+    if origins:
+        listed += '\nWhere they come from:'
+        listed += ''.join(f'\n  {path}: {origin}' for path, origin in origins.items())
     raise FileNotFoundError(
         f'the config {config.filename or ""} names what does not exist:\n{listed}\n'
-        f'Change these keys in it, or with --cfg-options {missing[0][0]}=PATH. '
+        f'Change these keys in it, or with --cfg-options {missing[0].key}=PATH. '
         f'Relative paths begin in the current folder, {Path.cwd()}.'
     )
 
@@ -115,17 +160,36 @@ def _is_local(path: str) -> bool:
     return '://' not in path and not path.startswith('hf-hub:')
 
 
-def _missing_weights(config: Config) -> Iterator[tuple[str, str]]:
+def _missing_weights(config: Config, training: bool) -> Iterator[_Missing]:
     load_from = config.get('load_from')
     if load_from and _is_local(load_from) and not _exists(load_from):
-        yield 'load_from', load_from
-    for key, value in _walk(config.get('model'), 'model'):
-        named = isinstance(value, str) and value.endswith(_WEIGHTS)
-        if named and _is_local(value) and not _exists(value):
-            yield key, value
+        origin = origin_of_checkpoint(load_from, config.filename)
+        yield _Missing('load_from', load_from, origin)
+    places = ['model', *(['custom_hooks'] if training else [])]
+    for place in places:
+        nodes = dict(_walk(config.get(place), place))
+        for key, value in nodes.items():
+            if not isinstance(value, str) or not _is_file_name(key, value):
+                continue
+            if not _exists(value) and not (load_from and _in_checkpoint(key, nodes)):
+                beside = nodes.get(key.rpartition('.')[0])
+                arch = beside.get('arch') if isinstance(beside, Mapping) else None
+                yield _Missing(key, value, origin_of_file(value, arch))
 
 
-def _missing_data(key: str, dataset: Mapping) -> Iterator[tuple[str, str]]:
+def _is_file_name(key: str, value: str) -> bool:
+    named = value.endswith(_WEIGHTS) or key.endswith(f'{_ROWS}.source.path')
+    return named and _is_local(value)
+
+
+def _in_checkpoint(key: str, nodes: Mapping[str, Any]) -> bool:
+    """Tell whether checkpoints of a model hold what this file would give."""
+    owner, found, _ = key.partition(f'.{_ROWS}.')
+    model = nodes.get(owner) if found and owner.startswith('model') else None
+    return isinstance(model, Mapping) and model.get('test_split') is None
+
+
+def _missing_data(key: str, dataset: Mapping) -> Iterator[_Missing]:
     places: dict[str, str] = {}
     if dataset.get('ann_file'):
         places[f'{key}.ann_file'] = dataset['ann_file']
@@ -136,13 +200,14 @@ def _missing_data(key: str, dataset: Mapping) -> Iterator[tuple[str, str]]:
     remote = dataset.get('backend_args') or not _is_local(root)
     if not places or remote:
         return
+    origin = origin_of_data(dataset.get('type'))
     if root and not _exists(root):
-        yield f'{key}.data_root', root
+        yield _Missing(f'{key}.data_root', root, origin)
         return
     for name, place in places.items():
         path = os.path.join(root, place)
         if _is_local(place) and not _exists(path):
-            yield name, path
+            yield _Missing(name, path, origin)
 
 
 def _exists(path: str) -> bool:

@@ -30,6 +30,15 @@ IMAGE_SUFFIXES = frozenset(
     | {'.webp', '.avif', '.jp2', '.ppm', '.pgm'}
 )
 
+
+def is_picture(path: Path) -> bool:
+    """Whether a name found in a folder is that of a picture.
+
+    Hidden files are none: macOS leaves a ``._NAME.jpg`` beside what it copies.
+    """
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.')
+
+
 # An allow-list: other plug-ins of Pillow start external programs (EPS) or accept
 # almost any bytes as a picture (TGA).
 _FORMATS = ('PNG', 'JPEG', 'BMP', 'GIF', 'TIFF', 'WEBP', 'AVIF', 'JPEG2000', 'PPM')

@@ -81,6 +81,7 @@ def test_any_suffix_and_depth(root: Path) -> None:
     write(root, 'train/two', MASK[::-1], suffix='.webp')
     write(root, 'val/three')
     (root / 'images/train/notes.txt').write_text('no picture')
+    (root / 'images/train/._two.webp').write_text('macOS leaves such files')
     assert labels(root, subset='train') == [MASK.tolist(), MASK[::-1].tolist()]
     assert len(labels(root, subset='val')) == 1
     assert len(labels(root)) == 3
@@ -196,6 +197,14 @@ def test_unknown_colours_name_the_mask(
     if palette is not None:
         (root / 'palette.txt').write_text(palette)
     with pytest.raises(ValueError, match=r'masks/a\.png.*' + message):
+        labels(root)
+
+
+def test_a_cut_mask_is_named(root: Path) -> None:
+    write(root, 'a', np.zeros((40, 30), np.uint8))
+    path = root / 'masks/a.png'
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(OSError, match=r'masks/a\.png is no whole picture'):
         labels(root)
 
 

@@ -158,6 +158,8 @@ def test_unknown_split_names_the_closest() -> None:
         (dict(classes='ab', unseen=['a']), 'must be a list of names'),
         (dict(classes=['a']), 'needs unseen'),
         (dict(classes=['a'], unseen=[], unsen=[]), "Did you mean 'unseen'"),
+        (dict(name='mine'), 'needs classes and unseen'),
+        (dict(folder='x', classes=['a']), 'split has folder and classes: .* both'),
     ],
 )
 def test_wrong_splits_say_what_is_wrong(config: dict, message: str) -> None:

@@ -315,6 +315,15 @@ def test_pseudo_labels_need_rows_of_unseen_classes(folder: dict) -> None:
         run(Segmentor(), Fixed(meta, [[0, 2]]))
 
 
+def test_a_file_that_cannot_be_read_is_named_with_the_key(folder: dict) -> None:
+    path = Path(folder['data_root']) / 'masks/2.png'
+    Image.fromarray(np.full((2, 2), 7, np.uint8)).save(path)
+    with pytest.raises(
+        ProtocolError, match=r'train_dataloader\.dataset: .*masks/2\.png.* 7 '
+    ):
+        run(Segmentor(), data(folder))
+
+
 def test_random_states_are_left_as_they_were(folder: dict) -> None:
     train = data(folder)
     torch.manual_seed(1)

@@ -20,6 +20,8 @@ from zs3_mmseg.apis.data_checks.finding import Finding, about_files
 from zs3_mmseg.apis.data_checks.label_values import ValueCounts, check_values
 from zs3_mmseg.apis.data_checks.listing import check_listing, check_overlap
 from zs3_mmseg.apis.data_checks.parts import Part, build_part, part_configs
+from zs3_mmseg.engine.prompt_protocol import require_stated_selection
+from zs3_mmseg.engine.protocol import ProtocolError
 from zs3_mmseg.utils.labels import NARROW
 
 LOADERS = ('train', 'test', 'val')
@@ -119,6 +121,7 @@ def check_data(
             continue  # test and val are often the same
         looked_at.append((key, dataset))
         before = len(report.faults)
+        listed: dict[str, list[str]] = {}
         for found in part_configs(f'{key}.dataset', dataset):
             try:
                 part = build_part(found)
@@ -131,9 +134,7 @@ def check_data(
             if not hasattr(part.dataset, 'get_data_info'):
                 continue  # no list of files to look at
             infos = [part.dataset.get_data_info(i) for i in range(len(part.dataset))]
-            # A held-out part of the training list is cut out by the wrapper.
-            if part.phase == 'train' or not dataset.get('held_out'):
-                images[part.key] = [str(info.get('img_path')) for info in infos]
+            listed[part.key] = [str(info.get('img_path')) for info in infos]
             report.findings += check_listing(part, infos)
             report.findings += _check_files(report, part, infos, samples, progress)
         total = samples or sum(
@@ -149,9 +150,30 @@ def check_data(
         )
         report.delivered[key] = delivered
         report.findings += delivered.findings
+        # Training and validation by name may share a list and take images in turn.
+        chooses = delivered.prompted or dataset.get('held_out')
+        images |= {f'{key}.dataset': delivered.images} if chooses else listed
     report.findings += check_overlap(images)
+    report.findings += _check_selection(loaders, report)
     report.findings.sort(key=lambda finding: not finding.fault)
     return report
+
+
+def _check_selection(
+    loaders: Mapping[str, Mapping[str, Any]], report: DataReport
+) -> Iterator[Finding]:
+    """A checkpoint must not be chosen by unseen classes without saying so."""
+    key = 'val_dataloader'
+    if key not in loaders or 'train_dataloader' not in loaders:
+        return
+    for other, delivered in report.delivered.items():
+        # Where val and test are the same, only test has been looked at.
+        if _same(loaders[other], loaders[key]):
+            try:
+                require_stated_selection(delivered.meta, key)
+            except ProtocolError as error:
+                where = f'{key}.dataset'
+                yield Finding('protocol', where, str(error), f'{where}.selection')
 
 
 def _same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

@@ -11,20 +11,23 @@ import numpy as np
 import torch
 
 from mmengine.config import Config
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, MODELS
 
 from zs3_mmseg.apis.data_checks.finding import Finding
 from zs3_mmseg.apis.data_checks.parts import part_configs
 from zs3_mmseg.datasets.splits import ZeroShotSplit, find_name, resolve_split
-from zs3_mmseg.engine.protocol import (
+from zs3_mmseg.engine.label_protocol import (
     LabelCounts,
-    ProtocolError,
     allowed_in_training,
     require_legal_labels,
+    require_some_labels,
+)
+from zs3_mmseg.engine.prompt_protocol import require_matching_prompts
+from zs3_mmseg.engine.protocol import (
+    ProtocolError,
     require_phase,
     require_same_classes,
     require_same_split,
-    require_some_labels,
 )
 from zs3_mmseg.utils.random_state import get_random_state, set_random_state
 
@@ -36,12 +39,14 @@ class Delivered:
     Attributes:
         meta: metainfo of the data set.
         counts: the labels of the samples.
+        images: paths of the images of all samples, where the data set knows them.
         rows: RGB image (H, W, 3) and label map (H, W) of a few samples.
         findings: what went wrong.
     """
 
     meta: Mapping[str, Any] = field(default_factory=dict)
     counts: LabelCounts = field(default_factory=LabelCounts)
+    images: list[str] = field(default_factory=list)
     rows: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
@@ -59,11 +64,13 @@ class Experiment:
         split: the model's, or else that of any data set of the config.
         test_split: the model's in testing; None if the model has no split.
         setting: ``'inductive'`` and so on; None if nothing says.
+        segmentor: the model's class; None if no such class is known.
     """
 
     split: ZeroShotSplit | None
     test_split: ZeroShotSplit | None
     setting: str | None
+    segmentor: type | None = None
 
 
 def experiment_of(config: Config) -> Experiment:
@@ -76,6 +83,7 @@ def experiment_of(config: Config) -> Experiment:
             split,
             split if tested is None else resolve_split(tested),
             model.get('setting'),
+            MODELS.get(model['type']) if isinstance(model.get('type'), str) else None,
         )
     for name in ('train', 'test', 'val'):
         loader = config.get(f'{name}_dataloader') or {}
@@ -109,6 +117,9 @@ def deliver(
     try:
         dataset = DATASETS.build(config)
         result.meta = dataset.metainfo
+        if result.prompted:
+            infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+            result.images = [str(info.get('img_path')) for info in infos]
     except Exception as error:  # noqa: BLE001  (any data set of any project)
         result.findings.append(
             Finding('cannot_build', where, _line(error), where, fault=not known_bad)
@@ -167,6 +178,16 @@ def _disagreements(
         partial(require_phase, meta, phase, key),
         partial(require_some_labels, found.counts, meta, key),
     ]
+    if 'seen' in meta and experiment.segmentor is not None:
+        questions.append(
+            partial(
+                require_matching_prompts,
+                experiment.segmentor,
+                meta,
+                key,
+                training=phase == 'train',
+            )
+        )
     split = experiment.test_split
     if split is not None and meta.get('classes'):
         if phase == 'train':

@@ -126,7 +126,8 @@ def check_overlap(images: Mapping[str, Iterable[str]]) -> Iterator[Finding]:
                     f'{{n}} of its {len(ours)} images are also among the '
                     f'{len(theirs)} of {other}: the model would be tested on what it '
                     'learnt',
-                    f'{train}.ann_file or {other}.ann_file; without lists, data_prefix',
+                    f'{train}.ann_file or {other}.ann_file; without lists, '
+                    'data_prefix; for parts of one list, held_out of both',
                     common,
                 )
 

@@ -116,9 +116,7 @@ def _from_text(path: Path) -> list[tuple[str, list[int]]]:
     for number, line in enumerate(path.read_text('utf-8-sig').splitlines(), 1):
         if not line.strip() or line.lstrip().startswith('#'):
             continue
-        found = re.fullmatch(
-            r'(\d+)[\s,]+(\d+)[\s,]+(\d+)(?:[\s,]+(.+))?', line.strip()
-        )
+        found = re.fullmatch(_LINE, line.strip())
         if found is None:
             raise ValueError(
                 f'{path}, line {number}: expected "R G B" or "R G B name", got {line!r}'

@@ -14,7 +14,7 @@ from mmseg.registry import DATASETS
 
 from zs3_mmseg.datasets.folder.colours import read_palette
 from zs3_mmseg.datasets.splits.name_files import CLASSES_FILE, read_names
-from zs3_mmseg.utils.image_io import IMAGE_SUFFIXES
+from zs3_mmseg.utils.image_io import is_picture
 from zs3_mmseg.utils.labels import special_labels
 from zs3_mmseg.utils.palette import default_palette
 
@@ -142,11 +142,14 @@ class FolderSegDataset(BaseSegDataset):
         """Read a mask as labels, (H, W), uint8 or wider.
 
         Raises:
-            OSError: if it cannot be decoded to its end.
+            OSError: naming the file, if it cannot be decoded to its end.
             ValueError: naming the file, if its colours or values mean nothing.
         """
         with Image.open(path) as image:
-            image.load()
+            try:
+                image.load()
+            except (OSError, SyntaxError) as error:
+                raise OSError(f'{path} is no whole picture: {error}') from error
             if image.mode in ('L', 'P', '1') or image.mode.startswith('I'):
                 return np.asarray(image) * 1  # 1-bit masks become 0 and 1
             if self.colours is None:
@@ -167,7 +170,7 @@ def _by_name(folder: Path, suffix: str) -> dict[str, Path]:
         raise FileNotFoundError(f'the folder {folder} is missing')
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob('*')):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or not path.name.endswith(suffix):
+        if not is_picture(path) or not path.name.endswith(suffix):
             continue
         relative = path.relative_to(folder).as_posix()
         name = relative[: -len(suffix or path.suffix)]

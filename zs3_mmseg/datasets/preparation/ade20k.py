@@ -6,39 +6,14 @@ no class. mmseg's ``ADE20KDataset`` subtracts one on loading.
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
-from zs3_mmseg.datasets.preparation.benchmark import Benchmark, Download
-from zs3_mmseg.datasets.preparation.counts import Count, count_folder
-from zs3_mmseg.datasets.preparation.job import Job, Rule
+from zs3_mmseg.datasets.preparation.benchmark import Benchmark, Download, taking
+from zs3_mmseg.datasets.preparation.counts import count_folders
+from zs3_mmseg.datasets.preparation.job import Rule
 
-_SUBSETS = 'training|validation'
-_FILES = (
-    Rule(rf'images/({_SUBSETS})/(ADE_\w+\.jpg)', r'images/\1/\2'),
-    Rule(rf'annotations/({_SUBSETS})/(ADE_\w+\.png)', r'annotations/\1/\2'),
-)
-
-
-def arrange(job: Job) -> None:
-    """Put images and label maps below the root."""
-    job.apply(*_FILES, label='ADE20K')
-
-
-def count(root: Path) -> list[Count]:
-    """Compare the folders with the official numbers."""
-    return [
-        count_folder(
-            root,
-            subset,
-            official,
-            images=f'images/{subset}',
-            labels=f'annotations/{subset}',
-            image_suffix='.jpg',
-            label_suffix='.png',
-        )
-        for subset, official in (('training', 20210), ('validation', 2000))
-    ]
-
+_SUBSETS = {'training': 20210, 'validation': 2000}
+_NAMES = '|'.join(_SUBSETS)
 
 ADE20K = Benchmark(
     name='ade20k',
@@ -50,6 +25,18 @@ ADE20K = Benchmark(
             'images and label maps',
         ),
     ),
-    arrange=arrange,
-    count=count,
+    arrange=taking(
+        images=Rule(rf'images/({_NAMES})/(ADE_\w+\.jpg)', r'images/\1/\2'),
+        label_maps=Rule(
+            rf'annotations/({_NAMES})/(ADE_\w+\.png)', r'annotations/\1/\2'
+        ),
+    ),
+    count=partial(
+        count_folders,
+        official=_SUBSETS,
+        images='images/{}',
+        labels='annotations/{}',
+        image_suffix='.jpg',
+        label_suffix='.png',
+    ),
 )

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zs3_mmseg.datasets.preparation.counts import Count
-from zs3_mmseg.datasets.preparation.job import Job
+from zs3_mmseg.datasets.preparation.job import Job, Rule
+
+Step = Callable[[Job], None]
+
+
+def voc_year(year: int) -> str:
+    """Return how a pattern begins that is about one year of the VOC challenge.
+
+    The years have the same folder names; what lies in another year's is left alone.
+    """
+    return rf'(?<!VOC20\d\d/)(?:VOC{year}/)?'
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,20 @@ class Benchmark:
     name: str
     root: str
     downloads: Sequence[Download]
-    arrange: Callable[[Job], None]
+    arrange: Step
     count: Callable[[Path], list[Count]]
-    convert: Callable[[Job], None] | None = None
+    convert: Step | None = None
+
+
+def taking(**rules: Rule) -> Step:
+    """Return a step that takes the files of some rules, one rule after the other.
+
+    Args:
+        **rules: by what the progress bar calls the files, ``_`` standing for a space.
+    """
+
+    def step(job: Job) -> None:
+        for label, rule in rules.items():
+            job.apply(rule, label=label.replace('_', ' '))
+
+    return step

@@ -8,13 +8,13 @@ polygons in the same order and leave out the same negative ids.
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
-from zs3_mmseg.datasets.preparation.benchmark import Benchmark, Download
-from zs3_mmseg.datasets.preparation.counts import Count, count_folder
-from zs3_mmseg.datasets.preparation.job import Job, Rule
+from zs3_mmseg.datasets.preparation.benchmark import Benchmark, Download, taking
+from zs3_mmseg.datasets.preparation.counts import count_folders
+from zs3_mmseg.datasets.preparation.job import Rule
 from zs3_mmseg.datasets.preparation.label_images import look_up, read_label_png
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 
@@ -49,34 +49,6 @@ _MAPS = Rule(
     train_labels,
 )
 
-
-def convert(job: Job) -> None:
-    """Turn the maps of ids into maps of training labels."""
-    job.apply(_MAPS, label='label maps')
-
-
-def arrange(job: Job) -> None:
-    """Put images and maps of training labels below the root."""
-    job.apply(_IMAGES, label='images')
-    convert(job)
-
-
-def count(root: Path) -> list[Count]:
-    """Compare the folders with the official numbers."""
-    return [
-        count_folder(
-            root,
-            subset,
-            official,
-            images=f'leftImg8bit/{subset}',
-            labels=f'gtFine/{subset}',
-            image_suffix='_leftImg8bit.png',
-            label_suffix=LABEL_SUFFIX,
-        )
-        for subset, official in (('train', 2975), ('val', 500))
-    ]
-
-
 _PAGE = 'https://www.cityscapes-dataset.com/downloads/ (needs an account)'
 CITYSCAPES = Benchmark(
     name='cityscapes',
@@ -85,7 +57,14 @@ CITYSCAPES = Benchmark(
         Download('leftImg8bit_trainvaltest.zip', _PAGE, 'images'),
         Download('gtFine_trainvaltest.zip', _PAGE, 'label maps'),
     ),
-    arrange=arrange,
-    convert=convert,
-    count=count,
+    arrange=taking(images=_IMAGES, label_maps=_MAPS),
+    convert=taking(label_maps=_MAPS),
+    count=partial(
+        count_folders,
+        official={'train': 2975, 'val': 500},
+        images='leftImg8bit/{}',
+        labels='gtFine/{}',
+        image_suffix='_leftImg8bit.png',
+        label_suffix=LABEL_SUFFIX,
+    ),
 )

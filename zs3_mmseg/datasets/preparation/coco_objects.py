@@ -19,20 +19,31 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zs3_mmseg.datasets.preparation.benchmark import Benchmark, Download
-from zs3_mmseg.datasets.preparation.counts import Count, count_folder
+from zs3_mmseg.datasets.preparation.counts import count_folders
 from zs3_mmseg.datasets.preparation.job import Job, Rule
-from zs3_mmseg.datasets.preparation.rasterise import decode_mask, image_size
+from zs3_mmseg.datasets.preparation.rasterise import (
+    decode_mask,
+    image_size,
+    image_stem,
+)
 from zs3_mmseg.datasets.preparation.trees import PreparationError, Readable
 from zs3_mmseg.datasets.splits.classes import COCO80
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 
 LABEL_SUFFIX = '_instanceTrainIds.png'
+_MD5 = {
+    'train2014.zip': '0da8c0bd3d6becc4dcb32757491aca88',
+    'val2014.zip': 'a3d79f5ed8d289b7a7554ce06a5782b3',
+    'annotations_trainval2014.zip': '0a379cfc70b0e71301e0f377548639bd',
+    'train2017.zip': 'cced6f7f71b7629ddf16f17bbcfab6b2',
+    'val2017.zip': '442b8da7639aecaf257c1dceb8ba8c80',
+    'annotations_trainval2017.zip': 'f4bbac642086de4f52a3fdda2de5fa2c',
+}
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ def _read(stream: Readable, origin: str, folder: str) -> _Instances:
             for category in content['categories']
         }
         images = {
-            f'{folder}/{_stem(image["file_name"], origin)}{LABEL_SUFFIX}': image
+            f'{folder}/{image_stem(image, origin)}{LABEL_SUFFIX}': image
             for image in content['images']
         }
         annotations = defaultdict(list)
@@ -93,12 +104,6 @@ def _read(stream: Readable, origin: str, folder: str) -> _Instances:
             f'{origin} is no instance file of COCO: {error!r}'
         ) from error
     return _Instances(origin, images, dict(annotations), labels)
-
-
-def _stem(name: str, origin: str) -> str:
-    if not name.endswith('.jpg') or '/' in name or '\\' in name:
-        raise PreparationError(f'{origin}: {name!r} is no name of an image of COCO')
-    return name.removesuffix('.jpg')
 
 
 def convert(job: Job, subsets: Sequence[str]) -> None:
@@ -117,63 +122,46 @@ def arrange(job: Job, subsets: Sequence[str]) -> None:
     convert(job, subsets)
 
 
-def count(root: Path, official: dict[str, int]) -> list[Count]:
-    """Compare the folders with the official numbers."""
-    return [
-        count_folder(
-            root,
-            subset,
-            number,
-            images=f'images/{subset}',
-            labels=f'annotations/{subset}',
-            image_suffix='.jpg',
-            label_suffix=LABEL_SUFFIX,
-        )
-        for subset, number in official.items()
-    ]
+def coco_download(file: str, holds: str) -> Download:
+    """Return a file of COCO's own site.
+
+    Args:
+        file: its folder and name there; the name is in the table of checksums.
+        holds: what is in it.
+    """
+    name = file.split('/')[-1]
+    return Download(name, f'http://images.cocodataset.org/{file}', holds, _MD5[name])
 
 
-def _benchmark(
-    name: str, year: int, official: dict[str, int], md5: dict[str, str]
-) -> Benchmark:
-    site = 'http://images.cocodataset.org'
-    archives = {subset: f'zips/{subset}.zip' for subset in official}
-    archives['annotations'] = f'annotations/annotations_trainval{year}.zip'
-    return Benchmark(
-        name=name,
-        root=f'data/coco{year}',
-        downloads=tuple(
-            Download(
-                path.split('/')[-1],
-                f'{site}/{path}',
-                'instance annotations' if key == 'annotations' else f'images {key}',
-                md5[key],
-            )
-            for key, path in archives.items()
-        ),
-        arrange=partial(arrange, subsets=tuple(official)),
-        convert=partial(convert, subsets=tuple(official)),
-        count=partial(count, official=official),
+def coco_images(*subsets: str) -> tuple[Download, ...]:
+    """Return the archives with the images of some subsets, such as ``'val2017'``."""
+    return tuple(
+        coco_download(f'zips/{subset}.zip', f'images {subset}') for subset in subsets
     )
 
 
-COCO20I = _benchmark(
-    'coco20i',
-    2014,
-    {'train2014': 82783, 'val2014': 40504},
-    {
-        'train2014': '0da8c0bd3d6becc4dcb32757491aca88',
-        'val2014': 'a3d79f5ed8d289b7a7554ce06a5782b3',
-        'annotations': '0a379cfc70b0e71301e0f377548639bd',
-    },
-)
-COCO20I_2017 = _benchmark(
-    'coco20i_2017',
-    2017,
-    {'train2017': 118287, 'val2017': 5000},
-    {
-        'train2017': 'cced6f7f71b7629ddf16f17bbcfab6b2',
-        'val2017': '442b8da7639aecaf257c1dceb8ba8c80',
-        'annotations': 'f4bbac642086de4f52a3fdda2de5fa2c',
-    },
-)
+def _benchmark(name: str, year: int, official: dict[str, int]) -> Benchmark:
+    return Benchmark(
+        name=name,
+        root=f'data/coco{year}',
+        downloads=(
+            *coco_images(*official),
+            coco_download(
+                f'annotations/annotations_trainval{year}.zip', 'instance annotations'
+            ),
+        ),
+        arrange=partial(arrange, subsets=tuple(official)),
+        convert=partial(convert, subsets=tuple(official)),
+        count=partial(
+            count_folders,
+            official=official,
+            images='images/{}',
+            labels='annotations/{}',
+            image_suffix='.jpg',
+            label_suffix=LABEL_SUFFIX,
+        ),
+    )
+
+
+COCO20I = _benchmark('coco20i', 2014, {'train2014': 82783, 'val2014': 40504})
+COCO20I_2017 = _benchmark('coco20i_2017', 2017, {'train2017': 118287, 'val2017': 5000})

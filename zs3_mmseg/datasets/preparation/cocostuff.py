@@ -7,19 +7,20 @@ that end in ``_labelTrainIds.png``.
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
-from zs3_mmseg.datasets.preparation.benchmark import Benchmark, Download
-from zs3_mmseg.datasets.preparation.counts import Count, count_folder
-from zs3_mmseg.datasets.preparation.job import Job, Rule
+from zs3_mmseg.datasets.preparation.benchmark import Benchmark, Download, taking
+from zs3_mmseg.datasets.preparation.coco_objects import coco_images
+from zs3_mmseg.datasets.preparation.counts import count_folders
+from zs3_mmseg.datasets.preparation.job import Rule
 from zs3_mmseg.datasets.preparation.label_images import look_up, read_label_png
 from zs3_mmseg.datasets.splits.classes import COCO_STUFF171, COCO_STUFF182
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 
 LABEL_SUFFIX = '_labelTrainIds.png'
-_SUBSETS = (('train2017', 118287), ('val2017', 5000))
+_OFFICIAL = {'train2017': 118287, 'val2017': 5000}
 
 
 def _raw_to_label() -> np.ndarray:
@@ -46,50 +47,11 @@ _MAPS = Rule(
     stuff_labels,
 )
 
-
-def convert(job: Job) -> None:
-    """Renumber the pixel maps."""
-    job.apply(_MAPS, label='label maps')
-
-
-def arrange(job: Job) -> None:
-    """Put the images of COCO 2017 and the renumbered maps below the root."""
-    job.apply(_IMAGES, label='images')
-    convert(job)
-
-
-def count(root: Path) -> list[Count]:
-    """Compare the folders with the official numbers."""
-    return [
-        count_folder(
-            root,
-            subset,
-            official,
-            images=f'images/{subset}',
-            labels=f'annotations/{subset}',
-            image_suffix='.jpg',
-            label_suffix=LABEL_SUFFIX,
-        )
-        for subset, official in _SUBSETS
-    ]
-
-
 COCOSTUFF164K = Benchmark(
     name='cocostuff164k',
     root='data/coco_stuff164k',
     downloads=(
-        Download(
-            'train2017.zip',
-            'http://images.cocodataset.org/zips/train2017.zip',
-            'training images',
-            'cced6f7f71b7629ddf16f17bbcfab6b2',
-        ),
-        Download(
-            'val2017.zip',
-            'http://images.cocodataset.org/zips/val2017.zip',
-            'test images',
-            '442b8da7639aecaf257c1dceb8ba8c80',
-        ),
+        *coco_images(*_OFFICIAL),
         Download(
             'stuffthingmaps_trainval2017.zip',
             'http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/'
@@ -97,7 +59,14 @@ COCOSTUFF164K = Benchmark(
             'pixel maps',
         ),
     ),
-    arrange=arrange,
-    convert=convert,
-    count=count,
+    arrange=taking(images=_IMAGES, label_maps=_MAPS),
+    convert=taking(label_maps=_MAPS),
+    count=partial(
+        count_folders,
+        official=_OFFICIAL,
+        images='images/{}',
+        labels='annotations/{}',
+        image_suffix='.jpg',
+        label_suffix=LABEL_SUFFIX,
+    ),
 )

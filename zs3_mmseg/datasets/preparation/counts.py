@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,39 +95,43 @@ def names_in(folder: Path, suffix: str) -> list[str]:
     )
 
 
-def count_folder(
+def count_folders(
     root: Path,
-    what: str,
-    official: int,
+    official: Mapping[str, int],
     *,
     images: str,
     labels: str,
     image_suffix: str,
     label_suffix: str,
-) -> Count:
-    """Count the images of a folder that have a label map, and name what has no partner.
+) -> list[Count]:
+    """Count the images of each subset that have a label map; name what has no partner.
 
     Args:
         root: the folder of the data set.
-        what: what the summary calls them.
-        official: the number to compare with.
-        images: folder of the images below the root.
-        labels: folder of the label maps below the root.
+        official: the number to compare with, by subset.
+        images: folder of the images below the root, with ``{}`` for the subset.
+        labels: folder of the label maps below the root, with ``{}`` for the subset.
         image_suffix: how the names of images end.
         label_suffix: how the names of label maps end.
     """
-    names = {
-        *names_in(root / images, image_suffix),
-        *names_in(root / labels, label_suffix),
-    }
-    return count_pairs(
-        root,
-        what,
-        official,
-        sorted(names),
-        image=f'{images}/{{}}{image_suffix}',
-        label=f'{labels}/{{}}{label_suffix}',
-    )
+    counts = []
+    for subset, number in official.items():
+        pictures, maps = images.format(subset), labels.format(subset)
+        names = {
+            *names_in(root / pictures, image_suffix),
+            *names_in(root / maps, label_suffix),
+        }
+        counts.append(
+            count_pairs(
+                root,
+                subset,
+                number,
+                sorted(names),
+                image=f'{pictures}/{{}}{image_suffix}',
+                label=f'{maps}/{{}}{label_suffix}',
+            )
+        )
+    return counts
 
 
 def summary(title: str, counts: Sequence[Count]) -> Table:

@@ -128,7 +128,7 @@ class Job:
             make: returns the label map of one target.
             label: what the progress bar calls them.
         """
-        wanted = [target for target in targets if self._is_wanted(target)]
+        wanted = [target for target in targets if self._must_write(target)]
         with self._writer(label, len(wanted)) as writer:
             for target in wanted:
                 writer.draw(target, partial(make, target))
@@ -166,7 +166,7 @@ class Job:
                     f'and {path}; name a source that holds one'
                 )
             owners[target] = path
-            if target not in self._claimed and self._is_wanted(target):
+            if target not in self._claimed and self._must_write(target):
                 self._claimed.add(target)
                 plan[path] = (target, rule.convert)
         return plan
@@ -178,7 +178,8 @@ class Job:
         source = os.path.normpath(tree.origin / path)
         return source == os.path.normpath(self.root.resolve() / target)
 
-    def _is_wanted(self, target: str) -> bool:
+    def _must_write(self, target: str) -> bool:
+        """Whether a file is not there yet; counts those that are."""
         if not self.overwrite and (self.root / target).exists():
             self.kept += 1
             return False

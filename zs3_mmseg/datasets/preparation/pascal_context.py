@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from zs3_mmseg.datasets.preparation.benchmark import Benchmark, Download
+from zs3_mmseg.datasets.preparation.benchmark import Benchmark, Download, voc_year
 from zs3_mmseg.datasets.preparation.counts import (
     Count,
     count_pairs,
@@ -24,7 +24,11 @@ from zs3_mmseg.datasets.preparation.counts import (
 )
 from zs3_mmseg.datasets.preparation.job import Job, Rule
 from zs3_mmseg.datasets.preparation.label_images import read_mat
-from zs3_mmseg.datasets.preparation.rasterise import decode_mask, image_size
+from zs3_mmseg.datasets.preparation.rasterise import (
+    decode_mask,
+    image_size,
+    image_stem,
+)
 from zs3_mmseg.datasets.preparation.trees import PreparationError, Readable
 from zs3_mmseg.datasets.splits.classes import CONTEXT59
 
@@ -41,8 +45,7 @@ _MASKS = 'SegmentationClassContext'
 _LISTS = 'ImageSets/SegmentationContext'
 _SUBSETS = ('train', 'val')
 
-# Other years of the challenge have the same folder names; they are left alone.
-_THIS_YEAR = r'(?<!VOC20\d\d/)(?:VOC2010/)?'
+_THIS_YEAR = voc_year(2010)
 _FILES = (
     Rule(rf'{_THIS_YEAR}JPEGImages/([\w-]+\.jpg)', r'JPEGImages/\1'),
     Rule(rf'{_THIS_YEAR}ImageSets/Main/(train|val)\.txt', r'ImageSets/Main/\1.txt'),
@@ -123,7 +126,7 @@ def _write_lists(job: Job, lists: dict[str, list[str]]) -> None:
 def _convert_json(job: Job, origin: str, stream: Readable) -> dict[str, list[str]]:
     """Draw the label maps of the JSON file; return the names of each subset."""
     images, annotations = _read_json(stream, origin)
-    by_target = {f'{_MASKS}/{_stem(image)}.png': image for image in images}
+    by_target = {f'{_MASKS}/{image_stem(image, origin)}.png': image for image in images}
 
     def draw(target: str) -> np.ndarray:
         image = by_target[target]
@@ -136,7 +139,9 @@ def _convert_json(job: Job, origin: str, stream: Readable) -> dict[str, list[str
 
     job.draw_all(sorted(by_target), draw)
     return {
-        subset: sorted(_stem(image) for image in images if image['phase'] == subset)
+        subset: sorted(
+            image_stem(image, origin) for image in images if image['phase'] == subset
+        )
         for subset in _SUBSETS
     }
 
@@ -161,14 +166,6 @@ def _read_json(
             f'{origin} is not the JSON file of Pascal-Context: {error!r}'
         ) from error
     return images, annotations
-
-
-def _stem(image: dict[str, Any]) -> str:
-    """Return the name of an image without its ending, which must be a plain one."""
-    name = str(image['file_name'])
-    if not name.endswith('.jpg') or '/' in name or '\\' in name:
-        raise PreparationError(f'{JSON_NAME}: {name!r} is no name of an image of VOC')
-    return name.removesuffix('.jpg')
 
 
 def count(root: Path) -> list[Count]:

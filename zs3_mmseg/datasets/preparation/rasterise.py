@@ -28,6 +28,18 @@ def image_size(image: Mapping[str, Any], origin: str) -> tuple[int, int]:
     return height, width
 
 
+def image_stem(image: Mapping[str, Any], origin: str) -> str:
+    """Return the name of an entry's JPEG file without its ending.
+
+    Raises:
+        PreparationError: if it is no plain name; label maps are named after it.
+    """
+    name = str(image['file_name'])
+    if not name.endswith('.jpg') or '/' in name or '\\' in name:
+        raise PreparationError(f'{origin}: {name!r} is no plain name of a JPEG file')
+    return name.removesuffix('.jpg')
+
+
 def decode_mask(
     segmentation: Segmentation, height: int, width: int, origin: str
 ) -> np.ndarray:

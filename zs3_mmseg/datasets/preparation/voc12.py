@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zs3_mmseg.datasets.preparation.benchmark import Benchmark, Download
+from zs3_mmseg.datasets.preparation.benchmark import Benchmark, Download, voc_year
 from zs3_mmseg.datasets.preparation.counts import (
     Count,
     count_pairs,
@@ -26,8 +26,7 @@ from zs3_mmseg.datasets.splits.classes import VOC20
 
 _LISTS = 'ImageSets/Segmentation'
 _SUBSETS = ('train', 'val')
-# Other years of the challenge have the same folder names; they are left alone.
-_THIS_YEAR = r'(?<!VOC20\d\d/)(?:VOC2012/)?'
+_THIS_YEAR = voc_year(2012)
 _FILES = (
     Rule(rf'{_THIS_YEAR}JPEGImages/([\w-]+\.jpg)', r'JPEGImages/\1'),
     Rule(rf'{_THIS_YEAR}SegmentationClass/([\w-]+\.png)', r'SegmentationClass/\1'),

@@ -112,6 +112,12 @@ def _any_colour(rng: np.random.Generator) -> str:
     return _COLOUR_NAMES[int(rng.integers(len(_COLOUR_NAMES)))]
 
 
+def _another_colour(colour: str, rng: np.random.Generator) -> str:
+    count = len(_COLOUR_NAMES)
+    step = int(rng.integers(1, count))
+    return _COLOUR_NAMES[(_COLOUR_NAMES.index(colour) + step) % count]
+
+
 def _draw_object(
     rules: Rules, radii: tuple[float, float], rng: np.random.Generator
 ) -> SceneObject:
@@ -126,11 +132,9 @@ def _draw_object(
             accent = typical
         elif accent == colour:
             # An accent of the body's colour would not be there at all.
-            accent = _COLOUR_NAMES[
-                (_COLOUR_NAMES.index(colour) + int(rng.integers(1, 11))) % 11
-            ]
+            accent = _another_colour(colour, rng)
         paint[role] = _jittered(COLOURS[accent], rng)
-    other = (_COLOUR_NAMES.index(colour) + int(rng.integers(1, 11))) % 11
+    other = _another_colour(colour, rng)
     radius = float(rng.uniform(*radii)) * SIDE
     fill_chances = [rules.plain] + [(1 - rules.plain) / 3] * 3
     return SceneObject(
@@ -142,7 +146,7 @@ def _draw_object(
         angle=float(rng.uniform(-0.4, 0.4)),
         flip=bool(rng.random() < 0.5),
         paint=paint,
-        fill_paint=_jittered(COLOURS[_COLOUR_NAMES[other]], rng),
+        fill_paint=_jittered(COLOURS[other], rng),
     )
 
 

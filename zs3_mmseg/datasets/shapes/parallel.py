@@ -18,14 +18,16 @@ Task = Callable[[int, int], object]
 _CHUNK = 64
 
 
+def usable_cores() -> int:
+    """Cores that this process may use, where the system tells; else all of them."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def default_workers() -> int:
     """Processes to use when nothing is said: one per usable core, at most eight."""
-    usable = (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, 'sched_getaffinity')
-        else os.cpu_count() or 1
-    )
-    return min(usable, 8)
+    return min(usable_cores(), 8)
 
 
 def _chunks(count: int) -> Iterator[tuple[int, int]]:
@@ -45,6 +47,9 @@ def run_in_ranges(
             :func:`default_workers`. Within a daemonic process (a data loader
             worker), which may have no children, it is always 1.
         title: label of a progress bar on stderr; ``None`` shows none.
+
+    Raises:
+        ValueError: if ``workers`` is below 1.
     """
     workers = default_workers() if workers is None else workers
     if workers < 1:

@@ -105,9 +105,3 @@ CAGNET_CONTEXT33 = _names("""
     ground, road, building, tree, water, mountain, wall, floor, track, keyboard,
     ceiling
 """)
-
-# Things first, then the grounds they stand on.
-SHAPES20 = _names("""
-    star, heart, moon, arrow, house, tree, fish, flower, cup, key, boat, umbrella,
-    car, mushroom, butterfly, rocket, grass, sand, water, bricks
-""")

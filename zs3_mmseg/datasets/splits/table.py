@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from zs3_mmseg.datasets.shapes.vocabulary import CLASSES as SHAPES20
 from zs3_mmseg.datasets.splits.classes import (
     ADE150,
     CAGNET_CONTEXT33,
@@ -13,7 +14,6 @@ from zs3_mmseg.datasets.splits.classes import (
     COCO_STUFF171,
     COCO_STUFF182,
     CONTEXT59,
-    SHAPES20,
     VOC20,
 )
 from zs3_mmseg.datasets.splits.name_files import split_from_folder
@@ -197,9 +197,15 @@ def resolve_split(split: str | Mapping[str, Any] | ZeroShotSplit) -> ZeroShotSpl
     if isinstance(split, str):
         return get_split(split)
     if isinstance(split, Mapping):
-        if split.keys() and split.keys() <= {'folder', 'name'}:
-            return split_from_folder(split['folder'], split.get('name'))
-        return split_from_dict(split)
+        if 'folder' not in split:
+            return split_from_dict(split)
+        surplus = sorted({*split} - {'folder', 'name'})
+        if surplus:
+            raise ValueError(
+                f'split has folder and {", ".join(surplus)}: the names come from the '
+                f'text files of {split["folder"]!r}, or from the dict, not from both'
+            )
+        return split_from_folder(split['folder'], split.get('name'))
     raise TypeError(
         'split must be a name, a dict with classes and unseen, or a ZeroShotSplit, '
         f'got {type(split).__name__}'

@@ -22,6 +22,7 @@ from zs3_mmseg.models.segmentors.class_rows import row_state, rows_by_class
 from zs3_mmseg.models.segmentors.open_vocabulary import SETTINGS
 from zs3_mmseg.models.towers import Architecture, resolve_architecture
 from zs3_mmseg.utils.checkpoint import safe_load, state_dict_of
+from zs3_mmseg.utils.origins import ZEGCLIP_ROWS
 
 from .clip_parts import (
     DROP_TEXT_TOWER,
@@ -228,7 +229,16 @@ def _rows(path: Path, split: ZeroShotSplit, meta: object) -> ClassEmbeddings:
         path: the file.
         split: its classes.
         meta: of the checkpoint; mmseg 0.x saved the class names as ``CLASSES``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it does not fit the split.
     """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'--text-rows {path} does not exist; the official files are in '
+            f'{ZEGCLIP_ROWS}'
+        )
     saved = meta.get('CLASSES') if isinstance(meta, Mapping) else None
     names = None
     if saved and not path.with_suffix('.json').is_file():

@@ -6,27 +6,31 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmseg.registry import HOOKS
 
+from zs3_mmseg.engine.label_protocol import (
+    LabelCounts,
+    allowed_in_testing,
+    allowed_in_training,
+    require_legal_labels,
+    require_some_labels,
+)
 from zs3_mmseg.engine.prompt_protocol import (
     require_matching_prompts,
     require_prompt_metrics,
     require_stated_selection,
 )
 from zs3_mmseg.engine.protocol import (
-    LabelCounts,
-    allowed_in_testing,
-    allowed_in_training,
+    ProtocolError,
     require_fitting_heads,
     require_fitting_metrics,
     require_hidden_labels,
     require_ignored_padding,
-    require_legal_labels,
     require_oracle_consent,
     require_phase,
     require_same_classes,
@@ -34,7 +38,6 @@ from zs3_mmseg.engine.protocol import (
     require_same_split,
     require_scores_for_metrics,
     require_seen_rows,
-    require_some_labels,
 )
 from zs3_mmseg.utils.random_state import get_random_state, set_random_state
 
@@ -64,6 +67,10 @@ class ProtocolCheckHook(Hook):
             raise ValueError(f'num_samples must be 0 or more, got {num_samples}')
         self.num_samples = num_samples
         self._checked: set[str] = set()
+
+    def before_run(self, runner: Runner) -> None:
+        """Refuse a runner that cannot give all ranks the same model."""
+        _require_broadcast(runner)
 
     def before_train(self, runner: Runner) -> None:
         """Check training, and the validation that will follow."""
@@ -100,7 +107,7 @@ class ProtocolCheckHook(Hook):
         require_same_setting(segmentor, meta, key)
         require_seen_rows(segmentor)
         require_ignored_padding(segmentor, meta)
-        counts = self._look(dataset)
+        counts = self._look(dataset, key)
         require_legal_labels(counts, allowed_in_training(meta), meta, key)
         require_some_labels(counts, meta, key)
         self._tell(counts, meta, key)
@@ -125,7 +132,7 @@ class ProtocolCheckHook(Hook):
         self._check_model(segmentor, meta, key, tested=True)
         require_fitting_metrics(_metrics(loop), meta, key)
         require_scores_for_metrics(segmentor, _metrics(loop), key)
-        counts = self._look(dataset)
+        counts = self._look(dataset, key)
         require_legal_labels(
             counts, allowed_in_testing(meta), {**meta, 'unseen': ()}, key
         )
@@ -156,8 +163,12 @@ class ProtocolCheckHook(Hook):
             'not checked.'
         )
 
-    def _look(self, dataset: Any) -> LabelCounts:
-        """Count the labels of some samples without touching anyone's randomness."""
+    def _look(self, dataset: Any, key: str) -> LabelCounts:
+        """Count the labels of some samples without touching anyone's randomness.
+
+        Raises:
+            ProtocolError: if a sample cannot be loaded; the message names the file.
+        """
         counts = LabelCounts()
         if not hasattr(dataset, '__len__'):
             return counts  # a stream cannot be looked into without taking from it
@@ -166,6 +177,8 @@ class ProtocolCheckHook(Hook):
         try:
             for index in np.linspace(0, len(dataset) - 1, wanted).round().astype(int):
                 counts.add(dataset[int(index)])
+        except (OSError, ValueError) as error:
+            raise ProtocolError(f'{key}.dataset: {error}') from error
         finally:
             set_random_state(state)
         return counts
@@ -193,6 +206,28 @@ class ProtocolCheckHook(Hook):
             f'ProtocolCheckHook: {key} agrees with the model; {counts.samples} samples '
             f'hold {seen} of {len(meta["seen"])} seen and {unseen} of '
             f'{len(meta["unseen"])} unseen classes, {shares}.'
+        )
+
+
+def _require_broadcast(runner: Runner) -> None:
+    """Class names in the state of a model need a runner that knows of them.
+
+    A stock runner sends the whole state dict from rank 0 to the others before training
+    and stops, with a word about tensors only, at the names our segmentors keep there.
+    """
+    trains = isinstance(runner._train_loop, BaseLoop)  # the property would build it
+    stock = type(runner)._init_model_weights is Runner._init_model_weights
+    if not (trains and stock and runner.distributed):
+        return
+    state = unwrap(runner.model).state_dict()
+    named = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if named:
+        raise ProtocolError(
+            f'{type(runner).__name__} cannot train a '
+            f'{type(unwrap(runner.model)).__name__} in several processes: it sends '
+            f'{", ".join(named)} of the model, which holds class names, to the others '
+            "as if it were a tensor. Set runner_type='SafeRunner' in the config, or "
+            'use tools/dist_train.sh of this package'
         )
 
 

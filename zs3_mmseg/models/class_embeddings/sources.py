@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from zs3_mmseg.utils.origins import origin_of_file
 
 
 class EmbeddingSource(ABC):
@@ -64,3 +67,23 @@ class EmbeddingSource(ABC):
 def as_list(texts: Sequence[str]) -> str:
     """Return texts as they stand in messages."""
     return ', '.join(map(repr, texts))
+
+
+def require_file(path: Path, what: str) -> None:
+    """Check that the file of a source exists.
+
+    Args:
+        path: the file.
+        what: what is in it, in the plural.
+
+    Raises:
+        FileNotFoundError: naming the key to change, and where the file comes from if
+            that is known.
+    """
+    if path.is_file():
+        return
+    origin = origin_of_file(path.name)
+    raise FileNotFoundError(
+        f'the {what} {path} of class_embeddings.source.path do not exist'
+        + (f'; get them: {origin}' if origin else '')
+    )

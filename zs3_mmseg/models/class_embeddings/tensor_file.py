@@ -16,7 +16,7 @@ from torch import Tensor
 from zs3_mmseg.utils.checkpoint import safe_load_object
 from zs3_mmseg.utils.names import did_you_mean, duplicates
 
-from .sources import EmbeddingSource, as_list
+from .sources import EmbeddingSource, as_list, require_file
 
 _SUFFIXES = ('.npy', '.pt', '.pth', '.safetensors')
 _TENSOR = 'embeddings'
@@ -87,11 +87,7 @@ class TensorSource(EmbeddingSource):
 
     @cached_property
     def _table(self) -> _Table:
-        if not self.path.is_file():
-            raise FileNotFoundError(
-                f'the class embeddings {self.path} of class_embeddings.source.path '
-                'do not exist'
-            )
+        require_file(self.path, 'class embeddings')
         rows, inner_names = _read(self.path)
         if rows.ndim != 2 or not rows.is_floating_point() or 0 in rows.shape:
             raise ValueError(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .sources import EmbeddingSource, as_list
+from .sources import EmbeddingSource, as_list, require_file
 
 _FLOAT = np.dtype('<f4')
 # Longer than any token: a file without spaces is none of ours.
@@ -65,11 +65,7 @@ class WordVectorSource(EmbeddingSource):
         return {'source': 'vectors', 'file': self.path.name}
 
     def _open(self) -> BinaryIO:
-        if not self.path.is_file():
-            raise FileNotFoundError(
-                f'the word vectors {self.path} of class_embeddings.source.path do not '
-                'exist'
-            )
+        require_file(self.path, 'word vectors')
         return self.path.open('rb')
 
     def _header(self, stream: BinaryIO) -> tuple[int, int | None]:

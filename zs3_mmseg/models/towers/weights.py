@@ -19,6 +19,7 @@ from zs3_mmseg.utils.checkpoint import (
     state_dict_of,
 )
 from zs3_mmseg.utils.names import did_you_mean
+from zs3_mmseg.utils.origins import origin_of_tower, tag_address
 
 from .architectures import SHAPES_ARCH, SHAPES_TAG, Architecture, shapes_weights
 from .positions import resize_positions
@@ -73,7 +74,8 @@ def resolve_weights(architecture: Architecture, pretrained: str | Path) -> Weigh
             tuple(tag['std']),
         )
     if Path(name).expanduser().is_file() or _looks_like_file(name):
-        return Weights(name, _existing(Path(name).expanduser(), name))
+        path = Path(name).expanduser()
+        return Weights(name, _existing(path, name, architecture.model_name))
     raise ValueError(_unknown_tag(architecture, name))
 
 
@@ -198,8 +200,10 @@ def _download(architecture: Architecture, name: str, tag: Mapping[str, Any]) -> 
     except (OSError, RuntimeError) as error:
         raise ConnectionError(
             f'the weights {name!r} of {architecture.name!r} are not in the local cache '
-            f'and could not be downloaded ({error}). Without a network, copy the file '
-            "here and give its path: pretrained='/path/to/weights.safetensors'."
+            f'and could not be downloaded ({error}). Without a network, bring '
+            f'{tag_address(tag)} here and give the path of the file: '
+            "pretrained='/path/to/file', in model.backbone and in "
+            'model.class_embeddings.source alike.'
         ) from error
 
 
@@ -207,15 +211,16 @@ def _looks_like_file(name: str) -> bool:
     return os.sep in name or name.endswith(_FILE_SUFFIXES)
 
 
-def _existing(path: Path, name: str) -> Path:
+def _existing(path: Path, name: str, model_name: str | None = None) -> Path:
     if path.is_file():
         return path
+    origin = model_name and origin_of_tower(model_name, path.name)
     beside = path.parent.iterdir() if path.parent.is_dir() else ()
     files = [entry.name for entry in beside if entry.suffix in _FILE_SUFFIXES]
     hint = did_you_mean(path.name, files)
     raise FileNotFoundError(
         f'the weights {path} do not exist; they were asked for by '
-        f'pretrained={name!r}.{hint}'
+        f'pretrained={name!r}.{hint}' + (f' Get it: {origin}' if origin else '')
     )
 
 

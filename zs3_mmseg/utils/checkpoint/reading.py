@@ -148,7 +148,8 @@ def _read_pickle(file: Path, map_location: MapLocation) -> object:
             ) from error
         raise DamagedCheckpointError(
             f'{file} is damaged or no PyTorch checkpoint '
-            f'({file.stat().st_size} bytes): {_first_line(error)}'
+            f'({file.stat().st_size} bytes): {type(error).__name__}: '
+            f'{_first_line(error)}. Was its download cut off?'
         ) from error
 
 
@@ -169,7 +170,7 @@ def _refused_global(error: Exception) -> str | None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return (str(error) or 'no reason given').splitlines()[0]
 
 
 def _is_torchscript(file: Path) -> bool:

@@ -17,6 +17,8 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from .reading import CheckpointError
 
 _LISTED = 12
+# What torch calls the state of a module that is no tensor, here a segmentor's classes.
+_EXTRA_STATE = '_extra_state'
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,18 @@ def load_into(
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.get_submodule('module')
-    report = _copy(model, state_dict_of(state, what))
+    weights = state_dict_of(state, what)
+    try:
+        report = _copy(model, weights)
+    except ValueError as error:  # of a module's own, about other state than tensors
+        raise CheckpointError(f'{what} -> {type(model).__name__}: {error}') from error
     message = f'{what} -> {type(model).__name__}: {report}'
     if not report.clean and not allow_missing:
+        if _EXTRA_STATE in report.missing:
+            message += (
+                f'\n{_EXTRA_STATE} holds the class embeddings; without it they are '
+                'made as model.class_embeddings says.'
+            )
         raise CheckpointError(
             f'{message}\nThe file does not fit the model of this config. '
             '--allow-missing (allow_missing=True) loads what fits.'

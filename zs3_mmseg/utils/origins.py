@@ -1,0 +1,116 @@
+"""Where the files come from that configs name and that nobody can ship."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+#: What ``tools/prepare_data.py`` calls the benchmarks that a data set class reads.
+PREPARED = {
+    'ADE20KDataset': ('ade20k',),
+    'COCOObjectsDataset': ('coco20i', 'coco20i_2017'),
+    'COCOStuffDataset': ('cocostuff164k',),
+    'CityscapesDataset': ('cityscapes',),
+    'PascalContextDataset': ('pascal_context',),
+    'PascalContextDataset59': ('pascal_context',),
+    'PascalVOCDataset': ('voc12',),
+}
+#: The official rows of ZegCLIP.
+ZEGCLIP_ROWS = (
+    'https://github.com/ZiqinZhou66/ZegCLIP, folder '
+    'configs/_base_/datasets/text_embedding'
+)
+_ZS3 = 'https://github.com/valeoai/ZS3/releases, see configs/zs3net/README.md'
+_SEGFORMER = 'https://download.openmmlab.com/mmsegmentation/v0.5/pretrain/segformer'
+#: Files by their published names, as regular expressions.
+_PUBLISHED = {
+    r'(voc12_single|coco_single|coco_multi)\.npy': ZEGCLIP_ROWS,
+    r'GoogleNews-vectors-negative300\.bin': (
+        'https://code.google.com/archive/p/word2vec'
+    ),
+    r'glove\.6B\.\d+d\.txt': 'https://nlp.stanford.edu/data/glove.6B.zip',
+    r'resnet101_imagenet_wo_pascal(voc|context)\.pth': _ZS3,
+    r'mit_b0\.pth': f'{_SEGFORMER}/mit_b0_20220624-7e0fe6dd.pth',
+}
+#: What can stand in the place of a file of rows.
+_ROWS = (
+    'a file of your own, or none with class_embeddings.source='
+    "dict(type='clip_text', arch=..., pretrained=...)"
+)
+
+
+def origin_of_data(dataset: object) -> str | None:
+    """Return how to get a data set, or None if it is none of the benchmarks.
+
+    Args:
+        dataset: its class or the class's name, as ``type`` of a config.
+    """
+    name = getattr(dataset, '__name__', str(dataset)).rpartition('.')[2]
+    benchmarks = PREPARED.get(name)
+    if benchmarks is None:
+        return None
+    others = ''.join(f' (or {other})' for other in benchmarks[1:])
+    return (
+        f'python tools/prepare_data.py {benchmarks[0]}{others} --source FOLDER makes '
+        'it of the official files; without --source it lists their addresses'
+    )
+
+
+def origin_of_file(path: str, arch: object = None) -> str | None:
+    """Return where weights or vectors are published, or None if that is unknown.
+
+    Args:
+        path: as the config names it.
+        arch: what stands beside it as ``arch``, if it is the weights of a CLIP.
+    """
+    name = Path(path).name
+    for pattern, origin in _PUBLISHED.items():
+        if re.fullmatch(pattern, name):
+            return origin
+    if isinstance(arch, str):
+        return origin_of_tower(arch, name)
+    return _ROWS if name.endswith('.npy') else None
+
+
+def origin_of_tower(arch: str, name: str) -> str | None:
+    """Return where a file of weights is published that open_clip knows.
+
+    Args:
+        arch: open_clip's name of the model.
+        name: of the file. Of other files it is told which tags need none.
+
+    Returns:
+        None if open_clip has no weights for the model.
+    """
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    for tag in tags:
+        address = tag_address(open_clip.get_pretrained_cfg(arch, tag))
+        if address.endswith(f'/{name}'):
+            return address
+    listed = ', '.join(f"pretrained='{tag}'" for tag in tags)
+    return f'open_clip fetches weights for {listed}' if tags else None
+
+
+def tag_address(entry: Mapping[str, Any]) -> str:
+    """Return the address behind open_clip's entry for a pretrained tag."""
+    return entry.get('url') or f'https://huggingface.co/{entry["hf_hub"].rstrip("/")}'
+
+
+def origin_of_checkpoint(path: str, config: str | None) -> str | None:
+    """Return the training that writes a checkpoint, or None if it is not one of ours.
+
+    Args:
+        path: of the checkpoint, ``work_dirs/NAME/...`` if a config called ``NAME``
+            writes it.
+        config: file that names the checkpoint; the other one stands beside it.
+    """
+    parts = Path(path).parts
+    if len(parts) != 3 or parts[0] != 'work_dirs':
+        return None
+    writer = Path(f'{parts[1]}.py')
+    beside = Path(config or writer).with_name(writer.name)
+    return f'python tools/train.py {beside if beside.is_file() else writer}'
