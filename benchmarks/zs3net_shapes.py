@@ -1,8 +1,9 @@
-"""Claim: a small network from scratch segments classes that it never had masks of.
+"""Claim: a segmentor finds classes on Shapes that it never had masks of.
 
-``python benchmarks/zs3net_shapes.py`` trains the network alone, with generated features
-of the unseen classes, and as a regression to class vectors, prints mean and spread, and
-can be interrupted and started again.
+``python benchmarks/zs3net_shapes.py`` trains a small network from scratch, and a linear
+classifier on the frozen tiny CLIP, alone, with generated features of the unseen
+classes, and as a regression to class vectors. It prints mean and spread, and can be
+interrupted and started again; ``--methods`` chooses some of the six.
 """
 
 from __future__ import annotations
@@ -16,15 +17,21 @@ from zs3_mmseg.utils.experiments import Method
 
 CONFIGS = ROOT / 'configs/zs3net'
 METHODS = [
-    Method('baseline', CONFIGS / 'shapes_convnet_baseline.py', trained=True),
-    Method('cosine', CONFIGS / 'shapes_convnet_cosine.py', trained=True),
-    Method('zs3net', CONFIGS / 'shapes_convnet.py', trained=True),
+    Method(name, CONFIGS / f'{config}.py', trained=True)
+    for name, config in (
+        ('baseline', 'shapes_convnet_baseline'),
+        ('cosine', 'shapes_convnet_cosine'),
+        ('zs3net', 'shapes_convnet'),
+        ('clip_baseline', 'shapes_clip_baseline'),
+        ('clip_cosine', 'shapes_clip_cosine'),
+        ('clip_zs3net', 'shapes_clip'),
+    )
 ]
 
 
 def shortened(method: Method, iterations: int) -> Method:
     """Return a method whose phases fit into a run of so many iterations."""
-    if method.name != 'zs3net':
+    if not method.name.endswith('zs3net'):
         return method
     third = iterations // 3
     hook = 'custom_hooks.1'  # the first one checks the protocol

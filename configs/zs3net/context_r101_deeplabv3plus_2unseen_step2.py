@@ -8,17 +8,11 @@ _base_ = [
 max_epochs = 20
 load_from = 'work_dirs/context_r101_deeplabv3plus_2unseen_step1/epoch_200.pth'
 
-model = dict(
-    backbone=dict(init_cfg=None),
-    decode_head=dict(loss_decode=dict(loss_weight=1 / _base_.zs3_batch_size)),
-)
-train_dataloader = dict(
-    batch_size=_base_.zs3_batch_size,
-    dataset=dict(setting='layout_oracle', unseen_policy='ignore'),
-)
+model = _base_.zs3_model
+train_dataloader = _base_.zs3_train_dataloader
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
-default_hooks = dict(checkpoint=dict(interval=5))
-auto_scale_lr = dict(base_batch_size=_base_.zs3_batch_size)
+default_hooks = _base_.zs3_default_hooks
+auto_scale_lr = _base_.zs3_auto_scale_lr
 # Which words the official vectors were made from is not written anywhere; those of
 # pottedplant and tvmonitor are unknown, and others than for PASCAL VOC.
 custom_hooks = [

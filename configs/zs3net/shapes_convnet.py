@@ -16,6 +16,9 @@ custom_hooks = [
         ),
         segmentor_iters=segmentor_iters,
         generator_iters=generator_iters,
+        # Ten times the published rate: the generator has hundreds of steps, not
+        # tens of thousands.
+        generator_optimizer=dict(type='Adam', lr=2e-3),
         # Features of this network are no 256 numbers of unit scale, as the published
         # bandwidths expect: these are multiples of their own mean squared distance.
         loss=dict(type='MMDLoss', relative=True, bandwidths=[0.125, 0.25, 0.5, 1, 2]),

@@ -10,7 +10,6 @@ _base_ = [
 ]
 
 batch_size = 16
-max_epochs = 200
 
 model = dict(
     data_preprocessor=dict(size=_base_.zs3_crop),
@@ -27,6 +26,4 @@ model = dict(
     ),
 )
 train_dataloader = dict(batch_size=batch_size, dataset=dict(unseen_policy='drop_image'))
-train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
-default_hooks = dict(checkpoint=dict(interval=10))
 auto_scale_lr = dict(base_batch_size=batch_size)

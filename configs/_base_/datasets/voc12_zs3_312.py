@@ -12,15 +12,12 @@ train_pipeline = _base_.zs3_train_pipeline
 test_pipeline = _base_.zs3_test_pipeline
 
 train_dataloader = dict(
-    # A last batch of a single image would stop batch norm behind the image pooling.
-    drop_last=True,
-    sampler=dict(type='EpochDrawSampler'),
+    _base_.zs3_train_loader,
     dataset=dict(split=split, dataset=dict(datasets=zs3_train_sets)),
 )
 test_dataloader = dict(
     dataset=dict(split=split, dataset=dict(pipeline=_base_.zs3_test_pipeline))
 )
 val_dataloader = test_dataloader
-# Classes without a pixel count as 0, as in the official code.
-val_evaluator = dict(absent='zero')
+val_evaluator = _base_.zs3_evaluator
 test_evaluator = val_evaluator

@@ -5,6 +5,11 @@
 zs3_crop = (312, 312)
 zs3_uncapped = 2**20
 
+# A last batch of a single image would stop batch norm behind the image pooling.
+zs3_train_loader = dict(drop_last=True, sampler=dict(type='EpochDrawSampler'))
+# Classes without a pixel count as 0, as in the official code.
+zs3_evaluator = dict(absent='zero')
+
 zs3_train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),

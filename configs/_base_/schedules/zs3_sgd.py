@@ -1,6 +1,7 @@
 # The optimiser of ZS3Net's code for all of its steps: the decode head has 10 times the
-# learning rate of the backbone, and both fall to 0 over the whole run. A recipe adds
-# the number of epochs. One evaluation at the end: the published weights are the last.
+# learning rate of the backbone, and both fall to 0 over the whole run. The number of
+# epochs is that of the first step. One evaluation at the end: the published weights are
+# the last.
 _base_ = ['../default_runtime.py']
 
 optim_wrapper = dict(
@@ -10,11 +11,14 @@ optim_wrapper = dict(
 )
 # Its end follows the number of epochs.
 param_scheduler = [dict(type='WarmupPolyLR', power=0.9, by_epoch=False)]
-train_cfg = dict(type='EpochBasedTrainLoop')
+max_epochs = 200
+train_cfg = dict(
+    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs
+)
 
 log_processor = dict(by_epoch=True)
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=True),
-    checkpoint=dict(by_epoch=True, max_keep_ckpts=2),
+    checkpoint=dict(by_epoch=True, interval=10, max_keep_ckpts=2),
 )
 randomness = dict(seed=1)

@@ -66,6 +66,7 @@ def test_mixing_example_on_mmsegs_own_runner(tmp_path: Path) -> None:
         ('shapes_convnet', 'decode_head.conv_seg.weight'),
         ('shapes_convnet_baseline', 'decode_head.conv_seg.weight'),
         ('shapes_convnet_cosine', 'decode_head.projection.weight'),
+        ('shapes_clip', 'decode_head.conv_seg.weight'),
     ],
 )
 def test_shapes(tmp_path: Path, name: str, trains: str) -> None:
@@ -75,4 +76,6 @@ def test_shapes(tmp_path: Path, name: str, trains: str) -> None:
     )
     checkpoint = run(config, SafeRunner, tmp_path)
     assert checkpoint['state_dict'][trains].isfinite().all()
-    assert ('generative_retraining' in checkpoint) == (name == 'shapes_convnet')
+    assert ('generative_retraining' in checkpoint) == (
+        name in ('shapes_convnet', 'shapes_clip')
+    )

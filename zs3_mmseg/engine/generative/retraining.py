@@ -112,14 +112,14 @@ class Retraining:
         self, features: Tensor, labels: Tensor, image: int, has_unseen: bool
     ) -> Tensor:
         learn = self.phase.trains_generator
+        if has_unseen and not self.phase.trains_classifier:
+            return features  # nothing to learn from, and nobody to generate for
         if self.graph is not None:
             nodes = self.graph(
                 features, labels, image, self.draws, has_unseen=has_unseen, learn=learn
             )
             self._nodes.append(nodes)
         if has_unseen:
-            if not self.phase.trains_classifier:
-                return features
             return self.pixels.generate(features, labels, image, self.draws)
         if learn:
             self.pixels.learn(features, labels, image, self.draws)

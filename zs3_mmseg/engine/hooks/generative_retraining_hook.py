@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import torch
-
 from mmengine.dist import get_dist_info
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from mmseg.registry import HOOKS
 
 from zs3_mmseg.datasets.splits import resolve_split
 from zs3_mmseg.engine.generative import support
-from zs3_mmseg.engine.generative.assembly import RetrainingOptions, build_retraining
+from zs3_mmseg.engine.generative.assembly import build_retraining
 from zs3_mmseg.engine.generative.class_vectors import class_vectors
-from zs3_mmseg.engine.generative.classifier import (
-    RESETS,
-    freeze_all_but,
-    reset_classifier,
-)
 from zs3_mmseg.engine.generative.draws import KeyedDraws
-from zs3_mmseg.engine.generative.expansion import expand_classifiers
-from zs3_mmseg.engine.generative.layouts import SyntheticLayout
+from zs3_mmseg.engine.generative.options import RetrainingOptions
+from zs3_mmseg.engine.generative.phase_changes import PhaseChanges
 from zs3_mmseg.engine.generative.retraining import Retraining
 from zs3_mmseg.engine.generative.roles import ClassRoles, resolve_roles
 from zs3_mmseg.engine.generative.schedule import Phase, PhaseSchedule
+from zs3_mmseg.engine.generative.starting_points import (
+    expand_checkpoint,
+    load_generators,
+    require_classifier,
+)
 from zs3_mmseg.engine.generative.state import KEY, RunFacts, restore, state_of
 from zs3_mmseg.engine.generative.tap import ClassifierTap
 from zs3_mmseg.engine.generative.training_data import (
@@ -36,15 +34,6 @@ from zs3_mmseg.engine.generative.training_data import (
     require_fitting_data,
 )
 from zs3_mmseg.engine.hooks.protocol_check_hook import unwrap
-
-_CHOICES = {
-    'setting': ('strict', 'layout_oracle'),
-    'generator_step': ('iteration', 'class'),
-    'merge': ('image', 'pixel'),
-    'decide_on': ('labels', 'downsampled'),
-    'segmentor_mode': ('eval', 'train'),
-    'reset_classifier': RESETS,
-}
 
 
 @HOOKS.register_module()
@@ -77,9 +66,13 @@ class GenerativeRetrainingHook(Hook):
             which gives away their shapes, sizes and neighbours, and how often they
             occur.
         generator: config of the generator; sizes are filled in.
+        generator_from: a file that the generator starts from, in place of random
+            weights: its weights alone, as ``convert_checkpoint.py zs3net`` writes them,
+            or a checkpoint of a run with this hook. Its optimiser starts anew.
         loss: config of the loss between generated and real features.
         generator_optimizer: config of the generator's optimiser.
-        graph: None, or ``dict(generator=..., loss_weight=0.1)`` for graph context.
+        graph: None, or ``dict(generator=..., loss_weight=0.1, generator_from=None)``
+            for graph context.
         segmentor_iters: iterations of ordinary training first; 0 to start from a
             trained segmentor (``load_from``).
         generator_iters: iterations for the generator alone; None: generator and
@@ -119,6 +112,7 @@ class GenerativeRetrainingHook(Hook):
         split: str | Mapping[str, Any] | None = None,
         setting: Literal['strict', 'layout_oracle'] = 'strict',
         generator: Mapping[str, Any] | None = None,
+        generator_from: str | None = None,
         loss: Mapping[str, Any] | None = None,
         generator_optimizer: Mapping[str, Any] | None = None,
         graph: Mapping[str, Any] | None = None,
@@ -135,55 +129,31 @@ class GenerativeRetrainingHook(Hook):
         vector_names: Mapping[str, str] | None = None,
         checkpoint_classes: Sequence[str] | None = None,
     ) -> None:
-        chosen = {
-            'setting': setting,
-            'generator_step': generator_step,
-            'merge': merge,
-            'decide_on': decide_on,
-            'segmentor_mode': segmentor_mode,
-            'reset_classifier': reset_classifier,
-        }
-        for name, value in chosen.items():
-            if value not in _CHOICES[name]:
-                raise ValueError(
-                    f'GenerativeRetrainingHook.{name} must be one of '
-                    f'{", ".join(_CHOICES[name])}, got {value!r}'
-                )
-        if samples_per_class < 1 or unseen_weight <= 0:
-            raise ValueError(
-                'GenerativeRetrainingHook needs samples_per_class >= 1 and '
-                f'unseen_weight > 0, got {samples_per_class} and {unseen_weight}'
-            )
-        if setting == 'layout_oracle' and layout is not None:
-            raise ValueError(
-                'GenerativeRetrainingHook.layout makes label maps up, which '
-                "setting='layout_oracle' takes from the data set: set one of them"
-            )
-        self.setting = setting
-        self.schedule = PhaseSchedule(segmentor_iters, generator_iters)
-        self._class_embeddings = class_embeddings
-        self._split = split
         self._options = RetrainingOptions(
+            setting=setting,
             generator=generator or dict(type='GMMNGenerator'),
+            generator_from=generator_from,
             loss=loss or dict(type='MMDLoss'),
-            optimizer=generator_optimizer or dict(type='Adam', lr=2e-4),
+            generator_optimizer=generator_optimizer or dict(type='Adam', lr=2e-4),
             graph=graph,
-            each_loss=generator_step == 'class',
+            generator_step=generator_step,
             samples_per_class=samples_per_class,
             unseen_weight=unseen_weight,
             merge=merge,
             decide_on=decide_on,
-            layout=SyntheticLayout(**(layout or {})) if setting == 'strict' else None,
+            layout=layout,
+            reset_classifier=reset_classifier,
+            segmentor_mode=segmentor_mode,
         )
-        self._reset = reset_classifier
-        self._segmentor_mode = segmentor_mode
+        self.setting = setting
+        self.schedule = PhaseSchedule(segmentor_iters, generator_iters)
+        self._class_embeddings = class_embeddings
+        self._split = split
         self._vector_names = vector_names
         self._checkpoint_classes = checkpoint_classes
         self._loaded: dict[str, Any] | None = None
         self._retraining: Retraining | None = None
-        self._undo: list[Callable[[], None]] = []
         self._began = False
-        self._frozen = False
 
     @property
     def allows_layout_oracle(self) -> bool:
@@ -195,29 +165,22 @@ class GenerativeRetrainingHook(Hook):
         self._loaded = checkpoint.get(KEY)
         if not isinstance(runner._train_loop, BaseLoop):
             return  # a test: nothing is trained, so nothing may be missing
-        roles = self._find_roles(runner)
-        meta = checkpoint.get('meta') or {}
-        known = self._checkpoint_classes or (meta.get('dataset_meta') or {}).get(
-            'classes'
+        segmentor = unwrap(runner.model)
+        if self.schedule.segmentor_iters == 0 and self._options.needs_rows:
+            conv = support.find_head(segmentor).conv_seg
+            require_classifier(checkpoint, segmentor, conv)
+        changed = expand_checkpoint(
+            checkpoint,
+            segmentor.state_dict(),
+            self._find_roles(runner),
+            self._checkpoint_classes,
         )
-        model_state = unwrap(runner.model).state_dict()
-        seen = [roles.names[label] for label in roles.seen]
-        for part, prefix in (('state_dict', ''), ('ema_state_dict', 'module.')):
-            if part not in checkpoint:
-                continue
-            changed = expand_classifiers(
-                checkpoint[part],
-                {f'{prefix}{key}': value for key, value in model_state.items()},
-                known,
-                roles.names,
-                seen,
+        if changed:
+            self._log(
+                runner,
+                f'rows of {", ".join(changed)} went to their classes by name; classes '
+                'that the checkpoint does not know start anew',
             )
-            if changed:
-                self._log(
-                    runner,
-                    f'rows of {", ".join(changed)} went to their classes by name; '
-                    'classes that the checkpoint does not know start anew',
-                )
 
     def before_train(self, runner: Runner) -> None:
         """Check that model and data can be retrained, and put the tap in."""
@@ -234,7 +197,11 @@ class GenerativeRetrainingHook(Hook):
         )
         resumed = self._loaded if runner.iter > 0 else None
         if self._loaded and not resumed:
-            self._log(runner, 'load_from takes no generator over: it starts anew')
+            self._log(
+                runner,
+                'load_from takes no generator over: it starts anew, or as '
+                'generator_from says',
+            )
         self._loaded = None
         seed = int(resumed['seed'] if resumed else runner.seed)
         vectors = class_vectors(self._class_embeddings, roles.names, self._vector_names)
@@ -242,18 +209,26 @@ class GenerativeRetrainingHook(Hook):
         self._retraining = build_retraining(head, criterion, self._facts, self._options)
         self._tap = ClassifierTap(head, self._retraining)
         self._tap.install()
-        handle = optimizer.register_step_pre_hook(self._drop_gradients)
-        self._undo = [self._tap.remove, handle.remove]
+        self._changes = PhaseChanges(
+            segmentor,
+            optimizer,
+            runner.hooks,
+            self._retraining,
+            self._facts,
+            self._options.reset_classifier,
+        )
         self._began = runner.iter > 0
         if resumed:
             restore(self._retraining, self._facts, resumed, runner.iter)
-            self._apply(runner, self._retraining.phase)
+            self._changes.enter(self._retraining.phase)
         elif self._began and self.schedule.at(runner.iter - 1) is not Phase.SEGMENTOR:
             raise ValueError(
                 'GenerativeRetrainingHook: the checkpoint that is resumed from holds '
                 f'no generator, but retraining began before iteration {runner.iter}. '
                 'Start a new run from it with load_from'
             )
+        else:
+            load_generators(self._retraining, self._options)
 
     def _find_roles(self, runner: Runner) -> ClassRoles:
         meta = _metainfo(runner)
@@ -275,11 +250,13 @@ class GenerativeRetrainingHook(Hook):
         retraining = self._require_retraining()
         phase = self.schedule.at(runner.iter)
         if phase is not retraining.phase or not self._began:
-            self._change(runner, phase)
+            message = f'iteration {runner.iter}: phase {phase.value!r} begins'
+            self._log(runner, message)
+            self._changes.begin(phase)
         self._began = True
         if phase is Phase.SEGMENTOR or self.setting == 'strict':
             hide_unseen(data_batch, self._facts.roles)
-        if phase is not Phase.SEGMENTOR and self._segmentor_mode == 'eval':
+        if phase is not Phase.SEGMENTOR and self._options.segmentor_mode == 'eval':
             for part in unwrap(runner.model).children():
                 part.eval()
         rank, world_size = get_dist_info()
@@ -319,43 +296,8 @@ class GenerativeRetrainingHook(Hook):
             names = pixels.unmet(labels)
             if names:
                 self._log(runner, f'{what} {", ".join(names)}', logging.WARNING)
-        while self._undo:
-            self._undo.pop()()
-
-    def _change(self, runner: Runner, phase: Phase) -> None:
-        """Begin a phase; not called where a run is resumed within one."""
-        retraining = self._require_retraining()
-        self._log(runner, f'iteration {runner.iter}: phase {phase.value!r} begins')
-        self._apply(runner, phase)
-        if phase.trains_classifier:
-            conv = retraining.head.conv_seg
-            reset_classifier(conv, self._reset, self._facts.roles, self._facts.seed)
-            optimizer = runner.optim_wrapper.optimizer
-            for parameter in conv.parameters():
-                # Momentum of what the parameter was before.
-                optimizer.state.pop(parameter, None)
-        for hook in runner.hooks:
-            if isinstance(hook, EMAHook):
-                hook.ema_model.module.load_state_dict(hook.src_model.state_dict())
-
-    def _apply(self, runner: Runner, phase: Phase) -> None:
-        """Bring the model to the state of a phase."""
-        retraining = self._require_retraining()
-        retraining.phase = phase
-        if phase is Phase.SEGMENTOR or self._frozen:
-            return
-        self._frozen = True
-        retraining.weights.apply()
-        thaw = freeze_all_but(unwrap(runner.model), retraining.head.conv_seg)
-        self._undo += [retraining.weights.remove, thaw]
-
-    def _drop_gradients(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """Keep decay and momentum from moving a classifier that does not learn."""
-        retraining = self._require_retraining()
-        if retraining.training and retraining.phase is Phase.GENERATOR:
-            for group in optimizer.param_groups:
-                for parameter in group['params']:
-                    parameter.grad = None
+        self._changes.undo()
+        self._tap.remove()
 
     def _require_retraining(self) -> Retraining:
         if self._retraining is None:
