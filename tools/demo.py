@@ -45,7 +45,7 @@ PICTURES = 6
 
 METHODS = shapes_methods(CONFIGS)
 # Fewer iterations than in the configs: all trainings together take minutes.
-ITERATIONS = {'linear_head': 160, 'finetune_ce': 120, 'zegclip': 200, 'zegclip_ce': 240}
+ITERATIONS = {'linear_head': 160, 'finetune_ce': 120, 'zegclip': 160, 'zegclip_ce': 160}
 
 
 def parse_args() -> argparse.Namespace:
