@@ -15,12 +15,19 @@ from rich.table import Table
 from mmengine.config import Config
 
 from zs3_mmseg.utils.cache import atomic_write
-from zs3_mmseg.utils.experiments import ExperimentRunner, Method, split_options
+from zs3_mmseg.utils.experiments import (
+    ExperimentRunner,
+    Method,
+    Outcome,
+    split_options,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 SPLITS = ('shapes_a', 'shapes_b', 'shapes_c')
 SUBSETS = ('test', 'test_neutral', 'test_hard')
 SHOWN = ('mIoU_seen', 'mIoU_unseen', 'hIoU')
+#: ``subset/split`` -> method -> score -> its value in each run.
+Scores = dict[str, dict[str, dict[str, list[float]]]]
 
 
 def parse_args(
@@ -66,7 +73,7 @@ def compare(methods: Sequence[Method], args: argparse.Namespace, result: str) ->
         for split in args.splits
         for seed in (args.seeds if method.trained else args.seeds[:1])
     ]
-    scores: dict[str, dict[str, dict[str, list[float]]]] = {}
+    scores: Scores = {}
     for method, split, seed in track(runs, 'runs'):
         outcome = runner.run(
             method,
@@ -74,10 +81,26 @@ def compare(methods: Sequence[Method], args: argparse.Namespace, result: str) ->
             options=options_for(method, split, seed, args),
             subsets=args.subsets,
         )
-        for subset, metrics in outcome.metrics.items():
-            row = scores.setdefault(f'{subset}/{split}', {}).setdefault(method.name, {})
-            for key in SHOWN:
-                row.setdefault(key, []).append(metrics[key])
+        add_scores(scores, method.name, split, outcome)
+    report_scores(scores, args, result)
+
+
+def add_scores(scores: Scores, name: str, split: str, outcome: Outcome) -> None:
+    """Put what one run gave into the row of its method."""
+    for subset, metrics in outcome.metrics.items():
+        row = scores.setdefault(f'{subset}/{split}', {}).setdefault(name, {})
+        for key in SHOWN:
+            row.setdefault(key, []).append(metrics[key])
+
+
+def report_scores(scores: Scores, args: argparse.Namespace, result: str) -> None:
+    """Print one table for each subset and split, and write all scores to a file.
+
+    Args:
+        scores: of all runs.
+        args: from :func:`parse_args`.
+        result: name of the JSON file in the work directory.
+    """
     for title, rows in scores.items():
         table = Table('method', *SHOWN, title=title)
         for name, values in rows.items():

@@ -1,27 +1,74 @@
 """Claim: what ESDA scores when it is asked for all classes of Shapes at once.
 
 ``python benchmarks/shapes_esda_gzs3.py`` trains with names that are absent from their
-image and without, and tests with the image-level gate and without; see
-``benchmarks/shapes_methods.py`` for the flags.
+image and without, tests each with the image-level gate and without, prints mean and
+spread, and can be interrupted and started again.
 """
 
 from __future__ import annotations
 
-from _comparison import ROOT, SPLITS, compare, parse_args
+from _comparison import (
+    ROOT,
+    SPLITS,
+    Scores,
+    add_scores,
+    options_for,
+    parse_args,
+    report_scores,
+)
+from rich.progress import track
 
-from zs3_mmseg.utils.experiments import Method
+from zs3_mmseg.utils.experiments import ExperimentRunner, Method, Outcome
 
 CONFIG = ROOT / 'configs/esda/shapes_tiny_gzs3.py'
-NO_GATE: dict[str, object] = {'model.calibrators': []}
 NO_NEGATIVES: dict[str, object] = {'train_dataloader.dataset.negatives': 0.0}
 METHODS = (
     Method('esda_gzs3', CONFIG, trained=True),
-    Method('esda_gzs3_no_gate', CONFIG, trained=True, options=NO_GATE),
     Method('esda_gzs3_no_negatives', CONFIG, trained=True, options=NO_NEGATIVES),
-    Method(
-        'esda_gzs3_neither', CONFIG, trained=True, options={**NO_GATE, **NO_NEGATIVES}
-    ),
 )
 
+
+def without_gate(method: Method, trained: Outcome) -> Method:
+    """Return the test of trained weights without the gate, which needs no training."""
+    return Method(
+        f'{method.name}_no_gate',
+        method.config,
+        options={
+            'model.calibrators': [],
+            'load_from': trained.checkpoint,
+            # Weights of another training are another experiment, in the same file.
+            'experiment_name': trained.fingerprint,
+        },
+    )
+
+
+def main() -> None:
+    args = parse_args(__doc__, METHODS, SPLITS)
+    runner = ExperimentRunner(ROOT / 'tools', args.work_dir)
+    runs = [
+        (method, split, seed)
+        for method in METHODS
+        if method.name in args.methods
+        for split in args.splits
+        for seed in args.seeds
+    ]
+    scores: Scores = {}
+
+    def run(method: Method, split: str, seed: int) -> Outcome:
+        outcome = runner.run(
+            method,
+            run_name=f'{method.name}/{split}/seed{seed}',
+            options=options_for(method, split, seed, args),
+            subsets=args.subsets,
+        )
+        add_scores(scores, method.name, split, outcome)
+        return outcome
+
+    for method, split, seed in track(runs, 'runs'):
+        trained = run(method, split, seed)
+        run(without_gate(method, trained), split, seed)
+    report_scores(scores, args, 'shapes_esda_gzs3.json')
+
+
 if __name__ == '__main__':
-    compare(METHODS, parse_args(__doc__, METHODS, SPLITS), 'shapes_esda_gzs3.json')
+    main()

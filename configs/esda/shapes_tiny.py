@@ -1,5 +1,5 @@
-# ESDA on Shapes with the shipped tiny CLIP: options as released, unseen classes of the
-# split as the fold. 1 process x 16 pairs.
+# ESDA on Shapes with the shipped tiny CLIP: decoder and losses as released, unseen
+# classes of the split as the fold. 1 process x 8 pairs.
 _base_ = [
     '../_base_/models/esda_shapes_tiny.py',
     '../_base_/datasets/shapes_prompts.py',
@@ -8,4 +8,5 @@ _base_ = [
 ]
 
 model = dict(split=_base_.split)
+train_dataloader = dict(batch_size=8)
 default_hooks = dict(checkpoint=dict(interval=_base_.max_iters // 2))

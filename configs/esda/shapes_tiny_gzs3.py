@@ -1,7 +1,7 @@
 # ESDA asked for all 20 classes of Shapes at once, one pass per name. This is ours: the
 # code only ever asks for a class that is there. A quarter of the names in training is
 # therefore absent from its image, and the image as a whole votes on what it holds.
-# 1 process x 16 pairs.
+# 1 process x 8 pairs.
 _base_ = ['./shapes_tiny_fixed.py']
 
 model = dict(calibrators=[dict(type='ImageLevelGate', weight=0.1, space='logit')])
