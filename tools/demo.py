@@ -19,10 +19,9 @@ from _demo_report import DemoReport
 from PIL import Image
 
 from mmengine.config import Config
-from mmseg.apis import inference_model
 
 from zs3_mmseg.apis import init_segmentor
-from zs3_mmseg.datasets.shapes import PALETTE, THINGS, ShapesDataset
+from zs3_mmseg.datasets.shapes import ShapesDataset
 from zs3_mmseg.datasets.splits import get_split
 from zs3_mmseg.utils.experiments import (
     CommandFailed,
@@ -32,8 +31,7 @@ from zs3_mmseg.utils.experiments import (
     run_command,
     shapes_methods,
 )
-from zs3_mmseg.utils.image_io import read_image
-from zs3_mmseg.visualization import comparison_sheet
+from zs3_mmseg.visualization.shapes_scenes import draw_shapes
 
 TOOLS = Path(__file__).resolve().parent
 ROOT = TOOLS.parent
@@ -103,54 +101,24 @@ def choose_gate(work_dir: Path, options: Mapping[str, object]) -> tuple[float, f
     return float(json.loads(result.read_text())['best']), seconds
 
 
-def scenes_with_unseen(data_root: Path) -> list[tuple[str, str]]:
-    """Return image and mask paths of the first telling test scenes.
-
-    Telling means that an unseen class and at least two things are in the scene.
-    """
-    split = get_split(SPLIT)
-    things = {split.classes.index(name) for name in THINGS}
-    unseen = {split.classes.index(name) for name in split.unseen}
-    dataset = ShapesDataset(data_root=str(data_root), subset='test', pipeline=[])
-    chosen: list[tuple[str, str]] = []
-    for index in range(len(dataset)):
-        info = dataset.get_data_info(index)
-        present = set(np.unique(read_labels(info['seg_map_path'])).tolist())
-        if present & unseen and len(present & things) >= 2:
-            chosen.append((info['img_path'], info['seg_map_path']))
-        if len(chosen) == PICTURES:
-            break
-    return chosen
-
-
-def read_labels(path: str) -> np.ndarray:
-    with Image.open(path) as opened:
-        return np.array(opened)
-
-
 def draw_pictures(
     outcomes: Mapping[str, Outcome], data_root: Path, gate: float
 ) -> np.ndarray:
     """Draw image, truth and every method's prediction for a few test scenes."""
-    split = get_split(SPLIT)
-    scenes = scenes_with_unseen(data_root)
-    rows = [[read_image(image), read_labels(mask)] for image, mask in scenes]
-    for method in METHODS:
-        model = init_segmentor(
-            method.config,
-            outcomes[method.name].checkpoint,
-            cfg_options={GATE_KEY: gate} if method.name == 'dense_clip_gate' else None,
+    models = (
+        (
+            method.name,
+            init_segmentor(
+                method.config,
+                outcomes[method.name].checkpoint,
+                cfg_options={GATE_KEY: gate}
+                if method.name == 'dense_clip_gate'
+                else None,
+            ),
         )
-        for row, (image, _) in zip(rows, scenes, strict=True):
-            sample = inference_model(model, image)
-            row.append(sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8))
-    return comparison_sheet(
-        rows,
-        titles=['image', 'truth', *(method.name for method in METHODS)],
-        classes=split.classes,
-        palette=PALETTE,
-        unseen=split.unseen,
+        for method in METHODS
     )
+    return draw_shapes(models, SPLIT, data_root, PICTURES)
 
 
 def install_seconds() -> float:

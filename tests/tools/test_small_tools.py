@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from zs3_mmseg.utils.checkpoint import safe_load
 
@@ -110,6 +111,7 @@ def test_tuning_explains_mistakes(run_tool, tmp_path, flags, message) -> None:
         ('analysis_tools/get_flops.py', ['no_model.py'], 'has no model'),
         ('analysis_tools/benchmark.py', ['no_model.py'], 'has no model, test_data'),
         ('misc/print_config.py', ['no_model.py', '--graph'], 'has no model'),
+        ('analysis_tools/draw_shapes.py', ['out', '--model', 'dense'], 'CONFIG'),
     ],
 )
 def test_mistakes_get_one_line(run_tool, tmp_path, tool, flags, message) -> None:
@@ -169,3 +171,22 @@ def test_torchrun_trains_on_cpus(tiny_config: Path, tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     checkpoint = safe_load(tmp_path / 'work_dirs/tiny_run/iter_1.pth')
     assert len(checkpoint['random_state']['ranks']) == 2
+
+
+def test_scenes_are_drawn_with_a_column_for_each_model(
+    run_tool, tmp_path: Path
+) -> None:
+    config = TOOLS.parent / 'configs/clip_dense/shapes_tiny.py'
+    column = ['--model', 'dense', config]
+    for name, columns in (('one', column), ('two', [*column, *column])):
+        finished = run_tool(
+            'analysis_tools/draw_shapes.py',
+            f'{name}.png',
+            *columns,
+            *('--scenes', 1, '--data-root', tmp_path / 'shapes'),
+            folder=tmp_path,
+        )
+        assert finished.status == 0, finished.output
+    sizes = {name: Image.open(tmp_path / f'{name}.png').size for name in ('one', 'two')}
+    # Image, truth, and the models.
+    assert sizes['two'][0] / sizes['one'][0] == pytest.approx(4 / 3, rel=0.05)
