@@ -65,16 +65,8 @@ def compare(methods: Sequence[Method], args: argparse.Namespace, result: str) ->
         result: name of the JSON file in the work directory.
     """
     runner = ExperimentRunner(ROOT / 'tools', args.work_dir)
-    # Without training there is nothing that a seed could change.
-    runs = [
-        (method, split, seed)
-        for method in methods
-        if method.name in args.methods
-        for split in args.splits
-        for seed in (args.seeds if method.trained else args.seeds[:1])
-    ]
     scores: Scores = {}
-    for method, split, seed in track(runs, 'runs'):
+    for method, split, seed in track(planned_runs(methods, args), 'runs'):
         outcome = runner.run(
             method,
             run_name=f'{method.name}/{split}/seed{seed}',
@@ -83,6 +75,20 @@ def compare(methods: Sequence[Method], args: argparse.Namespace, result: str) ->
         )
         add_scores(scores, method.name, split, outcome)
     report_scores(scores, args, result)
+
+
+def planned_runs(
+    methods: Sequence[Method], args: argparse.Namespace
+) -> list[tuple[Method, str, int]]:
+    """Return method, split and seed of every run that the flags ask for."""
+    # Without training there is nothing that a seed could change.
+    return [
+        (method, split, seed)
+        for method in methods
+        if method.name in args.methods
+        for split in args.splits
+        for seed in (args.seeds if method.trained else args.seeds[:1])
+    ]
 
 
 def add_scores(scores: Scores, name: str, split: str, outcome: Outcome) -> None:

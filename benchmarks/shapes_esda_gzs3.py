@@ -14,6 +14,7 @@ from _comparison import (
     add_scores,
     options_for,
     parse_args,
+    planned_runs,
     report_scores,
 )
 from rich.progress import track
@@ -45,13 +46,6 @@ def without_gate(method: Method, trained: Outcome) -> Method:
 def main() -> None:
     args = parse_args(__doc__, METHODS, SPLITS)
     runner = ExperimentRunner(ROOT / 'tools', args.work_dir)
-    runs = [
-        (method, split, seed)
-        for method in METHODS
-        if method.name in args.methods
-        for split in args.splits
-        for seed in args.seeds
-    ]
     scores: Scores = {}
 
     def run(method: Method, split: str, seed: int) -> Outcome:
@@ -64,7 +58,7 @@ def main() -> None:
         add_scores(scores, method.name, split, outcome)
         return outcome
 
-    for method, split, seed in track(runs, 'runs'):
+    for method, split, seed in track(planned_runs(METHODS, args), 'runs'):
         trained = run(method, split, seed)
         run(without_gate(method, trained), split, seed)
     report_scores(scores, args, 'shapes_esda_gzs3.json')

@@ -1,19 +1,8 @@
 # The published schedule in small.
+_base_ = ['./zegclip_20k.py']
+
 max_iters = 240
 
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
-)
-# Its end follows train_cfg.max_iters.
-param_scheduler = [
-    dict(
-        type='WarmupPolyLR',
-        power=0.9,
-        eta_min=1e-6,
-        warmup_steps=20,
-        warmup_ratio=1e-6,
-        by_epoch=False,
-    )
-]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+param_scheduler = [dict(_base_.param_scheduler[0], warmup_steps=20)]
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
