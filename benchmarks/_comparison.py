@@ -25,7 +25,7 @@ from zs3_mmseg.utils.experiments import (
 ROOT = Path(__file__).resolve().parents[1]
 SPLITS = ('shapes_a', 'shapes_b', 'shapes_c')
 SUBSETS = ('test', 'test_neutral', 'test_hard')
-SHOWN = ('mIoU_seen', 'mIoU_unseen', 'hIoU')
+SHOWN = ('mIoU_seen', 'mIoU_unseen', 'hIoU', 'hBIoU')
 #: ``subset/split`` -> method -> score -> its value in each run.
 Scores = dict[str, dict[str, dict[str, list[float]]]]
 

@@ -16,4 +16,4 @@ test_dataloader = dict(
         pipeline=_base_.test_pipeline,
     )
 )
-test_evaluator = dict(_delete_=True, type='ZeroShotIoUMetric')
+test_evaluator = dict(_delete_=True, type='ZeroShotIoUMetric', boundary_ratio=0.02)

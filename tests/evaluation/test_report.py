@@ -21,6 +21,15 @@ def test_classes_are_grouped_and_absent_ones_have_no_score() -> None:
     assert found['d'] == ['unseen', 'd', '0.00', 'n/a', '0.00']
 
 
+def test_boundary_iou_has_a_column_where_it_was_measured() -> None:
+    boundary = np.array([0.5, np.nan, 0.25, 0.0])
+    table = class_table(CONFUSION, ['a', 'b', 'c', 'd'], [0, 3], 'nan', boundary)
+    header, *_ = (line for line in table.splitlines() if 'Class' in line)
+    column = [cell.strip() for cell in header.split('|')].index('Boundary IoU')
+    line = next(line for line in table.splitlines() if '| c ' in line)
+    assert line.split('|')[column].strip() == '25.00'
+
+
 def test_summary_tells_how_many_classes_are_there() -> None:
     scores = gzsl_scores(CONFUSION, [1, 2], [0, 3])
     lines = summary_table(scores, CONFUSION, [0, 3]).splitlines()

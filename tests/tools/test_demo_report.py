@@ -26,6 +26,7 @@ def tool() -> ModuleType:
 
 def outcome(seen: float, unseen: float, both: float, seconds: float) -> Outcome:
     scores = {'mIoU_seen': seen, 'mIoU_unseen': unseen, 'hIoU': both, 'mIoU': 1.0}
+    scores['hBIoU'] = both / 2
     return Outcome({'test': scores}, seconds, 3.0, None, 'hash')
 
 
@@ -48,8 +49,8 @@ def test_every_figure_is_in_both_files(tool: ModuleType, tmp_path: Path) -> None
         if line.startswith('| `')
     ]
     assert [row[0] for row in rows] == ['`dense_clip`', '`linear_head`']
-    assert rows[0][2:] == ['42.7', '46.0', '**44.3**', '0', '0']
-    assert rows[1][2:] == ['60.7', '22.1', '**32.4**', '160', '82']
+    assert rows[0][2:] == ['42.7', '46.0', '**44.3**', '22.2', '0', '0']
+    assert rows[1][2:] == ['60.7', '22.1', '**32.4**', '16.2', '160', '82']
     assert 'car, mushroom, butterfly, rocket, bricks' in page
     assert '| training | 82 |' in page
     found = json.loads((tmp_path / 'report.json').read_text())
@@ -57,6 +58,7 @@ def test_every_figure_is_in_both_files(tool: ModuleType, tmp_path: Path) -> None
         'mIoU_seen': 60.66,
         'mIoU_unseen': 22.14,
         'hIoU': 32.44,
+        'hBIoU': 16.22,
         'train_seconds': 81.6,
         'iterations': 160,
     }

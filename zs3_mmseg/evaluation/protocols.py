@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit
+from zs3_mmseg.evaluation.boundary import BoundaryCounter
 from zs3_mmseg.evaluation.counters import (
     ConfusionCounter,
     Counter,
@@ -49,6 +50,8 @@ class ProtocolCounters(Counters):
         ignore_index: label of pixels that don't count.
         modes: out of :data:`MODES`.
         gammas: shifts in ascending order; None for no sweep.
+        boundary_ratio: width of the band of boundary IoU as a share of an image's
+            diagonal; None for no boundary IoU.
 
     Raises:
         ValueError: if the split lacks the group that a mode or the sweep is about.
@@ -60,6 +63,7 @@ class ProtocolCounters(Counters):
         ignore_index: int,
         modes: Sequence[str],
         gammas: Sequence[float] | None,
+        boundary_ratio: float | None = None,
     ) -> None:
         self._split = split
         self._members = (split.seen_indices, split.unseen_indices)
@@ -85,6 +89,11 @@ class ProtocolCounters(Counters):
             self._sweep = counters['sweep'] = GammaCounter(
                 gammas, classes, ignore_index
             )
+        self._boundary: BoundaryCounter | None = None
+        if boundary_ratio is not None:
+            self._boundary = counters['boundary'] = BoundaryCounter(
+                boundary_ratio, classes, ignore_index
+            )
         super().__init__(**counters)
 
     def results(self, total: np.ndarray, images: int, absent: str) -> ZeroShotResults:
@@ -107,9 +116,12 @@ class ProtocolCounters(Counters):
             )
             for mode in self._modes
         }
+        boundary = None
+        if self._boundary is not None:
+            boundary = self._boundary.iou(self.block(total, 'boundary'), absent)
         gzsl = gzsl_scores(confusion, *self._members, absent)
         return ZeroShotResults(
-            self._split, images, absent, confusion, gzsl, groups, curve
+            self._split, images, absent, confusion, gzsl, groups, curve, boundary
         )
 
     def _matrix(self, total: np.ndarray, name: str) -> np.ndarray:

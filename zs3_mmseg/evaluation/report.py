@@ -23,6 +23,7 @@ def class_table(
     classes: Sequence[str],
     unseen: Sequence[int],
     absent: str,
+    boundary_iou: np.ndarray | None = None,
 ) -> str:
     """Draw the scores of each class, seen ones first.
 
@@ -31,28 +32,25 @@ def class_table(
         classes: K names.
         unseen: indices of the unseen ones.
         absent: see :func:`~zs3_mmseg.evaluation.scores.class_scores`.
+        boundary_iou: boundary IoU of each class, (K,), for a column of its own.
     """
     iou, accuracy = class_scores(confusion, absent)
-    share = confusion.sum(1) / max(confusion.sum(), 1)
+    columns = {'IoU': iou, 'Acc': accuracy}
+    if boundary_iou is not None:
+        columns['Boundary IoU'] = boundary_iou
+    columns['% of pixels'] = confusion.sum(1) / max(confusion.sum(), 1)
     hidden = set(unseen)
     groups = {
         'seen': [index for index in range(len(classes)) if index not in hidden],
         'unseen': sorted(hidden),
     }
-    table = PrettyTable(['Group', 'Class', 'IoU', 'Acc', '% of pixels'])
-    table.align.update({'Group': 'l', 'Class': 'l', 'IoU': 'r', 'Acc': 'r'})
-    table.align['% of pixels'] = 'r'
+    table = PrettyTable(['Group', 'Class', *columns])
+    table.align.update({'Group': 'l', 'Class': 'l', **dict.fromkeys(columns, 'r')})
     for group, members in groups.items():
         for index in members:
+            values = [_percent(column[index]) for column in columns.values()]
             table.add_row(
-                [
-                    group,
-                    classes[index],
-                    _percent(iou[index]),
-                    _percent(accuracy[index]),
-                    _percent(share[index]),
-                ],
-                divider=index == members[-1],
+                [group, classes[index], *values], divider=index == members[-1]
             )
     return table.get_string()
 
@@ -63,21 +61,24 @@ def summary_table(
     """Draw the scores of the groups and how many of their classes are there.
 
     Args:
-        scores: what :func:`~zs3_mmseg.evaluation.scores.gzsl_scores` returns.
+        scores: what :meth:`ZeroShotResults.generalised` returns.
         confusion: pixel counts, rows = truth, (K, K).
         unseen: indices of the unseen classes.
     """
     there = confusion.sum(1) > 0
     hidden = np.isin(np.arange(len(confusion)), unseen)
     groups = dict(all=hidden | ~hidden, seen=~hidden, unseen=hidden)
-    table = PrettyTable(['', 'aAcc', 'mAcc', 'mIoU', 'classes in the truth'])
+    harmonic = {'aAcc': 'haAcc', 'mAcc': 'hAcc', 'mIoU': 'hIoU'}
+    if 'mBIoU' in scores:
+        harmonic['mBIoU'] = 'hBIoU'
+    table = PrettyTable(['', *harmonic, 'classes in the truth'])
     for row, members in groups.items():
         suffix = '' if row == 'all' else f'_{row}'
-        values = [_percent(scores[f'{k}{suffix}']) for k in ('aAcc', 'mAcc', 'mIoU')]
+        values = [_percent(scores[f'{key}{suffix}']) for key in harmonic]
         present = f'{(there & members).sum()} of {members.sum()}'
         table.add_row([row, *values, present])
-    harmonic = [_percent(scores[key]) for key in ('haAcc', 'hAcc', 'hIoU')]
-    table.add_row(['harmonic', *harmonic, ''])
+    means = [_percent(scores[key]) for key in harmonic.values()]
+    table.add_row(['harmonic', *means, ''])
     return table.get_string()
 
 
@@ -136,11 +137,13 @@ def report_tables(found: ZeroShotResults, modes: Collection[str]) -> Iterator[st
     split, confusion = found.split, found.confusion
     if 'gzsl' in modes:
         unseen = split.unseen_indices
-        table = class_table(confusion, split.classes, unseen, found.absent)
+        table = class_table(
+            confusion, split.classes, unseen, found.absent, found.boundary_iou
+        )
         yield f'Scores of each class:\n{table}'
         yield (
             f'Split {split.name!r}, {found.images} images, absent={found.absent!r}:\n'
-            f'{summary_table(found.gzsl, confusion, unseen)}'
+            f'{summary_table(found.generalised(), confusion, unseen)}'
         )
         confusions = found.confusions()
         if confusions:

@@ -40,24 +40,12 @@ def write_json(path: Path, results: ZeroShotResults) -> None:
     Scores are in percent; null stands for "no such pixels".
     """
     split, confusion = results.split, results.confusion
-    iou, accuracy = results.per_class()
-    hidden = set(split.unseen_indices)
-    rows = [
-        dict(
-            name=name,
-            unseen=index in hidden,
-            IoU=_number(iou[index]),
-            Acc=_number(accuracy[index]),
-            pixels=int(confusion[index].sum()),
-        )
-        for index, name in enumerate(split.classes)
-    ]
     content = dict(
         split=plain_split(split),
         images=results.images,
         absent=results.absent,
-        scores={key: _number(value) for key, value in results.gzsl.items()},
-        classes=rows,
+        scores={key: _number(value) for key, value in results.generalised().items()},
+        classes=_class_rows(results),
         unseen_confusions=_confusion_rows(results),
         confusion=confusion.tolist(),
     )
@@ -80,20 +68,15 @@ def write_tables(folder: Path, results: ZeroShotResults) -> None:
 
     Scores are in percent; an empty cell stands for "no such pixels".
     """
-    iou, accuracy = results.per_class()
-    hidden = set(results.split.unseen_indices)
+    classes = _class_rows(results)
+    scores = [key for key in classes[0] if key not in ('name', 'unseen')]
     _write_csv(
         folder / CLASSES_NAME,
-        ['class', 'group', 'IoU', 'Acc', 'pixels'],
+        ['class', 'group', *scores],
         (
-            [
-                name,
-                'unseen' if index in hidden else 'seen',
-                _number(iou[index]),
-                _number(accuracy[index]),
-                int(results.confusion[index].sum()),
-            ]
-            for index, name in enumerate(results.split.classes)
+            [row['name'], 'unseen' if row['unseen'] else 'seen']
+            + [row[key] for key in scores]
+            for row in classes
         ),
     )
     if results.split.unseen:
@@ -143,6 +126,19 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> N
     writer.writerows(rows)
     encoded = text.getvalue().encode()
     atomic_write(path, lambda stream: stream.write(encoded))
+
+
+def _class_rows(results: ZeroShotResults) -> list[dict]:
+    split, hidden = results.split, set(results.split.unseen_indices)
+    scores = dict(zip(('IoU', 'Acc'), results.per_class(), strict=True))
+    if results.boundary_iou is not None:
+        scores['boundary_IoU'] = results.boundary_iou
+    return [
+        dict(name=name, unseen=index in hidden)
+        | {key: _number(values[index]) for key, values in scores.items()}
+        | dict(pixels=int(results.confusion[index].sum()))
+        for index, name in enumerate(split.classes)
+    ]
 
 
 def _confusion_rows(results: ZeroShotResults) -> list[dict]:

@@ -13,6 +13,7 @@ from mmengine.logging import MMLogger
 from mmseg.registry import METRICS
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit, resolve_split
+from zs3_mmseg.evaluation.boundary import check_ratio
 from zs3_mmseg.evaluation.confusion import PixelCounts
 from zs3_mmseg.evaluation.counters import ImageMaps
 from zs3_mmseg.evaluation.gamma_sweep import check_gammas
@@ -65,6 +66,10 @@ class ZeroShotIoUMetric(BaseMetric):
     curve of mIoU, ``AUSUC``, and of mean accuracy, ``AUSUC_acc``; ``oracle_hIoU`` and
     ``oracle_gamma`` are the best point, chosen on the very images it is tested on.
 
+    ``boundary_ratio`` adds boundary IoU (arXiv 2103.16562), all classes competing:
+    ``mBIoU``, ``mBIoU_seen``, ``mBIoU_unseen`` and ``hBIoU``. It compares only what
+    lies close to the outlines of the true and of the predicted masks.
+
     Modes beside ``gzsl`` and the sweep need the best class of each group, from
     ``seg_logits`` (``test_cfg.return_scores=True``) or ``group_best``
     (``test_cfg.return_scores='groups'``, which never holds all scores). Nothing of an
@@ -76,6 +81,8 @@ class ZeroShotIoUMetric(BaseMetric):
             other data sets it is resolved by name against their classes.
         modes: which of the modes above to report.
         gamma_sweep: finite shifts in units of the scores, in any order; None: off.
+        boundary_ratio: how far from an outline boundary IoU looks, as a share of the
+            image's diagonal (0.02 in the paper); None: off.
         absent: what counts for a class without pixels: ``'nan'`` (also ``'cagnet'``)
             leaves it out of the means, ``'zero'`` (also ``'zs3net'``) counts it as 0.
         ignore_index: label that is not counted; by default that of the data set.
@@ -89,10 +96,10 @@ class ZeroShotIoUMetric(BaseMetric):
         collect_dir: see mmengine's ``BaseMetric``.
 
     Raises:
-        ValueError: if ``absent``, ``modes`` or ``gamma_sweep`` make no sense; later,
-            if the classes of split, data set and scores don't agree, scores are
-            missing, or a label or prediction is out of range (the message names the
-            image).
+        ValueError: if ``absent``, ``modes``, ``gamma_sweep`` or ``boundary_ratio`` make
+            no sense; later, if the classes of split, data set and scores don't agree,
+            scores are missing, or a label or prediction is out of range (the message
+            names the image).
     """
 
     # None would make mmengine warn that there is no prefix.
@@ -104,6 +111,7 @@ class ZeroShotIoUMetric(BaseMetric):
         *,
         modes: Sequence[str] = ('gzsl',),
         gamma_sweep: Sequence[float] | None = None,
+        boundary_ratio: float | None = None,
         absent: str = 'nan',
         ignore_index: int | None = None,
         output_dir: str | None = None,
@@ -116,6 +124,9 @@ class ZeroShotIoUMetric(BaseMetric):
         self.absent = absent_rule(absent)
         self.modes = check_modes(modes)
         self.gammas = None if gamma_sweep is None else check_gammas(gamma_sweep)
+        self.boundary_ratio = (
+            None if boundary_ratio is None else check_ratio(boundary_ratio)
+        )
         self.split = None if split is None else resolve_split(split)
         self.ignore_index = ignore_index
         self.output_dir = output_dir
@@ -149,7 +160,9 @@ class ZeroShotIoUMetric(BaseMetric):
         if self._resolved is None or self._resolved[0] is not metainfo:
             split = split_of_dataset(metainfo or {}, self.split)
             ignore = self._ignored(metainfo or {})
-            counters = ProtocolCounters(split, ignore, self.modes, self.gammas)
+            counters = ProtocolCounters(
+                split, ignore, self.modes, self.gammas, self.boundary_ratio
+            )
             self._resolved = (metainfo, split, counters)
         return self._resolved[1:]
 
@@ -238,7 +251,7 @@ class ZeroShotIoUMetric(BaseMetric):
 
     def _scores_of(self, found: ZeroShotResults) -> dict[str, float]:
         """Return what ``evaluate`` does, in percent."""
-        scores = dict(found.gzsl) if 'gzsl' in self.modes else {}
+        scores = found.generalised() if 'gzsl' in self.modes else {}
         for mode, values in found.groups.items():
             scores |= {f'{mode}/{key}': value for key, value in values.items()}
         if found.curve is not None:

@@ -71,5 +71,5 @@ val_scenes = dict(test_dataloader['dataset']['dataset'], subset='val')
 val_dataloader = dict(
     test_dataloader, dataset=dict(test_dataloader['dataset'], dataset=val_scenes)
 )
-val_evaluator = dict(type='ZeroShotIoUMetric')
+val_evaluator = dict(type='ZeroShotIoUMetric', boundary_ratio=0.02)
 test_evaluator = val_evaluator
