@@ -4,7 +4,7 @@
 _base_ = ['../../zegclip/shapes_tiny.py']
 
 model = dict(backbone=dict(last_attn='vanilla'), decode_head=dict(cosine_start=None))
-max_iters = 960
+max_iters = 480
 optim_wrapper = dict(optimizer=dict(lr=4e-3))
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 default_hooks = dict(checkpoint=dict(interval=max_iters // 2))
