@@ -2,11 +2,11 @@
 
 ``python benchmarks/shapes_folds.py`` trains ESDA as released, with one of three options
 as evidently meant and with all of them, on three folds of the things of Shapes with
-several seeds, through ``tools/train.py`` and ``tools/test.py``, and prints mean fold IoU
-and FB-IoU. It can be interrupted and started again. Dense CLIP's mask of a name is where
-the cosine with its row is above one threshold for all classes: the best on the val
-scenes for the seen classes, or the best on the test scenes themselves, for mIoU or for
-FB-IoU, which no method could know.
+several seeds, through ``tools/train.py`` and ``tools/test.py``, and prints mean fold
+IoU and FB-IoU. It can be interrupted and started again. Dense CLIP's mask of a name is
+where the cosine with its row is above one threshold for all classes: the best on the
+val scenes for the seen classes, or the best on the test scenes themselves, for mIoU or
+for FB-IoU, which no method could know.
 """
 
 from __future__ import annotations
