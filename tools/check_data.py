@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
@@ -16,6 +15,7 @@ import zs3_mmseg  # noqa: F401  (registers everything)
 from zs3_mmseg.apis.data_checks import check_data, print_report, write_report
 from zs3_mmseg.engine.launch import one_line_errors
 from zs3_mmseg.utils.config_check import read_config
+from zs3_mmseg.utils.config_options import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,13 +39,7 @@ def parse_args() -> argparse.Namespace:
         help='folder of report.json and the contact sheets; '
         'default: work_dirs/check_data/NAME_OF_THE_CONFIG',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='settings that replace those of the config',
-    )
+    add_config_options(parser)
     arguments = parser.parse_args()
     if arguments.samples < 1:
         parser.error(f'--samples must be 1 or more, got {arguments.samples}')

@@ -15,8 +15,6 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from zs3_mmseg.apis import init_segmentor
 from zs3_mmseg.apis.pseudo_labels import (
     RANKINGS,
@@ -27,6 +25,7 @@ from zs3_mmseg.apis.pseudo_labels import (
 from zs3_mmseg.datasets.pseudo_labels import SIDECAR
 from zs3_mmseg.engine.launch import one_line_errors, require_keys
 from zs3_mmseg.utils.config_check import read_config, require_files
+from zs3_mmseg.utils.config_options import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -57,9 +56,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--force', action='store_true', help='replace maps that are there'
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 

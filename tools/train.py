@@ -20,9 +20,11 @@ from zs3_mmseg.engine.launch import (
 )
 from zs3_mmseg.engine.protocol import ProtocolError
 from zs3_mmseg.utils.checkpoint import CheckpointError
-from zs3_mmseg.utils.config_check import require_extras, require_files
+from zs3_mmseg.utils.config_check import ConfigError, require_extras, require_files
 
 AUTO = 'auto'
+# What a user can mend and only shows when training starts.
+TRAINING_ERRORS = (CheckpointError, ConfigError, ProtocolError, FileNotFoundError)
 
 
 def parse_args() -> argparse.Namespace:
@@ -81,7 +83,9 @@ def main() -> None:
             raise ValueError('nothing in this model learns: use tools/test.py')
         build_loops(runner, 'train', 'val')
     runner.logger.info(f'{learning:,} of {total:,} parameters learn')
-    with one_line_errors(CheckpointError, ProtocolError, FileNotFoundError):
+    with one_line_errors(
+        CheckpointError, ConfigError, ProtocolError, FileNotFoundError
+    ):
         runner.train()
     close_processes()
 

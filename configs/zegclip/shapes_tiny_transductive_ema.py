@@ -1,5 +1,5 @@
-# Both stages in one run, and a moving average of the model gives the pseudo-labels, which
-# is not in the official code. 1 process x 16 images.
+# Both stages in one run, and a moving average of the model gives the pseudo-labels,
+# which is not in the official code. 1 process x 16 images.
 _base_ = ['./shapes_tiny_transductive_onerun.py']
 
 custom_hooks = [

@@ -66,6 +66,45 @@ def test_resuming_nothing_starts_from_the_beginning(
     assert (tmp_path / RUN / 'iter_1.pth').is_file()
 
 
+@pytest.mark.parametrize(
+    ('option', 'named'),
+    [
+        ('optim_wrapper.optimizer.wieght_decay=1', 'optim_wrapper: .*wieght_decay'),
+        (
+            'optim_wrapper.optimizer.type=SDG',
+            "optimizer.type = 'SDG'.*Did you mean 'SGD'",
+        ),
+        ('param_scheduler.1.powre=2', 'param_scheduler: .*powre'),
+    ],
+)
+def test_a_mistake_about_the_optimiser_is_one_line(
+    run_tool, tiny_config, tmp_path, option, named
+) -> None:
+    options = ['--cfg-options', option]
+    finished = run_tool('train.py', tiny_config, *options, folder=tmp_path)
+    assert finished.status == 2
+    assert re.search(f'error: .*{named}', finished.output), finished.output[-500:]
+    assert 'Traceback' not in finished.output
+
+
+@pytest.mark.parametrize(
+    ('option', 'advice'),
+    [
+        ('custom_hooks=[dict(type="A"),dict(type="B")]', 'custom_hooks.0.SUBKEY=VALUE'),
+        ('model={"type":"A"}', 'model.SUBKEY=VALUE'),
+        ('a=[1,2', r'as many \[ as \] are needed'),
+        ('train_cfg.max_iters', 'takes KEY=VALUE'),
+    ],
+)
+def test_options_that_cannot_be_read_are_refused(
+    run_tool, tiny_config, tmp_path, option, advice
+) -> None:
+    flags = ['--cfg-options', option]
+    finished = run_tool('train.py', tiny_config, *flags, folder=tmp_path)
+    assert finished.status == 2
+    assert re.search(f'error: --cfg-options .*{advice}', finished.output)
+
+
 def test_other_number_of_samples_is_announced(run_tool, tiny_config, copy) -> None:
     options = ['--cfg-options', 'train_dataloader.batch_size=1']
     finished = run_tool('train.py', tiny_config, '--resume', *options, folder=copy)

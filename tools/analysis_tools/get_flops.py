@@ -7,13 +7,13 @@ import argparse
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 import zs3_mmseg  # noqa: F401  (registers everything)
 from zs3_mmseg.engine.launch import count_parameters, one_line_errors, require_keys
 from zs3_mmseg.utils.config_check import read_config
+from zs3_mmseg.utils.config_options import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,9 +31,7 @@ def parse_args() -> argparse.Namespace:
         metavar='SIZE',
         help='height and width of the image; one number: a square',
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
-    )
+    add_config_options(parser)
     arguments = parser.parse_args()
     if len(arguments.shape) > 2 or min(arguments.shape) < 1:
         parser.error(f'--shape takes one or two positive sizes, got {arguments.shape}')

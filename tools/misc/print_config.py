@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 import zs3_mmseg  # noqa: F401  (registers everything)
 from zs3_mmseg.engine.launch import one_line_errors, require_keys
 from zs3_mmseg.utils.config_check import read_config
+from zs3_mmseg.utils.config_options import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,9 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--graph', action='store_true', help='build the model and print its modules'
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 

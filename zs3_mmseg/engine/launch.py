@@ -12,13 +12,14 @@ from pathlib import Path
 import torch.distributed as dist
 from torch import nn
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmseg.registry import RUNNERS
 
 from zs3_mmseg.engine.checkpoint_sources import route_mmengine_loading
 from zs3_mmseg.engine.runner import SafeRunner
 from zs3_mmseg.utils.config_check import read_config
+from zs3_mmseg.utils.config_options import add_config_options
 from zs3_mmseg.utils.names import did_you_mean
 
 TRACEBACK_ENV = 'ZS3_MMSEG_TRACEBACK'
@@ -34,15 +35,7 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
         '--work-dir',
         help='folder of logs and results; default: work_dirs/NAME_OF_THE_CONFIG',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='settings that replace those of the config, e.g. '
-        'train_dataloader.batch_size=8 key="[a,b]" key="[(a,b),(c,d)]"; '
-        'no white space inside a value',
-    )
+    add_config_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from mmengine.device import get_device
 from mmengine.dist import broadcast, is_main_process
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
+from mmengine.registry import OPTIMIZERS as ROOT_OPTIMIZERS
 from mmengine.runner import Runner
-from mmseg.registry import RUNNERS
+from mmseg.registry import OPTIMIZERS, RUNNERS
 
 from zs3_mmseg.engine.checkpoint_sources import read_checkpoint
 from zs3_mmseg.engine.hooks.random_state_hook import RandomStateHook
@@ -27,6 +31,8 @@ from zs3_mmseg.utils.checkpoint import (
     rename_keys,
     state_dict_of,
 )
+from zs3_mmseg.utils.config_check import ConfigError, building
+from zs3_mmseg.utils.names import did_you_mean
 
 _PARTIAL = '.checkpoint.partial'
 
@@ -69,6 +75,30 @@ class SafeRunner(Runner):
         if self.distributed and not learns:
             return model.to(get_device())
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def build_optim_wrapper(
+        self, optim_wrapper: Optimizer | OptimWrapper | dict
+    ) -> OptimWrapper | OptimWrapperDict:
+        """Build the optimiser, which mmengine puts off until training starts.
+
+        Raises:
+            ConfigError: naming what in the config it cannot be built from.
+        """
+        if isinstance(optim_wrapper, Mapping):
+            _require_optimizer(optim_wrapper)
+        with building('optim_wrapper'):
+            return super().build_optim_wrapper(optim_wrapper)
+
+    def build_param_scheduler(
+        self, scheduler: _ParamScheduler | dict | list
+    ) -> list[_ParamScheduler] | dict[str, list[_ParamScheduler]]:
+        """Build the schedules of learning rate and momentum, as put off.
+
+        Raises:
+            ConfigError: naming what in the config they cannot be built from.
+        """
+        with building('param_scheduler'):
+            return super().build_param_scheduler(scheduler)
 
     def _init_model_weights(self) -> None:
         """Initialise the model and give every rank the weights of rank 0.
@@ -208,6 +238,17 @@ class SafeRunner(Runner):
             with partial.open('rb') as stream:
                 os.fsync(stream.fileno())
             partial.replace(partial.with_name(filename))
+
+
+def _require_optimizer(optim_wrapper: Mapping[str, Any]) -> None:
+    """Check the name, for which mmengine reports that None cannot be called."""
+    name = (optim_wrapper.get('optimizer') or {}).get('type')
+    if isinstance(name, str) and OPTIMIZERS.get(name) is None:
+        known = [*OPTIMIZERS.module_dict, *ROOT_OPTIMIZERS.module_dict]
+        raise ConfigError(
+            f'optim_wrapper.optimizer.type = {name!r}: no optimiser is called so.'
+            f'{did_you_mean(name, known)}'
+        )
 
 
 def resume_candidates(work_dir: str | os.PathLike) -> list[Path]:

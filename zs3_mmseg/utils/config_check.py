@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +22,31 @@ _EXTRAS = {'TensorboardVisBackend': ('tensorboard', 'tensorboard')}
 _ROWS = 'class_embeddings'
 
 
+class ConfigError(ValueError):
+    """A part of a config from which nothing can be built; the message names its key."""
+
+
 class _Missing(NamedTuple):
     """What a config names and is not there."""
 
     key: str
     path: str
     origin: str | None
+
+
+@contextmanager
+def building(key: str) -> Iterator[None]:
+    """Turn the errors of building a part of a config into :class:`ConfigError`.
+
+    Args:
+        key: where the part stands in the config.
+    """
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # str() of a KeyError is the repr of its message.
+        text = error.args[0] if isinstance(error, KeyError) else error
+        raise ConfigError(f'{key}: {text}') from error
 
 
 def read_config(
