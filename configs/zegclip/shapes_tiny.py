@@ -4,7 +4,7 @@
 _base_ = [
     '../_base_/models/zegclip_shapes_tiny.py',
     '../_base_/datasets/shapes.py',
-    '../_base_/schedules/zegclip_240.py',
+    '../_base_/schedules/zegclip_160.py',
     '../_base_/default_runtime.py',
 ]
 

@@ -3,4 +3,4 @@
 # of the seen ones made them worse. 1 process x 16 images.
 _base_ = ['./shapes_tiny.py']
 
-model = dict(decode_head=dict(loss_decode=None), calibrators=[])
+model = dict(decode_head=dict(loss_decode=None, mask_bias=None), calibrators=[])

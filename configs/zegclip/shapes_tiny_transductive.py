@@ -5,8 +5,8 @@
 # shapes_tiny_transductive_onerun.py does both stages in one run.
 _base_ = ['./shapes_tiny.py']
 
-max_iters = 120
-load_from = 'work_dirs/shapes_tiny/iter_120.pth'
+max_iters = _base_.max_iters // 2
+load_from = f'work_dirs/shapes_tiny/iter_{max_iters}.pth'
 
 model = dict(setting='transductive', calibrators=[])
 train_dataloader = dict(dataset=dict(setting='transductive'))

@@ -3,7 +3,10 @@
 # learned nothing but the grounds in 320 iterations.
 _base_ = ['../../zegclip/shapes_tiny.py']
 
-model = dict(backbone=dict(last_attn='vanilla'), decode_head=dict(cosine_start=None))
+model = dict(
+    backbone=dict(last_attn='vanilla'),
+    decode_head=dict(cosine_start=None, mask_bias=None),
+)
 max_iters = 480
 optim_wrapper = dict(optimizer=dict(lr=4e-3))
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)

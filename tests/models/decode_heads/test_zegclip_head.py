@@ -166,14 +166,28 @@ def test_a_cosine_start_is_dense_clip_and_every_parameter_leaves_it(
     assert not any(same)
 
 
+def test_a_mask_bias_shifts_every_mask_and_is_learnt() -> None:
+    head, (maps, token), rows = make(mask_bias=-6.0), inputs(), queries(3)
+    plain = make()
+    missing = plain.load_state_dict(head.state_dict(), strict=False)
+    assert missing.unexpected_keys == ['mask_bias']
+    options = dict(queries=rows, global_token=token)
+    torch.testing.assert_close(head(maps, **options), plain(maps, **options) - 6)
+    losses = head.loss(maps, samples(3), None, **options)
+    sum(losses[name] for name in LOSSES).backward()
+    assert head.mask_bias is not None
+    assert head.mask_bias.grad
+
+
 @pytest.mark.parametrize(
     ('options', 'what'),
     [
         (dict(cosine_start=0.0), 'above 0'),
         (dict(cosine_start=20.0, descriptor=('product',)), "'text' in descriptor"),
         (dict(cosine_start=20.0, project_patches=True), 'project_patches=False'),
+        (dict(mask_bias=-6.0, loss_decode=None), 'a softmax over classes'),
     ],
 )
-def test_a_cosine_start_that_cannot_be(options: dict, what: str) -> None:
+def test_a_start_that_cannot_be(options: dict, what: str) -> None:
     with pytest.raises(ValueError, match=what):
         make(**options)

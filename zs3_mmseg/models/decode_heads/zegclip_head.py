@@ -51,11 +51,16 @@ class ZegCLIPHead(ZeroShotHead):
         cosine_start: start as this many times the cosine of class row and patch, which
             is dense CLIP, instead of masks that are almost flat; not in the official
             code. None: as published.
+        mask_bias: what a learnt number that is added to all masks starts as; not in
+            the official code. With a cosine start the sigmoids of absent classes begin
+            near 1, too; below 0 it makes absence the rule, as arXiv 1708.02002 (section
+            4.1) advises for the focal loss. None: no such number.
         **kwargs: see :class:`ZeroShotHead`.
 
     Raises:
-        ValueError: for unknown or no descriptor terms, or a ``cosine_start`` that is
-            not positive or that the other options rule out.
+        ValueError: for unknown or no descriptor terms, a ``cosine_start`` that is not
+            positive or that the other options rule out, or a ``mask_bias`` without
+            sigmoids to shift.
     """
 
     score_kind: ScoreKind = 'sigmoid'
@@ -74,6 +79,7 @@ class ZegCLIPHead(ZeroShotHead):
         loss_decode: ConfigType | None = dict(type='NonExclusiveLoss'),  # noqa: B006
         deep_supervision: bool = False,
         cosine_start: float | None = None,
+        mask_bias: float | None = None,
         **kwargs: Any,
     ) -> None:
         if loss_decode is None:
@@ -106,6 +112,15 @@ class ZegCLIPHead(ZeroShotHead):
         self.project_patches = project_patches
         if cosine_start is not None:
             self._start_as_cosine(cosine_start)
+        self.mask_bias: nn.Parameter | None = None
+        if mask_bias is not None:
+            if self.mask_loss is None:
+                raise ValueError(
+                    f'mask_bias={mask_bias} shifts sigmoids, and a softmax over '
+                    'classes (loss_decode=None) is the same with and without: set it '
+                    'to None'
+                )
+            self.mask_bias = nn.Parameter(torch.tensor(float(mask_bias)))
 
     @torch.no_grad()
     def _start_as_cosine(self, scale: float) -> None:
@@ -208,7 +223,7 @@ class ZegCLIPHead(ZeroShotHead):
             memory = self.proj_norm(self.input_proj(memory))
         rows = queries.embeddings.to(image.dtype)
         query = self.q_proj(descriptor(self.terms, rows, image))
-        return [
-            mask.unflatten(-1, patches.shape[-2:])
-            for mask in self.decoder(query, memory)
-        ]
+        masks = self.decoder(query, memory)
+        if self.mask_bias is not None:
+            masks = [mask + self.mask_bias for mask in masks]
+        return [mask.unflatten(-1, patches.shape[-2:]) for mask in masks]

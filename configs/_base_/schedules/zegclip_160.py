@@ -1,7 +1,7 @@
 # The published schedule in small.
 _base_ = ['./zegclip_20k.py']
 
-max_iters = 240
+max_iters = 160
 
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [dict(_base_.param_scheduler[0], warmup_steps=20)]
