@@ -65,7 +65,7 @@ class BoundaryCounter:
             ValueError: if a label is out of range.
         """
         device = maps.prediction.device
-        truth, prediction = maps.truth.to(device, torch.int64), maps.prediction.long()
+        truth, prediction = maps.truth.to(device, torch.int32), maps.prediction.int()
         ignored = truth == self._ignore_index
         distance = max(1, round(self._ratio * math.hypot(*truth.shape)))
         bands = []
@@ -102,14 +102,20 @@ def _surrounded(labels: Tensor, distance: int) -> Tensor:
         labels: (H, W), at least 0, or :data:`_OUTSIDE`.
         distance: from a pixel to the sides of its square.
     """
-    padded = F.pad(labels[None, None].float(), (distance,) * 4, value=_OUTSIDE)
+    padded = F.pad(labels, (distance,) * 4, value=_OUTSIDE)
     side = 2 * distance + 1
-    # The largest of a square is the largest of its columns' largest ones.
-    largest, smallest = (
-        F.max_pool2d(F.max_pool2d(values, (side, 1), 1), (1, side), 1)
-        for values in (padded, -padded)
-    )
-    return (largest == -smallest)[0, 0]
+    # A square has one label if no two neighbours in it differ.
+    beside = _window_sums(padded[:, 1:] != padded[:, :-1], side, side - 1)
+    below = _window_sums(padded[1:] != padded[:-1], side - 1, side)
+    return (beside + below) == 0
+
+
+def _window_sums(mask: Tensor, height: int, width: int) -> Tensor:
+    """Count true pixels in every window, (H - height + 1, W - width + 1)."""
+    total = mask.cumsum(0, dtype=torch.int32).cumsum(1, dtype=torch.int32)
+    total = F.pad(total, (1, 0, 1, 0))
+    rows = total[height:] - total[:-height]
+    return rows[:, width:] - rows[:, :-width]
 
 
 def boundary_scores(
