@@ -162,14 +162,16 @@ class ExperimentRunner:
         """
         merged = {**method.options, **(options or {})}
         folder = self._work_dir / (run_name or method.name)
-        fingerprint = self._fingerprint(method, {**merged, 'subsets': subsets})
+        training = self._fingerprint(method, merged)
+        fingerprint = content_hash(training, *subsets)
         kept = self._kept(folder, fingerprint)
         if kept is not None:
             return kept
         config = str(method.config)
         train_seconds, checkpoint = 0.0, None
         if method.trained:
-            with _unfinished(folder, fingerprint) as resume:
+            # A finished training ends at once; then only the tests are new.
+            with _unfinished(folder, training) as resume:
                 train_seconds = run_command(
                     [str(self._tools / 'train.py'), config, *_flags(folder, merged)]
                     + (['--resume'] if resume else []),
