@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,19 @@ def report(title: str, rows: Mapping[str, list[Mapping[str, float]]]) -> None:
     Console().print(table)
 
 
+def mean_of_folds(
+    folds: list[dict[str, list[Mapping[str, float]]]],
+) -> dict[str, list[Mapping[str, float]]]:
+    """Return the mean over the folds for each method and seed."""
+    return {
+        name: [
+            {key: statistics.fmean(run[key] for run in runs) for key in SHOWN}
+            for runs in zip(*(fold[name] for fold in folds), strict=True)
+        ]
+        for name in folds[0]
+    }
+
+
 def main() -> None:
     args = parse_args(__doc__, FOLDS, SPLITS)
     runner = ExperimentRunner(ROOT / 'tools', args.work_dir)
@@ -202,12 +216,7 @@ def main() -> None:
     for subset, splits in results.items():
         for split, rows in splits.items():
             report(f'{subset}, {split}', rows)
-        first = next(iter(splits.values()))
-        together = {
-            name: [run for rows in splits.values() for run in rows[name]]
-            for name in first
-        }
-        report(f'{subset}, all folds', together)
+        report(f'{subset}, mean of the folds', mean_of_folds(list(splits.values())))
     text = json.dumps({'seeds': args.seeds, 'scores': results}, indent=2) + '\n'
     result = args.work_dir / 'shapes_folds.json'
     atomic_write(result, lambda stream: stream.write(text.encode()))
