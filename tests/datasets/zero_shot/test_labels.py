@@ -1,80 +1,27 @@
 import json
 import logging
-import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch.utils.data import DataLoader
+from small_folder import (
+    CLASSES,
+    MASK,
+    PIPELINE,
+    SPLIT,
+    Folder,
+    concat,
+    labels,
+    repeat,
+    wrap,
+)
 
-from mmengine.dataset import BaseDataset
-from mmengine.logging import MMLogger
-from mmengine.registry import DefaultScope
-from mmseg.datasets import BaseSegDataset, PascalVOCDataset
+from mmseg.datasets import PascalVOCDataset
 from mmseg.registry import DATASETS, TRANSFORMS
-
-from zs3_mmseg.datasets import ZeroShotDataset
-from zs3_mmseg.utils.cache import cache_dir
-from zs3_mmseg.utils.seeding import Draw
-
-CLASSES = ['cat', 'dog', 'cow', 'tv']
-# The split has another order and another spelling, and leaves 'cow' out.
-SPLIT = dict(classes=['tvmonitor', 'dog', 'cat'], unseen=['cat'])
-PIPELINE = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs'),
-]
-MASK = np.array([[0, 1, 2], [3, 255, 0]], dtype=np.uint8)
-Folder = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(autouse=True)
-def _mmseg_scope() -> None:
-    if DefaultScope.get_current_instance() is None:
-        DefaultScope.get_instance('zero_shot_dataset', scope_name='mmseg')
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    """Write masks and images of the same size; return the data set's config."""
-
-    def write(
-        masks: Sequence[np.ndarray] = (MASK,), name: str = 'data', **overrides: Any
-    ) -> dict[str, Any]:
-        root = tmp_path / name
-        for kind in ('images', 'masks'):
-            (root / kind).mkdir(parents=True, exist_ok=True)
-        for index, mask in enumerate(masks):
-            Image.fromarray(mask).save(root / f'masks/{index}.png')
-            image = np.full((*mask.shape[:2], 3), 10 * index, np.uint8)
-            Image.fromarray(image).save(root / f'images/{index}.png')
-        config = dict(
-            type='BaseSegDataset',
-            metainfo=dict(classes=CLASSES),
-            data_root=str(root),
-            data_prefix=dict(img_path='images', seg_map_path='masks'),
-            img_suffix='.png',
-            pipeline=PIPELINE,
-            serialize_data=False,  # it collects garbage, which takes long here
-        )
-        return {**config, **overrides}
-
-    return write
-
-
-def wrap(dataset: Any, **arguments: Any) -> ZeroShotDataset:
-    arguments = dict(phase='train', split=SPLIT) | arguments
-    return ZeroShotDataset(dataset, **arguments)
-
-
-def labels(sample: dict[str, Any]) -> list[list[int]]:
-    return sample['data_samples'].gt_sem_seg.data[0].tolist()
 
 
 @pytest.mark.parametrize(
@@ -219,14 +166,6 @@ def test_next_transform_already_sees_hidden_labels(
     assert [noted.tolist() for noted in Spy.noted] == [[[255, 1, 255], [0, 255, 255]]]
 
 
-def concat(*parts: dict[str, Any]) -> dict[str, Any]:
-    return dict(type='ConcatDataset', datasets=list(parts))
-
-
-def repeat(part: dict[str, Any]) -> dict[str, Any]:
-    return dict(type='RepeatDataset', dataset=part, times=2)
-
-
 def test_wraps_wrappers_and_is_wrapped_by_them(folder: Folder) -> None:
     """A Concat of Repeats inside, and the same outside."""
     one, two = folder([MASK], 'one'), folder([MASK[:, ::-1]], 'two')
@@ -327,199 +266,6 @@ def test_default_image_suffix_is_known(folder: Folder) -> None:
         wrap(config)
 
 
-@pytest.fixture
-def log() -> Any:
-    """The messages that reach mmengine's logger."""
-    handler = logging.Handler()
-    messages: list[logging.LogRecord] = []
-    handler.emit = messages.append  # type: ignore[method-assign]
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield messages
-    logger.removeHandler(handler)
-
-
 def test_layout_oracle_is_logged_loudly(folder: Folder, log: list) -> None:
     wrap(folder(), setting='layout_oracle')
     assert any(r.levelno >= logging.WARNING and 'TRUE labels' in r.msg for r in log)
-
-
-@pytest.fixture
-def pseudo(tmp_path: Path) -> Callable[..., str]:
-    def write(pixels: Any, **sidecar: Any) -> str:
-        where = tmp_path / 'pseudo'
-        where.mkdir()
-        Image.fromarray(np.array(pixels, np.uint8)).save(where / '0.png')
-        content = dict(model='m', settings=dict(p=25), classes=SPLIT['classes'])
-        content = {k: v for k, v in {**content, **sidecar}.items() if v is not None}
-        (where / 'pseudo_labels.json').write_text(json.dumps(content))
-        return str(where)
-
-    return write
-
-
-@pytest.mark.parametrize(
-    ('setting', 'hidden'), [('inductive', 255), ('transductive', 254)]
-)
-def test_pseudo_labels_fill_hidden_pixels_only(
-    folder: Folder, pseudo: Callable[..., str], log: list, setting: str, hidden: int
-) -> None:
-    # MASK hides the first and the last pixel; the model ignored the last.
-    where = pseudo([[2, 2, 2], [2, 2, 255]])
-    dataset = wrap(folder(), setting=setting, pseudo_label_dir=where)
-    assert labels(dataset[0]) == [[2, 1, 255], [0, 255, hidden]]
-    assert dataset.metainfo['pseudo_labels'] == 'm'
-    assert any(r.levelno >= logging.WARNING and 'made by m' in r.msg for r in log)
-
-
-@pytest.mark.parametrize(
-    ('pixels', 'message'),
-    [
-        ([[2, 2], [2, 2]], r'0\.png: the map is \(2, 2\)'),
-        ([[3] * 3] * 2, r'0\.png: 3 is'),
-    ],
-)
-def test_wrong_pseudo_label_map(
-    folder: Folder, pseudo: Callable[..., str], pixels: Any, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        wrap(folder(), pseudo_label_dir=pseudo(pixels))[0]
-
-
-@pytest.mark.parametrize(
-    ('sidecar', 'message'),
-    [
-        (dict(model=None), 'does not name model'),
-        (dict(classes=['dog', 'tvmonitor', 'cat']), 'not those of split'),
-    ],
-)
-def test_wrong_pseudo_label_sidecar(
-    folder: Folder, pseudo: Callable[..., str], sidecar: dict, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        wrap(folder(), pseudo_label_dir=pseudo(MASK, **sidecar))
-
-
-@pytest.mark.parametrize('content', [b'[1]', b'{', b'\xff'])
-def test_a_sidecar_that_is_none(folder: Folder, tmp_path: Path, content: bytes) -> None:
-    (tmp_path / 'pseudo_labels.json').write_bytes(content)
-    with pytest.raises(ValueError, match=r'pseudo_labels\.json is no .*JSON'):
-        wrap(folder(), pseudo_label_dir=str(tmp_path))
-
-
-def test_a_cut_pseudo_label_map_is_named(
-    folder: Folder, pseudo: Callable[..., str]
-) -> None:
-    path = Path(pseudo(MASK)) / '0.png'
-    path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(ValueError, match=r'0\.png is no whole picture'):
-        wrap(folder(), pseudo_label_dir=str(path.parent))[0]
-
-
-def test_pseudo_labels_need_their_sidecar(folder: Folder, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r'pseudo_labels\.json is missing'):
-        wrap(folder(), pseudo_label_dir=str(tmp_path))
-
-
-def three_masks() -> list[np.ndarray]:
-    """The second one holds the unseen class 'cat', label 0."""
-    return [np.full((2, 2), value, np.uint8) for value in (1, 0, 3)]
-
-
-def test_drop_image_leaves_out_images_with_unseen(folder: Folder) -> None:
-    inner = concat(repeat(folder(three_masks(), 'one')), folder(three_masks(), 'two'))
-    dataset = wrap(inner, unseen_policy='drop_image')
-    found = [labels(dataset[index])[0][0] for index in range(len(dataset))]
-    assert found == [1, 0, 1, 0, 1, 0]
-    assert dataset.get_data_info(1)['img_path'].endswith('2.png')
-
-
-def test_drop_image_index_follows_the_content(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv('ZS3_MMSEG_CACHE', str(tmp_path / 'cache'))
-    assert len(wrap(folder(three_masks()), unseen_policy='drop_image')) == 2
-    kept = list((cache_dir() / 'class_pixels').iterdir())
-    assert len(kept) == 1
-    # The same content elsewhere is known, and not looked at again.
-    with monkeypatch.context() as patch:
-        patch.setattr('zs3_mmseg.datasets.mask_scan.read_labels', None)
-        moved = wrap(folder(three_masks(), 'moved'), unseen_policy='drop_image')
-        assert len(moved) == 2
-    changed = three_masks()
-    changed[0][:] = 0
-    assert len(wrap(folder(changed), unseen_policy='drop_image')) == 1
-
-
-def test_drop_image_that_leaves_nothing(folder: Folder) -> None:
-    masks = [np.zeros((2, 2), np.uint8)]
-    with pytest.raises(ValueError, match='leaves no image'):
-        wrap(folder(masks), unseen_policy='drop_image')
-
-
-def test_lazy_init_reads_nothing_before_it_is_asked(folder: Folder) -> None:
-    config = folder(lazy_init=True, data_prefix=dict(img_path='no', seg_map_path='no'))
-    dataset = wrap(config, lazy_init=True)
-    assert dataset.metainfo['classes'] == ('tvmonitor', 'dog', 'cat')
-    with pytest.raises(FileNotFoundError):
-        len(dataset)
-
-
-@pytest.mark.parametrize(
-    ('indices', 'expected'), [(2, [0, 10]), (-1, [20]), ([2, 0], [20, 0])]
-)
-def test_subsets(folder: Folder, indices: Any, expected: list[int]) -> None:
-    dataset = wrap(folder(three_masks()))
-    subset = dataset.get_subset(indices)
-    colours = [subset[index]['inputs'].max().item() for index in range(len(subset))]
-    assert colours == expected
-    assert len(dataset) == 3
-
-
-@pytest.mark.parametrize('index', [3, -4])
-def test_index_out_of_range(folder: Folder, index: int) -> None:
-    with pytest.raises(IndexError):
-        wrap(folder(three_masks()))[index]
-
-
-def test_negative_index_counts_from_the_end(folder: Folder) -> None:
-    assert wrap(folder(three_masks()))[-1]['inputs'].max() == 20
-
-
-def test_pickles_for_workers(folder: Folder) -> None:
-    dataset = pickle.loads(pickle.dumps(wrap(folder(three_masks()))))
-    assert labels(dataset[0]) == [[1, 1], [1, 1]]
-
-
-def test_workers_load_the_same_labels(folder: Folder) -> None:
-    dataset = wrap(folder([MASK, MASK, MASK]))
-    loader = DataLoader(dataset, batch_size=None, num_workers=1)
-    for sample in loader:
-        assert labels(sample) == [[255, 1, 255], [0, 255, 255]]
-
-
-def test_augmentation_follows_the_draw(folder: Folder) -> None:
-    pipeline = [*PIPELINE[:2], dict(type='RandomFlip', prob=0.5), PIPELINE[2]]
-    dataset = wrap(folder(pipeline=pipeline))
-
-    def flips() -> list[bool]:
-        draws = [Draw(0, draw=number, seed=3) for number in range(12)]
-        return [dataset[draw]['data_samples'].flip for draw in draws]
-
-    first = flips()
-    before = torch.get_rng_state()
-    assert flips() == first
-    assert len(set(first)) == 2
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_test_images_are_never_replaced(folder: Folder) -> None:
-    dataset = wrap(folder(), phase='test')
-    assert isinstance(dataset.dataset, BaseDataset)
-    assert dataset.dataset.test_mode
-
-
-def test_takes_a_built_data_set(folder: Folder) -> None:
-    config = folder()
-    del config['type']
-    assert labels(wrap(BaseSegDataset(**config))[0]) == [[255, 1, 255], [0, 255, 255]]
