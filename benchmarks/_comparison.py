@@ -19,6 +19,7 @@ from zs3_mmseg.utils.experiments import (
     ExperimentRunner,
     Method,
     Outcome,
+    shortened,
     split_options,
 )
 
@@ -132,7 +133,7 @@ def options_for(
     if not method.trained:
         return {k: v for k, v in options.items() if not k.startswith('train_')}
     if args.iterations is not None:
-        options['train_cfg.max_iters'] = args.iterations
+        options |= shortened(config, args.iterations)
     return options
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
+from mmseg.registry import MODELS, PARAM_SCHEDULERS
 
 from zs3_mmseg.datasets.splits import get_split
 from zs3_mmseg.engine.launch import count_parameters
@@ -80,6 +81,39 @@ def test_parts_of_a_config_fit(path: Path) -> None:
         iteration = int(Path(config.load_from).stem.removeprefix('iter_'))
         assert 2 * iteration == first.train_cfg.max_iters
         assert iteration % first.default_hooks.checkpoint.interval == 0
+
+
+@pytest.mark.parametrize(
+    'path', sorted(CONFIGS.glob('zegclip/*_onerun.py')), ids=lambda p: p.stem
+)
+def test_one_run_follows_the_schedules_of_both_stages(path: Path) -> None:
+    both = Config.fromfile(path)
+    stem = path.stem.removesuffix('_onerun')
+    second = Config.fromfile(path.with_name(f'{stem}.py'))
+    first = Config.fromfile(path.with_name(f'{stem.removesuffix("_transductive")}.py'))
+    hook = next(h for h in both.custom_hooks if h.type == 'SelfTrainingHook')
+    change, length = hook.begin, both.train_cfg.max_iters
+    rates = values_over(both, length)
+    assert 2 * change == first.train_cfg.max_iters
+    assert rates[:change] == values_over(first, 2 * change)[:change]
+    assert rates[change:] == values_over(second, length - change)
+
+
+def values_over(config: Config, length: int) -> list[float]:
+    """Return the learning rate of every iteration."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    rate = config.optim_wrapper.optimizer.lr
+    wrapper = OptimWrapper(torch.optim.SGD([weight], lr=rate))
+    defaults = dict(begin=0, end=config.train_cfg.max_iters, optimizer=wrapper)
+    schedulers = [
+        PARAM_SCHEDULERS.build({**defaults, **part}) for part in config.param_scheduler
+    ]
+    values = []
+    for _ in range(length):
+        values.append(wrapper.get_lr()['lr'][0])
+        for scheduler in schedulers:
+            scheduler.step()
+    return values
 
 
 @pytest.mark.parametrize(

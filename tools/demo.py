@@ -30,6 +30,7 @@ from zs3_mmseg.utils.experiments import (
     Outcome,
     run_command,
     shapes_methods,
+    shortened,
 )
 from zs3_mmseg.visualization.shapes_scenes import draw_shapes
 
@@ -74,18 +75,14 @@ def iterations(method: Method) -> int:
     return SHORTER.get(method.name, config.train_cfg.max_iters)
 
 
-def shortened(method: Method) -> dict[str, object]:
-    """Return the options that end a training early, its schedule included.
+def training_options(method: Method) -> dict[str, object]:
+    """Return the options of a training, which may be shorter than its config's.
 
-    The val scenes are left out as well: the test scenes follow at once.
+    The val scenes are left out: the test scenes follow at once.
     """
     config = Config.fromfile(method.config, import_custom_modules=False)
     end = iterations(method)
-    options = {'train_cfg.max_iters': end, 'train_cfg.val_begin': end + 1}
-    for place, scheduler in enumerate(config.param_scheduler):
-        if scheduler.get('end') == config.train_cfg.max_iters:
-            options[f'param_scheduler.{place}.end'] = end
-    return dict(options)
+    return {**shortened(config, end), 'train_cfg.val_begin': end + 1}
 
 
 def choose_gate(work_dir: Path, options: Mapping[str, object]) -> tuple[float, float]:
@@ -156,7 +153,7 @@ def main() -> int:
             say(f'3/4 method {number} of {len(METHODS)}: {method.name}')
             extra = dict(options)
             if method.trained:
-                extra |= training | shortened(method)
+                extra |= training | training_options(method)
             if method.name == 'dense_clip_gate':
                 extra[GATE_KEY] = gate
             outcomes[method.name] = runner.run(method, options=extra)

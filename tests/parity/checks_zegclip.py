@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from registry import GoldenFile, assert_close, check
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -151,16 +152,40 @@ def check_training_step(
         sample = SegDataSample()
         sample.gt_sem_seg = PixelData(data=torch.where(hidden, 254, label.long()))
         samples.append(sample)
+    used = []
+    by_feat = model.decode_head.loss_by_feat
+
+    def spy(outputs: Any, given: list[SegDataSample], *rest: Any, **more: Any) -> Any:
+        used.extend((outputs[-1], *(sample.gt_sem_seg.data for sample in given)))
+        return by_feat(outputs, given, *rest, **more)
+
+    model.decode_head.loss_by_feat = spy
     losses = model.loss(tensors['img'], samples)
+    del model.decode_head.loss_by_feat
+    check_used(tensors, *used)
     for name in LOSSES:
         assert_close(losses[name], tensors[f'train.{name}'][0], what=name)
     total = losses['decode.loss_mask'] + losses['decode.loss_dice']
     assert_close(total, tensors['train.total'][0], what='total loss')
     total.backward()
     parameters = dict(model.named_parameters())
-    for key in [k for k in tensors if k.startswith('grad.')]:
+    gradients = [key for key in tensors if key.startswith('grad.')]
+    assert gradients
+    for key in gradients:
         ours = official[key.removeprefix('grad.')]
         assert_close(parameters[ours].grad, tensors[key], 'gradient', what=key)
+
+
+def check_used(tensors: Mapping[str, Tensor], masks: Tensor, *labels: Tensor) -> None:
+    """Compare masks and labels, pseudo-labels included, that the loss was made of."""
+    if 'train.pred_masks' in tensors:
+        recorded = tensors['train.pred_masks']
+        assert_close(
+            F.interpolate(masks, recorded.shape[-2:], mode='bilinear'), recorded
+        )
+    if 'train.gt_used' in tensors:
+        recorded = tensors['train.gt_used']
+        assert torch.equal(torch.cat(labels).view_as(recorded), recorded.long())
 
 
 def hidden_labels(model: nn.Module, labels: Tensor) -> Tensor:
@@ -252,12 +277,13 @@ def backbone_variants(golden: GoldenFile) -> None:
         holder = nn.Module()
         holder.backbone = model
         load_official(holder, prefixed, 1)
-        for key in [
-            k for k in tensors if k.startswith(f'{name}.') and k.endswith('.img')
-        ]:
+        keys = [k for k in tensors if k.startswith(f'{name}.') and k.endswith('.img')]
+        assert keys, name
+        for key in keys:
             where = key.removesuffix('.img')
             with torch.no_grad():
                 *maps, token = model(tensors[key])
+            assert f'{where}.feat{len(maps)}' not in tensors
             for index, feature in enumerate(maps):
                 assert_close(feature, tensors[f'{where}.feat{index}'], what=where)
             assert_close(token, tensors[f'{where}.global'], what=where)

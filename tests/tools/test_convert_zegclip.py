@@ -223,6 +223,22 @@ def test_the_test_tool_takes_it(convert, run_tool, inductive, tmp_path: Path) ->
     assert 'not_there.npy of class_embeddings.source.path' in refused.output
 
 
+def test_a_setting_that_the_file_rules_out(convert, inductive: Official) -> None:
+    finished = convert(inductive, '--setting', 'supervised')
+    assert finished.status == 2
+    assert '--setting supervised cannot be' in finished.output
+
+
+def test_another_setting_than_that_of_the_training_is_told(
+    convert, inductive: Official, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    assert convert(inductive).status == 0
+    for setting, told in (('inductive', 0), ('transductive', 0), ('supervised', 1)):
+        init_segmentor(inductive.foreign_config(setting), tmp_path / 'out.pth')
+        said = capfd.readouterr().out
+        assert said.count("trained with setting='inductive'") == told
+
+
 def test_the_report_names_every_key_and_the_model(convert, inductive) -> None:
     output = convert(inductive).output
     listed = {line.strip().split(' ')[0] for line in output.splitlines()}

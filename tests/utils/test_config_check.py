@@ -33,6 +33,20 @@ def test_a_variable_is_not_changed_in_vain(here: Path) -> None:
     assert read_config('a.py', {'unused': 'z'}).unused == 'z'
 
 
+def test_numbers_are_not_changed_in_vain_either(here: Path) -> None:
+    (here / 'a.py').write_text(
+        'length = 40\nfind_unused_parameters = True\n'
+        'train_cfg = dict(max_iters=length, val_interval=length)\n'
+        'other = dict(a=True)\n'
+    )
+    named = r'train_cfg\.max_iters=9 train_cfg\.val_interval=9'
+    with pytest.raises(ValueError, match=named):
+        read_config('a.py', {'length': 9})
+    # This one is read where it stands.
+    config = read_config('a.py', {'find_unused_parameters': False})
+    assert config.find_unused_parameters is False
+
+
 def test_parts_of_an_inherited_config_are_built_in_the_scope_of_mmseg(
     here: Path,
 ) -> None:

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from zs3_mmseg.utils.experiments import CommandFailed, ExperimentRunner, Method
+from mmengine.config import Config
+
+from zs3_mmseg.utils.experiments import (
+    CommandFailed,
+    ExperimentRunner,
+    Method,
+    shortened,
+)
 
 TRAIN = """
 import sys
@@ -44,6 +51,24 @@ def method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Method:
 @pytest.fixture
 def runner(tmp_path: Path) -> ExperimentRunner:
     return ExperimentRunner(tmp_path, tmp_path / 'runs')
+
+
+def test_a_shorter_training_keeps_its_proportions() -> None:
+    config = Config(
+        dict(
+            train_cfg=dict(max_iters=160),
+            param_scheduler=[dict(end=80, total_steps=160), dict(begin=80, end=160)],
+            custom_hooks=[dict(type='A'), dict(type='B', begin=80)],
+        )
+    )
+    assert shortened(config, 4) == {
+        'train_cfg.max_iters': 4,
+        'param_scheduler.0.end': 2,
+        'param_scheduler.0.total_steps': 4,
+        'param_scheduler.1.begin': 2,
+        'param_scheduler.1.end': 4,
+        'custom_hooks.1.begin': 2,
+    }
 
 
 def calls() -> list[str]:

@@ -6,10 +6,12 @@ import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from .names import did_you_mean
 from .origins import origin_of_checkpoint, origin_of_data, origin_of_file
@@ -18,6 +20,12 @@ _PACKAGE = 'zs3_mmseg'
 _WEIGHTS = ('.bin', '.ckpt', '.json', '.npy', '.pt', '.pth', '.safetensors', '.vec')
 # Packages behind an extra of ours that a config can ask for by a visualiser.
 _EXTRAS = {'TensorboardVisBackend': ('tensorboard', 'tensorboard')}
+# Top-level keys that are read by themselves; others are variables of the config.
+_READ = {
+    *signature(Runner.__init__).parameters,
+    *('activation_checkpointing', 'allow_missing', 'compile', 'custom_imports'),
+    *('find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'sync_bn'),
+}
 # The part of a model whose rows its checkpoints hold.
 _ROWS = 'class_embeddings'
 
@@ -85,9 +93,13 @@ def _require_effect(
     """
     for key, value in options.items():
         old = before.get(key)
-        if not isinstance(old, str) or not old or old == value:
+        if key in _READ or not isinstance(old, (str, int, float)) or old in ('', value):
             continue
-        places = [place[1:] for place, node in _walk(dict(config), '') if node == old]
+        places = [
+            place[1:]
+            for place, node in _walk(dict(config), '')
+            if node == old and isinstance(node, type(old))
+        ]
         if places:
             listed = ' '.join(f'{place}={value}' for place in places)
             raise ValueError(

@@ -104,6 +104,25 @@ def split_options(split: str) -> dict[str, object]:
     }
 
 
+def shortened(config: Config, iterations: int) -> dict[str, object]:
+    """Return the config options that end a training early.
+
+    Schedules and the beginnings of hooks move in proportion.
+
+    Args:
+        config: a whole config with ``train_cfg.max_iters``.
+        iterations: its new length.
+    """
+    share = iterations / config.train_cfg.max_iters
+    options: dict[str, object] = {'train_cfg.max_iters': iterations}
+    for place in ('param_scheduler', 'custom_hooks'):
+        for index, part in enumerate(config.get(place) or ()):
+            for key in ('begin', 'end', 'total_steps'):
+                if part.get(key):
+                    options[f'{place}.{index}.{key}'] = round(share * part[key])
+    return options
+
+
 def run_command(arguments: list[str], log: Path) -> float:
     """Run ``python ARGUMENTS`` with its output in ``log``; return the seconds taken.
 

@@ -38,6 +38,30 @@ def test_which_blocks_have_prompts(depth: int, counts: list[int]) -> None:
     assert lengths == counts
 
 
+def test_reverse_prompts_enter_the_last_blocks_anew_each_time() -> None:
+    prompts, tokens = make(-2).eval(), torch.randn(2, 6, 8)
+    for block in range(BLOCKS):
+        expected = tokens
+        if block >= BLOCKS - 2:
+            fresh = prompts.deep_prompt_embeddings[block - BLOCKS + 2]
+            held = 3 if block == BLOCKS - 1 else 0
+            fresh = prompts.prompt_proj(fresh).expand(2, -1, -1)
+            expected = torch.cat([tokens[:, :1], fresh, tokens[:, 1 + held :]], dim=1)
+        after = prompts.before(block, tokens)
+        assert torch.equal(after, expected)
+        tokens = after + 1  # what a block makes of them
+
+
+@pytest.mark.parametrize('depth', [-1, 0, 1])
+def test_all_that_learns_gets_a_gradient(depth: int) -> None:
+    prompts, tokens = make(depth), torch.randn(2, 6, 8)
+    for block in range(BLOCKS):
+        tokens = prompts.before(block, tokens)
+    prompts.after(tokens).square().sum().backward()
+    learning = {n: p for n, p in prompts.named_parameters() if p.requires_grad}
+    assert not [name for name, value in learning.items() if value.grad is None]
+
+
 @pytest.mark.parametrize('depth', [4, -5])
 def test_a_depth_beyond_the_tower_is_refused(depth: int) -> None:
     with pytest.raises(ValueError, match=r'expected -4\.\.3'):

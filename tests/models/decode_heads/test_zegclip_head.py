@@ -14,6 +14,7 @@ from mmseg.structures import SegDataSample
 
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads import ZegCLIPHead
+from zs3_mmseg.models.decode_heads.mask_decoder import descriptor
 
 E = 16
 
@@ -79,12 +80,20 @@ def test_missing_global_token() -> None:
 
 
 def test_deep_supervision_adds_the_losses_of_earlier_layers() -> None:
-    maps, token = inputs()
-    losses = make(deep_supervision=True, num_layers=3).loss(
-        maps, samples(3), None, queries=queries(3), global_token=token
-    )
-    names = {f'{place}{name}' for place in ('', 'd0.', 'd1.') for name in LOSSES}
-    assert set(losses) == names | {'acc_seg'}
+    (patches,), token = inputs()
+    head, rows = make(deep_supervision=True, num_layers=3), queries(3)
+    losses = head.loss((patches,), samples(3), None, queries=rows, global_token=token)
+    query = head.q_proj(descriptor(head.terms, rows.embeddings, token))
+    layers = head.decoder(query, patches.flatten(2).transpose(1, 2))
+    labels = torch.cat([sample.gt_sem_seg.data for sample in samples(3)])
+    expected = {'acc_seg'}
+    for place, mask in zip(('d0.', 'd1.', ''), layers, strict=True):
+        assert head.mask_loss is not None
+        terms = head.mask_loss(mask.unflatten(-1, patches.shape[-2:]), labels)
+        for name in LOSSES:
+            torch.testing.assert_close(losses[f'{place}{name}'], terms[name])
+            expected.add(f'{place}{name}')
+    assert set(losses) == expected
 
 
 LOSSES = ('loss_mask', 'loss_dice')
@@ -186,6 +195,8 @@ def test_a_mask_bias_shifts_every_mask_and_is_learnt() -> None:
         (dict(cosine_start=20.0, descriptor=('product',)), "'text' in descriptor"),
         (dict(cosine_start=20.0, project_patches=True), 'project_patches=False'),
         (dict(mask_bias=-6.0, loss_decode=None), 'a softmax over classes'),
+        (dict(loss_decode=dict(type='CrossEntropyLoss')), 'no loss over class masks'),
+        (dict(loss_decode=[dict(type='NonExclusiveLoss')]), 'no loss over class masks'),
     ],
 )
 def test_a_start_that_cannot_be(options: dict, what: str) -> None:

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -100,6 +101,24 @@ def test_inductive_loss_sees_seen_classes_only(
     for sample, original in zip(samples, before, strict=True):
         assert torch.equal(sample.gt_sem_seg.data, original.gt_sem_seg.data)
     assert set(losses) == {'decode.loss_ce', 'decode.acc_seg'}
+
+
+def test_maps_and_labels_cover_the_same_where_the_grid_is_filled_up(
+    make_segmentor, make_samples, monkeypatch, image, labels
+):
+    """Maps of 3 x 3 patches stand for 12 pixels, here and at test, not for 10."""
+    model = make_segmentor().train()
+    got = record(model.decode_head, monkeypatch)
+    crop, cut = image[..., :10, :10], labels[..., :10, :10]
+    losses = model(crop, make_samples(cut), mode='loss')
+    for label in got:
+        assert label.shape == (12, 12)
+        assert (label[10:] == 255).all()
+        assert (label[:, 10:] == 255).all()
+    # As if the data preprocessor had filled up image and labels.
+    blank, void = F.pad(crop, (0, 2, 0, 2)), F.pad(cut, (0, 2, 0, 2), value=255)
+    expected = model(blank, make_samples(void), mode='loss')
+    torch.testing.assert_close(losses, expected)
 
 
 def test_inductive_training_never_asks_for_an_unseen_row(

@@ -200,7 +200,8 @@ def _setting(num_trained: int | None, split: ZeroShotSplit, wanted: str | None) 
     """Return the setting of a training with so many classes.
 
     Raises:
-        ValueError: if the split has other numbers, or several settings are possible.
+        ValueError: if the split has other numbers, several settings are possible, or
+            the wanted one is not.
     """
     seen, every = len(split.seen), len(split.classes)
     if num_trained not in (None, seen, every):
@@ -208,7 +209,14 @@ def _setting(num_trained: int | None, split: ZeroShotSplit, wanted: str | None) 
             f'the checkpoint was trained with {num_trained} classes, but split '
             f'{split.name!r} has {seen} seen ones of {every}: --split names another'
         )
+    impossible = {seen: 'supervised', every: 'inductive'} if split.unseen else {}
     if wanted is not None:
+        if num_trained is not None and impossible.get(num_trained) == wanted:
+            raise ValueError(
+                f'--setting {wanted} cannot be: the checkpoint was trained with '
+                f'{num_trained} classes, and split {split.name!r} has {seen} seen ones '
+                f'of {every}'
+            )
         return wanted
     if not split.unseen:
         return 'supervised'

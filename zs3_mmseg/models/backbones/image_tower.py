@@ -180,4 +180,9 @@ class ImageTower(BaseModule):
 
     def _scaled(self, rows: Tensor) -> Tensor:
         # In bfloat16 the lengths would be off by half a percent.
-        return F.normalize(rows.float(), dim=-1) if self.normalize else rows
+        if not self.normalize:
+            return rows
+        scaled = F.normalize(rows.float(), dim=-1)
+        # Under autocast they stay exact; a model in half precision reads its own type.
+        half = next(self.visual.parameters()).dtype != torch.float32
+        return scaled.to(rows.dtype) if half else scaled

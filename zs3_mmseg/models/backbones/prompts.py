@@ -58,6 +58,9 @@ class DeepPrompts(nn.Module):
             )
         self.prompt_proj = nn.Linear(width, width)
         self.prompt_norm = nn.LayerNorm(width, eps=1e-6)
+        if depth == 0:
+            # It is never called then, and DDP waits for gradients of what learns.
+            self.prompt_norm.requires_grad_(False)
         self.prompt_dropout = nn.Dropout(dropout)
         self._init(3 * patch_size * patch_size + width)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -20,22 +19,23 @@ class ClassQueries:
         embeddings: ``(Q, D)`` rows.
         query_to_class: ``(Q,)`` long, non-decreasing: the class of each row.
         seen_mask: ``(K,)`` bool, True where the class had labels in training.
+        queries_per_class: how many rows each of the ``K`` classes has.
     """
 
     embeddings: Tensor
     query_to_class: Tensor
     seen_mask: Tensor
+    queries_per_class: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Now, and not on demand: compiled graphs cannot read sizes out of tensors.
+        counts = torch.bincount(self.query_to_class, minlength=self.num_classes)
+        object.__setattr__(self, 'queries_per_class', tuple(counts.tolist()))
 
     @property
     def num_classes(self) -> int:
         """The number of classes ``K``."""
         return self.seen_mask.shape[0]
-
-    @cached_property
-    def queries_per_class(self) -> tuple[int, ...]:
-        """How many rows each of the ``K`` classes has."""
-        counts = torch.bincount(self.query_to_class, minlength=self.num_classes)
-        return tuple(counts.tolist())
 
     def to(self, device: torch.device | str) -> ClassQueries:
         """Return the same queries on another device."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -18,6 +19,23 @@ from .mask_decoder import DESCRIPTOR_TERMS, MaskDecoder, descriptor
 from .pixel_loss import pixel_accuracy
 from .query_reduction import reduce_queries
 from .zero_shot_head import ScoreKind, ZeroShotHead
+
+
+def _mask_loss(config: ConfigType) -> nn.Module:
+    """Build a loss over class masks.
+
+    Raises:
+        ValueError: if it is none; mmseg's losses are called in another way.
+    """
+    loss = None if isinstance(config, Sequence) else MODELS.build(config)
+    wanted = {'ignore_index', 'align_corners'}
+    if loss is None or not wanted <= signature(loss.forward).parameters.keys():
+        raise ValueError(
+            f'loss_decode={config} is no loss over class masks, which resizes logits '
+            "to labels itself: expected dict(type='NonExclusiveLoss'), or None for "
+            'softmax cross-entropy'
+        )
+    return loss
 
 
 @MODELS.register_module()
@@ -59,8 +77,8 @@ class ZegCLIPHead(ZeroShotHead):
 
     Raises:
         ValueError: for unknown or no descriptor terms, a ``cosine_start`` that is not
-            positive or that the other options rule out, or a ``mask_bias`` without
-            sigmoids to shift.
+            positive or that the other options rule out, a ``mask_bias`` without
+            sigmoids to shift, or a ``loss_decode`` that is not called as said above.
     """
 
     score_kind: ScoreKind = 'sigmoid'
@@ -96,7 +114,7 @@ class ZegCLIPHead(ZeroShotHead):
         if not self.terms or len(set(self.terms)) != len(self.terms):
             raise ValueError(f'descriptor={self.terms} must name different terms')
         self.deep_supervision = deep_supervision
-        self.mask_loss = None if loss_decode is None else MODELS.build(loss_decode)
+        self.mask_loss = None if loss_decode is None else _mask_loss(loss_decode)
         self.q_proj = nn.Linear(len(self.terms) * in_channels, in_channels)
         self.decoder = MaskDecoder(
             in_channels,
@@ -120,7 +138,7 @@ class ZegCLIPHead(ZeroShotHead):
                     'classes (loss_decode=None) is the same with and without: set it '
                     'to None'
                 )
-            self.mask_bias = nn.Parameter(torch.tensor(float(mask_bias)))
+            self.mask_bias = nn.Parameter(torch.full((1,), float(mask_bias)))
 
     @torch.no_grad()
     def _start_as_cosine(self, scale: float) -> None:

@@ -104,11 +104,11 @@ class NonExclusiveLoss(nn.Module):
         mask_logits = mask_logits.float()
         num_classes = mask_logits.shape[1]
         labelled = labels != ignore_index  # (N, H, W)
-        present = _pixels_of_class(labels, labelled, num_classes) > 0  # (N, K)
+        counts = _pixels_of_class(labels, labelled, num_classes)  # (N, K)
         focal, dice = [], []
         for first in range(0, num_classes, self.class_chunk):
             part = slice(first, first + self.class_chunk)
-            chunk = mask_logits[:, part], present[:, part], labels, labelled
+            chunk = mask_logits[:, part], counts[:, part], labels, labelled
             options: dict[str, Any] = dict(first=first, align_corners=align_corners)
             if num_classes <= self.class_chunk:
                 terms = self._terms(*chunk, **options)
@@ -122,7 +122,7 @@ class NonExclusiveLoss(nn.Module):
                 )
             focal.append(terms[0])
             dice.append(terms[1])
-        normaliser = self._normaliser(present)
+        normaliser = self._normaliser(counts)
         return {
             'loss_mask': self.mask_weight * torch.stack(focal).sum() / normaliser,
             'loss_dice': self.dice_weight * torch.stack(dice).sum() / normaliser,
@@ -131,7 +131,7 @@ class NonExclusiveLoss(nn.Module):
     def _terms(
         self,
         mask_logits: Tensor,
-        present: Tensor,
+        counts: Tensor,
         labels: Tensor,
         labelled: Tensor,
         *,
@@ -142,7 +142,7 @@ class NonExclusiveLoss(nn.Module):
 
         Args:
             mask_logits: ``(N, k, h, w)``.
-            present: ``(N, k)``, whether the image has such a pixel.
+            counts: ``(N, k)``, how many such pixels the image has.
             labels: ``(N, H, W)``, of all classes.
             labelled: ``(N, H, W)``, whether the pixel is of any class.
             first: index of the first of these classes.
@@ -160,7 +160,6 @@ class NonExclusiveLoss(nn.Module):
             align_corners=align_corners,
         ).flatten(2)  # (N, k, HW)
         own = labelled & (labels >= 0) & (labels < num_classes)
-        counts = _pixels_of_class(labels, own, num_classes)  # (N, k)
         # Other pixels read class 0 and are masked out of everything positive.
         index = torch.where(own, labels, 0).flatten(1)  # (N, HW)
         positive_mask = own.flatten(1).to(logits.dtype)  # (N, HW)
@@ -183,12 +182,12 @@ class NonExclusiveLoss(nn.Module):
         own_probability = own_logits.sigmoid()[:, 0] * positive_mask
         overlap = torch.zeros_like(counts).scatter_add(1, index, own_probability)
         dice = 1 - (2 * overlap + 1) / (probability.sum(-1) + counts + 1)
-        return focal.sum(), (dice * present).sum()
+        return focal.sum(), (dice * (counts > 0)).sum()
 
     @staticmethod
-    def _normaliser(present: Tensor) -> Tensor:
+    def _normaliser(counts: Tensor) -> Tensor:
         """Number of (image, class) pairs per rank, averaged over ranks, at least 1."""
-        total = present.sum().float()
+        total = (counts > 0).sum().float()
         all_reduce(total, op='mean')
         return total.clamp(min=1)
 

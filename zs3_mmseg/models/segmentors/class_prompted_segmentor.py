@@ -16,11 +16,11 @@ from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.class_embeddings.token_rows import TokenQueries
 
 from .calls import call_with, declared
-from .geometry import to_original
+from .geometry import Size, covered_size, to_original
 from .pair_scores import pair_scores, positions
 from .prompted_features import PromptedFeatures
 from .token_vocabulary import TokenVocabulary
-from .training_labels import stack_labels
+from .training_labels import fill_up, stack_labels, with_labels
 from .vocabulary import Vocabulary
 from .zero_shot_encoder_decoder import ZeroShotEncoderDecoder
 
@@ -165,8 +165,14 @@ class ClassPromptedSegmentor(TokenVocabulary, ZeroShotEncoderDecoder):
         names = self.training_names()
         queries = self.training_queries().rows(positions(prompts, names))
         head, foreground = self.decode_head, None
+        size: Size = (inputs.shape[2], inputs.shape[3])
+        labels = fill_up(
+            stack_labels(data_samples),
+            covered_size(self.backbone, size),
+            head.ignore_index,
+        )
         if hasattr(head, 'foreground'):
-            foreground = head.foreground(stack_labels(data_samples))
+            foreground = head.foreground(labels)
         features = self._pair_features
         maps, token = features.of_pairs(
             features.shared(inputs), queries.embeddings, foreground=foreground
@@ -174,7 +180,7 @@ class ClassPromptedSegmentor(TokenVocabulary, ZeroShotEncoderDecoder):
         losses = call_with(
             head.loss,
             maps,
-            data_samples,
+            with_labels(data_samples, labels),
             self.train_cfg,
             queries=queries,
             text_tokens=queries.token_features,

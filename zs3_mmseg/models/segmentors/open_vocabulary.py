@@ -277,6 +277,7 @@ class OpenVocabulary(nn.Module):
                 among them are not those of the config's split.
         """
         self._check_split(state)
+        self._compare_setting(state)
         if self._needs_rows() and state['embeddings'].shape[1]:
             self._rows.load(
                 self.split.classes,
@@ -285,6 +286,19 @@ class OpenVocabulary(nn.Module):
                 state['provenance'],
             )
             self._queries.clear()
+
+    def _compare_setting(self, state: Mapping[str, Any]) -> None:
+        theirs = state.get('setting', self.setting)
+        # Self-training starts from an inductive model.
+        if theirs != self.setting and self.setting != 'transductive':
+            print_log(
+                f'The checkpoint was trained with setting={theirs!r}, the config has '
+                f'setting={self.setting!r}: its calibrators (such as SeenShift) may be '
+                'those of another setting. Set model.setting, or use the config of the '
+                'training.',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def _check_split(self, state: Mapping[str, Any]) -> None:
         theirs = f'the checkpoint was trained with split {state["split"]!r}'

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmengine.structures import PixelData
@@ -78,6 +79,22 @@ def stack_labels(samples: Sequence[SegDataSample]) -> Tensor:
                 f'{path} has no gt_sem_seg: training pipelines need LoadAnnotations'
             )
     return torch.stack([sample.gt_sem_seg.data for sample in samples]).squeeze(1)
+
+
+def fill_up(labels: Tensor, size: Sequence[int], ignore_index: int) -> Tensor:
+    """Return labels ``(N, H, W)`` with ignored pixels at the bottom and right.
+
+    Maps of a backbone that fills an image up to whole patches stand for more than the
+    image; stretched over its labels they would be off by up to half a patch.
+
+    Args:
+        labels: ``(N, H, W)``.
+        size: what the maps cover, at least ``(H, W)``.
+        ignore_index: the label of pixels that don't count.
+    """
+    height, width = labels.shape[-2:]
+    missing = (0, size[1] - width, 0, size[0] - height)
+    return F.pad(labels, missing, value=ignore_index) if any(missing) else labels
 
 
 def with_labels(

@@ -20,10 +20,11 @@ from zs3_mmseg.models.decode_heads.zero_shot_head import ScoreKind
 from zs3_mmseg.utils.labels import special_labels
 
 from .calls import call_with, declared, reads_queries
+from .geometry import Size, covered_size
 from .options import InferenceOptions
 from .scored_inference import ScoredInference
 from .self_training import SelfTraining
-from .training_labels import LabelMapping, stack_labels, with_labels
+from .training_labels import LabelMapping, fill_up, stack_labels, with_labels
 from .vocabulary import Vocabulary, new_vocabulary
 
 SCORE_KINDS = get_args(ScoreKind)
@@ -263,7 +264,12 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
             'queries': self.training_queries(),
             'global_token': token,
         }
-        classes = stack_labels(data_samples)
+        size: Size = (inputs.shape[2], inputs.shape[3])
+        classes = fill_up(
+            stack_labels(data_samples),
+            covered_size(self.backbone, size),
+            special_labels(len(self.split.classes)).ignore,
+        )
         labels = self._to_rows(classes)
         head, losses = self.decode_head, {}
         if self.training_setting == 'transductive':
