@@ -150,7 +150,8 @@ def dense_scores(
 ) -> dict[str, dict[str, float]]:
     """Return mIoU and FB-IoU of dense CLIP at both thresholds, kept on disk."""
     configs = [Config.fromfile(path).pretty_text for path in (DENSE, PAIRS)]
-    key = content_hash(package_hash(), split, subset, str(args.data_root), *configs)
+    sources = package_hash(), Path(__file__).read_bytes()
+    key = content_hash(*sources, split, subset, str(args.data_root), *configs)
     path = args.work_dir / f'dense_clip_threshold/{split}_{subset}.json'
     if path.is_file() and (kept := json.loads(path.read_text()))['key'] == key:
         return kept['scores']

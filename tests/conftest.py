@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ os.environ.setdefault('HF_HUB_OFFLINE', '1')
 import hypothesis
 import pytest
 import torch
+
+from mmengine.logging import MMLogger
 
 # Two CPU cores may be busy with something else: a slow example is no failure.
 hypothesis.settings.register_profile('suite', deadline=None, max_examples=60)
@@ -80,3 +83,15 @@ def _throw_away_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('ZS3_MMSEG_CACHE', str(tmp_path_factory.mktemp('cache')))
         yield
+
+
+@pytest.fixture
+def log() -> Iterator[list[logging.LogRecord]]:
+    """The messages that reach mmengine's logger."""
+    handler = logging.Handler()
+    messages: list[logging.LogRecord] = []
+    handler.emit = messages.append  # type: ignore[method-assign]
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    yield messages
+    logger.removeHandler(handler)

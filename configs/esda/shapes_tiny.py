@@ -9,4 +9,5 @@ _base_ = [
 
 model = dict(split=_base_.split)
 train_dataloader = dict(batch_size=8)
+auto_scale_lr = dict(base_batch_size=8)
 default_hooks = dict(checkpoint=dict(interval=_base_.max_iters // 2))

@@ -1,6 +1,6 @@
-# ZegCLIP on Shapes with the shipped tiny CLIP, inductive. Options as published, but for
-# the start of the head and the last block; ../shapes/ablations/official_start.py has
-# those, too. 1 process x 16 images.
+# ZegCLIP on Shapes with the shipped tiny CLIP, inductive. The head is as published, but
+# for its start, and so is the tower, but for its last block;
+# ../shapes/ablations/official_start.py has both as published. 1 process x 16 images.
 _base_ = [
     '../_base_/models/zegclip_shapes_tiny.py',
     '../_base_/datasets/shapes.py',

@@ -230,7 +230,11 @@ def test_a_data_set_without_images_stays_unusable(inner) -> None:
             len(dataset)
 
 
-def test_all_views_of_test_time_augmentation_carry_the_name(inner) -> None:
+def test_all_views_of_test_time_augmentation_carry_the_name(
+    inner, tmp_path, monkeypatch
+) -> None:
+    # Another test may have counted the same masks before.
+    monkeypatch.setenv('ZS3_MMSEG_CACHE', str(tmp_path / 'cache'))
     flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
     views = dict(
         type='TestTimeAug',
@@ -285,3 +289,30 @@ def test_subset_keeps_the_pairs(inner) -> None:
 def test_contradictions_are_errors(inner, arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         make(inner(), **arguments)
+
+
+def test_supervised_training_asks_for_every_class(inner) -> None:
+    dataset = make(inner(), setting='supervised')
+    assert dataset.prompted == (TV, DOG, CAT, COW)
+    held_out = dict(every=2, part='held_out')
+    options = dict(phase='test', setting='supervised', selection='held_out')
+    assert make(inner(), held_out=held_out, **options).prompted == (TV, DOG, CAT, COW)
+
+
+def test_repeated_or_further_images_change_nothing_about_those_held_out(inner) -> None:
+    def images(dataset: Any, part: str) -> set[str]:
+        made = make(
+            dataset,
+            phase='test',
+            sampling='exhaustive',
+            prompts='all',
+            held_out=dict(every=3, part=part),
+        )
+        return {made.get_data_info(i)['img_path'] for i in range(len(made))}
+
+    once = images(inner(), 'held_out')
+    repeated = dict(type='RepeatDataset', dataset=inner(), times=2)
+    assert images(repeated, 'held_out') == once
+    assert not images(repeated, 'rest') & once
+    both = dict(type='ConcatDataset', datasets=[inner(), inner()])
+    assert not images(both, 'rest') & once

@@ -230,13 +230,13 @@ def test_a_setting_that_the_file_rules_out(convert, inductive: Official) -> None
 
 
 def test_another_setting_than_that_of_the_training_is_told(
-    convert, inductive: Official, tmp_path: Path, capfd: pytest.CaptureFixture
+    convert, inductive: Official, tmp_path: Path, log: list
 ) -> None:
     assert convert(inductive).status == 0
     for setting, told in (('inductive', 0), ('transductive', 0), ('supervised', 1)):
         init_segmentor(inductive.foreign_config(setting), tmp_path / 'out.pth')
-        said = capfd.readouterr().out
-        assert said.count("trained with setting='inductive'") == told
+        said = [entry for entry in log if "with setting='inductive'" in entry.msg]
+        assert len(said) == told
 
 
 def test_the_report_names_every_key_and_the_model(convert, inductive) -> None:

@@ -77,7 +77,8 @@ class ClassPromptDataset(ZeroShotDataset):
             ``'held_out'`` the seen ones, on images kept out of training;
             ``'novel_official'`` the unseen ones, as ESDA's code does, which leaks.
         held_out: ``dict(every=n, part='rest')`` leaves every n-th image of the data
-            set out, ``part='held_out'`` takes only those.
+            set (of each one inside a wrapper) out, ``part='held_out'`` takes only
+            those.
         pipeline: as in :class:`ZeroShotDataset`.
         lazy_init: whether to put off reading lists and masks.
 
@@ -182,7 +183,7 @@ class ClassPromptDataset(ZeroShotDataset):
             self.prompted,
             min_pixels=options.min_pixels,
             without=self.split.unseen_indices if options.drops_unseen else (),
-            held_out=options.held_out,
+            allowed=self._not_kept_apart(),
         )
         if not len(images):
             raise ValueError(
@@ -213,6 +214,21 @@ class ClassPromptDataset(ZeroShotDataset):
         return over_samples(
             self.dataset,
             lambda leaf: class_pixels(leaf, tables[id(leaf)], self.split),
+            needed_by='ClassPromptDataset',
+        )
+
+    def _not_kept_apart(self) -> np.ndarray | None:
+        """Tell which samples ``held_out`` allows, (N,); None: all.
+
+        Images are counted within the data set that reads them: repeated, or with other
+        data beside it, the same ones are kept apart.
+        """
+        held_out = self.options.held_out
+        if held_out is None:
+            return None
+        return over_samples(
+            self.dataset,
+            lambda leaf: held_out.mask(len(leaf)),
             needed_by='ClassPromptDataset',
         )
 

@@ -6,7 +6,7 @@ that balances classes, say, would place itself by what must not be known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -147,6 +147,15 @@ def _nested_pipelines(transform: Any) -> Iterator[Any]:
                 yield part
 
 
+def _label_loaders(transforms: Sequence[Any]) -> Iterator[Any]:
+    """Yield what loads label maps, also within the pipelines of other transforms."""
+    for transform in transforms:
+        if isinstance(transform, mmcv.transforms.LoadAnnotations):
+            yield transform
+        for nested in _nested_pipelines(transform):
+            yield from _label_loaders(nested.transforms)
+
+
 def read_labels(dataset: BaseDataset, index: int) -> np.ndarray:
     """Load the label map of one sample as the pipeline does, without the rest.
 
@@ -162,7 +171,7 @@ def read_labels(dataset: BaseDataset, index: int) -> np.ndarray:
     """
     results: Any = dataset.get_data_info(index)
     transforms = dataset.pipeline.transforms
-    loaders = [t for t in transforms if isinstance(t, mmcv.transforms.LoadAnnotations)]
+    loaders = [*_label_loaders(transforms)]
     for transform in loaders[:1] or transforms:
         if isinstance(transform, LabelStep):
             continue

@@ -51,7 +51,7 @@ def kept_images(
     *,
     min_pixels: int,
     without: Sequence[int] = (),
-    held_out: HeldOut | None = None,
+    allowed: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the indices of the images that stay, ascending.
 
@@ -60,12 +60,12 @@ def kept_images(
         prompted: classes that may be asked for; one of them must be there.
         min_pixels: and must have so many pixels.
         without: classes that must not be there at all.
-        held_out: images kept apart.
+        allowed: which images may be used, (N,), bool; None: all.
     """
     kept = (counts[:, prompted] >= max(min_pixels, 1)).any(axis=1)
     kept &= ~counts[:, without].any(axis=1)
-    if held_out is not None:
-        kept &= held_out.mask(len(counts))
+    if allowed is not None:
+        kept &= allowed
     return np.flatnonzero(kept)
 
 

@@ -94,7 +94,9 @@ class PromptOptions:
         policy = unseen_policy or ('drop_image' if hides else 'ignore')
         require_choice('unseen_policy', policy, UNSEEN_POLICIES)
         training = phase == 'train'
-        usual = 'seen' if training or selection == 'held_out' else 'unseen'
+        # What training may ask for, validation on its classes does as well.
+        learnt = 'seen' if setting == 'inductive' else 'all'
+        usual = learnt if training or selection == 'held_out' else 'unseen'
         prompts = prompts or usual
         require_choice('prompts', prompts, PROMPTS)
         if selection is not None and (training or prompts != usual):

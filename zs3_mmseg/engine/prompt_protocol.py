@@ -26,6 +26,12 @@ def require_matching_prompts(
             f'named class, but {kind.__name__} does not read the name; use '
             "model.type='ClassPromptedSegmentor', or ZeroShotDataset"
         )
+    test_cfg = getattr(segmentor, 'test_cfg', None) or {}
+    if has_prompts and not training and test_cfg.get('mode') == 'slide':
+        raise ProtocolError(
+            f'{key}.dataset asks for masks of one name, which are predicted from whole '
+            "images: set model.test_cfg.mode='whole'"
+        )
     if training and reads_prompts and not has_prompts:
         raise ProtocolError(
             f'{kind.__name__} is trained on pairs of an image and a name; '
@@ -52,6 +58,8 @@ def require_prompt_metrics(
 def require_stated_selection(meta: Mapping[str, Any], key: str) -> None:
     """Validation in training must not look at unseen classes without saying so."""
     asks_unseen = {*meta.get('prompted', ())} & {*meta.get('unseen', ())}
+    if meta.get('selection') == 'held_out' and meta.get('setting') == 'supervised':
+        return  # training asks for them, too
     if asks_unseen and meta.get('selection') != 'novel_official':
         raise ProtocolError(
             f'{key}.dataset asks for unseen classes while training is going on: a '

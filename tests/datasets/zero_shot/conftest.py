@@ -1,4 +1,3 @@
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ import pytest
 from PIL import Image
 from small_folder import CLASSES, MASK, PIPELINE, Folder
 
-from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 
@@ -44,15 +42,3 @@ def folder(tmp_path: Path) -> Folder:
         return {**config, **overrides}
 
     return write
-
-
-@pytest.fixture
-def log() -> Any:
-    """The messages that reach mmengine's logger."""
-    handler = logging.Handler()
-    messages: list[logging.LogRecord] = []
-    handler.emit = messages.append  # type: ignore[method-assign]
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield messages
-    logger.removeHandler(handler)

@@ -371,3 +371,28 @@ def test_samples_without_names_cannot_train(build: Build, images: Tensor) -> Non
     slide = build(test_cfg=dict(mode='slide', crop_size=(32, 32), stride=(16, 16)))
     with pytest.raises(ValueError, match="mode='whole'"):
         slide.predict(images[:1], meta_of('ant'))
+
+
+@torch.no_grad()
+def test_a_class_after_one_with_synonyms_keeps_its_own_text(
+    build: Build, images: Tensor
+) -> None:
+    model = build()
+    (alone,) = model.predict(images[:1], meta_of('ant'))
+    model.set_classes(['dog|bee', 'ant'])
+    (among,) = model.predict(images[:1], meta_of('ant'))
+    assert torch.equal(among.seg_logits.data, alone.seg_logits.data)
+    with pytest.raises(ValueError, match=r"'dog\|bee' has synonyms"):
+        model.predict(images[:1], meta_of('dog|bee'))
+
+
+def test_scores_of_groups_are_no_matter_of_pairs(build: Build, images: Tensor) -> None:
+    model = build(test_cfg=dict(mode='whole', return_scores='groups'))
+    with pytest.raises(ValueError, match=r"return_scores='groups' is for maps of all"):
+        model.predict(images, meta_of('ant', 'bee'))
+
+
+def test_a_head_without_its_priors_is_refused(build: Build) -> None:
+    backbone = dict(BACKBONE, priors=(), out_indices=(1, 2))
+    with pytest.raises(ValueError, match='ESDAHead reads priors'):
+        build(backbone=backbone)

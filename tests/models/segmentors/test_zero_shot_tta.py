@@ -89,3 +89,17 @@ def test_a_segmentor_without_scores_is_refused(make_segmentor, returned):
     segmentor = make_segmentor(test_cfg=dict(return_scores=returned))
     with pytest.raises(ValueError, match='return_scores'):
         ZeroShotTTAModel(segmentor)
+
+
+def test_two_logits_of_a_pair_are_no_probabilities(make_segmentor, views):
+    """One view is sure of background and two are for foreground, barely."""
+    samples = views(2)
+    for sample, foreground in zip(samples, (-20.0, 3.0, 3.0), strict=True):
+        sample.set_metainfo(dict(prompt_name='ant'))
+        sample.seg_logits.data[0], sample.seg_logits.data[1] = 0.0, foreground
+    (merged,) = ZeroShotTTAModel(make_segmentor('ToySigmoidHead')).merge_preds(
+        [samples]
+    )
+    expected = torch.tensor([-20.0, 3.0, 3.0]).sigmoid().mean()
+    torch.testing.assert_close(merged.seg_logits.data[1, 0, 0], expected)
+    assert (merged.pred_sem_seg.data == 1).all()

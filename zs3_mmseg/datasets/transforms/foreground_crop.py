@@ -21,7 +21,7 @@ class ForegroundCrop(BaseTransform):
     Smaller images are first padded on all sides. Foreground is label 1, as
     :class:`~zs3_mmseg.datasets.ClassPromptDataset` writes it. After ``max_draws``
     places the last one is taken. The official code of BAM and ESDA does the same with
-    85 % and 31 draws.
+    85 % and 32 places, the first and 31 others.
 
     Args:
         size: height and width of the crop in pixels.
@@ -40,7 +40,7 @@ class ForegroundCrop(BaseTransform):
         size: Sequence[int],
         *,
         min_kept: float = 0.85,
-        max_draws: int = 31,
+        max_draws: int = 32,
         pad_val: float | Sequence[float] = 0,
         seg_pad_val: int = IGNORE_INDEX,
     ) -> None:

@@ -17,7 +17,7 @@ from zs3_mmseg.models.class_embeddings.token_rows import TokenQueries
 
 from .calls import call_with, declared
 from .geometry import Size, covered_size, to_original
-from .pair_scores import pair_scores, positions
+from .pair_scores import pair_scores, rows_of
 from .prompted_features import PromptedFeatures
 from .token_vocabulary import TokenVocabulary
 from .training_labels import fill_up, stack_labels, with_labels
@@ -123,6 +123,13 @@ class ClassPromptedSegmentor(TokenVocabulary, ZeroShotEncoderDecoder):
                 f'{type(self.decode_head).__name__} reads the outputs of all text '
                 'tokens: set model.class_embeddings.token_features=True'
             )
+        # A backbone that does not tell has priors of its own.
+        no_priors = getattr(self.backbone, 'priors', None) == ()
+        if no_priors and hasattr(self.decode_head, 'prior_index'):
+            raise ValueError(
+                f'{type(self.decode_head).__name__} reads priors, and the backbone '
+                'makes none: set model.backbone.priors'
+            )
         for calibrator in self.calibrators:
             if calibrator.needs_global_token and not hasattr(
                 self.backbone, 'image_token'
@@ -163,7 +170,8 @@ class ClassPromptedSegmentor(TokenVocabulary, ZeroShotEncoderDecoder):
                 "wrap the training data in dict(type='ClassPromptDataset', ...)"
             )
         names = self.training_names()
-        queries = self.training_queries().rows(positions(prompts, names))
+        rows = self.training_queries()
+        queries = rows.rows(rows_of(prompts, names, rows))
         head, foreground = self.decode_head, None
         size: Size = (inputs.shape[2], inputs.shape[3])
         labels = fill_up(
@@ -227,8 +235,9 @@ class ClassPromptedSegmentor(TokenVocabulary, ZeroShotEncoderDecoder):
         :class:`ZeroShotEncoderDecoder`.
 
         Raises:
-            ValueError: if pairs come with ``test_cfg.mode='slide'``, or a name is none
-                of the current classes.
+            ValueError: if pairs come with ``test_cfg.mode='slide'`` or
+                ``return_scores='groups'``, or a name is none of the current classes or
+                has synonyms.
         """
         prompts = self._prompted(data_samples)
         if prompts is None:
@@ -240,8 +249,13 @@ class ClassPromptedSegmentor(TokenVocabulary, ZeroShotEncoderDecoder):
                 'pairs of an image and a name are predicted from the whole image: set '
                 "test_cfg.mode='whole'"
             )
+        if options.return_scores == 'groups':
+            raise ValueError(
+                "test_cfg.return_scores='groups' is for maps of all classes; a pair of "
+                'an image and a name has one: set it to True or False'
+            )
         queries = self.current_queries()
-        chosen = queries.rows(positions(prompts, self.class_names))
+        chosen = queries.rows(rows_of(prompts, self.class_names, queries))
         logits = self._logits(self._pair_features.shared(inputs), chosen)
         full = pair_scores(
             logits,

@@ -53,11 +53,18 @@ def pair_scores(
     return scores(slice(0, channels))
 
 
-def positions(prompts: Sequence[str], names: Sequence[str]) -> list[int]:
-    """Find prompts among names.
+def rows_of(
+    prompts: Sequence[str], names: Sequence[str], queries: ClassQueries
+) -> list[int]:
+    """Find the rows of prompts.
+
+    Args:
+        prompts: names of classes.
+        names: of all classes, in the order of ``queries``.
+        queries: the rows of the classes.
 
     Raises:
-        ValueError: naming a prompt that is none of them.
+        ValueError: naming a prompt that is none of the names, or has several rows.
     """
     missing = [prompt for prompt in prompts if prompt not in names]
     if missing:
@@ -66,4 +73,11 @@ def positions(prompts: Sequence[str], names: Sequence[str]) -> list[int]:
             f'here.{did_you_mean(missing[0], names)} Do data set and model have the '
             'same split?'
         )
-    return [list(names).index(prompt) for prompt in prompts]
+    found = [list(names).index(prompt) for prompt in prompts]
+    for prompt, place in zip(prompts, found, strict=True):
+        if queries.queries_per_class[place] > 1:
+            raise ValueError(
+                f'the prompt {prompt!r} has synonyms, and a mask is asked for by one '
+                'name at a time: give each of them a class of its own'
+            )
+    return [sum(queries.queries_per_class[:place]) for place in found]

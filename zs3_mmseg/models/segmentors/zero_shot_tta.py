@@ -10,6 +10,7 @@ from torch import Tensor
 from mmengine.model import BaseTTAModel
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 from mmseg.utils import SampleList
 
 
@@ -54,7 +55,7 @@ class ZeroShotTTAModel(BaseTTAModel):
         for views in data_samples_list:
             total: Tensor | None = None
             for view in views:
-                scores = self._scores(view.seg_logits.data)
+                scores = self._scores(view)
                 total = scores if total is None else total + scores
             assert total is not None  # an image has at least one view
             mean = total / len(views)
@@ -69,7 +70,8 @@ class ZeroShotTTAModel(BaseTTAModel):
             merged.append(sample)
         return merged
 
-    def _scores(self, scores: Tensor) -> Tensor:
-        if self.module.score_kind == 'logit' and len(scores) > 1:
-            return torch.softmax(scores, dim=0)
-        return scores
+    def _scores(self, view: SegDataSample) -> Tensor:
+        scores = view.seg_logits.data
+        # A pair of image and name has two logits, whatever the segmentor's scores are.
+        logits = self.module.score_kind == 'logit' or 'prompt_name' in view
+        return torch.softmax(scores, dim=0) if logits and len(scores) > 1 else scores
