@@ -1,6 +1,6 @@
-# Start and last block as published: the head begins with masks that are almost flat, the
-# block is CLIP's own. Schedule and learning rate are what such a head needs: at 1e-3 it
-# learned nothing but the grounds in 320 iterations.
+# Start and last block as published: the head begins with masks that are almost flat,
+# the block is CLIP's own. Schedule and learning rate are what such a head needs: at
+# 1e-3 it learned nothing but the grounds in 320 iterations.
 _base_ = ['../../zegclip/shapes_tiny.py']
 
 model = dict(
