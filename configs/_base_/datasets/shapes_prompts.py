@@ -19,5 +19,5 @@ val_dataloader = dict(
         selection='held_out',
     )
 )
-val_evaluator = dict(type='FoldIoUMetric')
+val_evaluator = dict(_delete_=True, type='FoldIoUMetric')
 test_evaluator = val_evaluator
