@@ -98,7 +98,7 @@ def _require_effect(
         places = [
             place[1:]
             for place, node in _walk(dict(config), '')
-            if node == old and isinstance(node, type(old))
+            if node == old and type(node) is type(old)
         ]
         if places:
             listed = ' '.join(f'{place}={value}' for place in places)
