@@ -16,11 +16,11 @@ from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.class_embeddings.token_rows import TokenQueries
 
 from .calls import call_with, declared
-from .geometry import Size, covered_size, to_original
+from .geometry import to_original
 from .pair_scores import pair_scores, rows_of
 from .prompted_features import PromptedFeatures
 from .token_vocabulary import TokenVocabulary
-from .training_labels import fill_up, stack_labels, with_labels
+from .training_labels import with_labels
 from .vocabulary import Vocabulary
 from .zero_shot_encoder_decoder import ZeroShotEncoderDecoder
 
@@ -173,12 +173,7 @@ class ClassPromptedSegmentor(TokenVocabulary, ZeroShotEncoderDecoder):
         rows = self.training_queries()
         queries = rows.rows(rows_of(prompts, names, rows))
         head, foreground = self.decode_head, None
-        size: Size = (inputs.shape[2], inputs.shape[3])
-        labels = fill_up(
-            stack_labels(data_samples),
-            covered_size(self.backbone, size),
-            head.ignore_index,
-        )
+        labels = self._covered_labels(inputs, data_samples, head.ignore_index)
         if hasattr(head, 'foreground'):
             foreground = head.foreground(labels)
         features = self._pair_features

@@ -264,12 +264,8 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
             'queries': self.training_queries(),
             'global_token': token,
         }
-        size: Size = (inputs.shape[2], inputs.shape[3])
-        classes = fill_up(
-            stack_labels(data_samples),
-            covered_size(self.backbone, size),
-            special_labels(len(self.split.classes)).ignore,
-        )
+        ignored = special_labels(len(self.split.classes)).ignore
+        classes = self._covered_labels(inputs, data_samples, ignored)
         labels = self._to_rows(classes)
         head, losses = self.decode_head, {}
         if self.training_setting == 'transductive':
@@ -288,6 +284,14 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
             prefix = name.replace('auxiliary_head', 'aux').replace('[', '_').strip(']')
             losses.update(add_prefix(more, prefix))
         return losses
+
+    def _covered_labels(
+        self, inputs: Tensor, data_samples: SampleList, ignore_index: int
+    ) -> Tensor:
+        """Return the labels of all that the backbone's maps stand for, (N, H, W)."""
+        size: Size = (inputs.shape[2], inputs.shape[3])
+        covered = covered_size(self.backbone, size)
+        return fill_up(stack_labels(data_samples), covered, ignore_index)
 
     def _samples_for(
         self, head: Any, samples: SampleList, classes: Tensor, labels: Tensor
