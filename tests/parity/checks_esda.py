@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -199,14 +200,24 @@ def check_labels_do_not_matter(model: Model, golden: GoldenFile) -> None:
             assert torch.equal(*predictions)
 
 
+def token_row(golden: GoldenFile, where: str) -> int:
+    """Return the row of tokens that an ``eval_bN`` was recorded with.
+
+    N counts the inputs and says nothing about the row.
+    """
+    about = golden.json.get('tensors', {}).get(f'{where}.img', {})
+    said = re.search(r'token row (\d+)', about.get('meaning', ''))
+    return int(said[1]) if said else 0
+
+
 def check_other_inputs(model: Model, golden: GoldenFile) -> None:
-    """Images of other sizes: ``eval_bN`` has the tokens of row N."""
+    """Images of other sizes, all of one input with the same tokens."""
     config, tensors = golden.json['config'], golden.tensors()
     for key in [k for k in tensors if k.startswith('eval_b') and k.endswith('.img')]:
         where, img = key.removesuffix('.img'), tensors[key]
-        row = int(where.removeprefix('eval_b'))
+        tokens = tensors['tokens'][token_row(golden, where)].expand(len(img), -1)
         with torch.no_grad():
-            maps, given = model.features(img, tensors['tokens'][row : row + len(img)])
+            maps, given = model.features(img, tokens)
             logits = model.decode_head.forward(maps, **given)
         compare(tensors, where, dec_low=logits, prior_last=maps[-1][:, -1:])
         assert_close(final(logits, img, config), tensors[f'{where}.logits'], what=where)
