@@ -16,7 +16,7 @@ from mmseg.registry import MODELS, PARAM_SCHEDULERS
 
 from zs3_mmseg.datasets.splits import get_split
 from zs3_mmseg.engine.launch import count_parameters
-from zs3_mmseg.models.towers import loading
+from zs3_mmseg.models.towers import clip
 from zs3_mmseg.utils.config_check import require_files
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
@@ -34,10 +34,10 @@ NO_GRADIENT = 3 * (4 * LINEAR + 2 * E) + (
 def empty_towers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Build towers of any size at once, without values."""
 
-    def build(architecture: Any) -> loading.LoadedCLIP:
-        mean, std = loading._statistics(architecture, None)
-        return loading.LoadedCLIP(
-            model=loading.build_model(architecture),
+    def build(architecture: Any) -> clip.LoadedCLIP:
+        mean, std = clip._statistics(architecture, None)
+        return clip.LoadedCLIP(
+            model=clip.build_model(architecture),
             architecture=architecture,
             mean=mean,
             std=std,
@@ -46,7 +46,7 @@ def empty_towers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             has_text=True,
         )
 
-    monkeypatch.setattr(loading, '_random', build)
+    monkeypatch.setattr(clip, '_random', build)
     init_default_scope('mmseg')
     with torch.device('meta'):
         yield

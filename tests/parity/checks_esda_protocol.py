@@ -12,7 +12,7 @@ from mmengine.structures import PixelData
 
 from zs3_mmseg.datasets.transforms import LetterboxResize
 from zs3_mmseg.evaluation import FoldIoUMetric
-from zs3_mmseg.models.segmentors.geometry import to_original
+from zs3_mmseg.models.segmentors.inference import to_original
 
 
 @check('esda_protocol')

@@ -29,8 +29,7 @@ from zs3_mmseg.models.generators import (
     GraphContextGenerator,
     label_graph,
 )
-from zs3_mmseg.models.losses import MMDLoss
-from zs3_mmseg.models.losses.mmd_loss import ZS3_BANDWIDTHS
+from zs3_mmseg.models.losses import ZS3_BANDWIDTHS, MMDLoss
 
 
 def official_mmd(config: dict) -> MMDLoss:

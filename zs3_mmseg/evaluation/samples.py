@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit
 from zs3_mmseg.evaluation.counters import GroupBest
-from zs3_mmseg.models.segmentors.label_maps import GroupArgmax
+from zs3_mmseg.models.segmentors.inference import GroupArgmax
 
 
 def group_best(sample: Mapping[str, Any], split: ZeroShotSplit) -> GroupBest:

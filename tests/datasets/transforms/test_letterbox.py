@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from zs3_mmseg.datasets.transforms import LetterboxResize
-from zs3_mmseg.models.segmentors.geometry import to_original
+from zs3_mmseg.models.segmentors.inference import to_original
 
 
 @pytest.mark.parametrize('size', [(50, 37), (33, 60), (40, 40)])

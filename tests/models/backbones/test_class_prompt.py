@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zs3_mmseg.models.backbones import OpenCLIPViT
-from zs3_mmseg.models.backbones.prior_maps import masked_prototype, prior_map
+from zs3_mmseg.models.backbones.prompts import masked_prototype, prior_map
 
 GRID = (4, 4)
 LISTS = {

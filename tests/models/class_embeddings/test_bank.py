@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank
-from zs3_mmseg.models.towers import loading
+from zs3_mmseg.models.towers import clip
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_config_builds_a_bank_and_lets_the_tower_go(
     assert embedded.query_to_class.tolist() == [0, 1, 1]
     torch.testing.assert_close(embedded.embeddings.norm(dim=1), torch.ones(3))
     assert not isinstance(bank, torch.nn.Module)
-    assert not loading._latest
+    assert not clip._latest
 
 
 def test_token_features_stand_beside_their_rows(tmp_path: Path, tiny_config, tiny_clip):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
-from zs3_mmseg.models.class_embeddings.templates import fill, resolve_templates
+from zs3_mmseg.models.class_embeddings.clip_text import fill, resolve_templates
 
 TOKENS = Path(__file__).parents[2] / 'data' / 'golden' / 'clip_tokens.json'
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from zs3_mmseg.models.class_embeddings.tensor_file import TensorSource
+from zs3_mmseg.models.class_embeddings.sources import TensorSource
 from zs3_mmseg.utils.checkpoint import UnsafeCheckpointError
 
 ROWS = torch.tensor([[3.0, 4.0], [0.0, 2.0], [1.0, 0.0]])

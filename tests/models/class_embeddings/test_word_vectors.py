@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from zs3_mmseg.models.class_embeddings.word_vectors import WordVectorSource, words_of
+from zs3_mmseg.models.class_embeddings.sources import WordVectorSource, words_of
 
 VECTORS = {
     'cat': [1.0, 2.0, 3.0],

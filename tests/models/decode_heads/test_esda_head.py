@@ -14,7 +14,7 @@ from mmseg.structures import SegDataSample
 
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads import ESDAHead
-from zs3_mmseg.models.decode_heads.vision_language import VisionLanguageInteraction
+from zs3_mmseg.models.decode_heads.esda_head import VisionLanguageInteraction
 
 N, D, E, LENGTH, PRIORS = 2, 32, 16, 5, 3
 # Odd and not square.

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zs3_mmseg.models.decode_heads.pixel_loss import (
+from zs3_mmseg.models.decode_heads.zero_shot_head import (
     pixel_accuracy,
     pixel_cross_entropy,
 )

@@ -14,7 +14,7 @@ from mmseg.structures import SegDataSample
 
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads import ZegCLIPHead
-from zs3_mmseg.models.decode_heads.mask_decoder import descriptor
+from zs3_mmseg.models.decode_heads.zegclip_head import descriptor
 
 E = 16
 

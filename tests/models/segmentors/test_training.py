@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from zs3_mmseg.models.segmentors import ZeroShotEncoderDecoder
-from zs3_mmseg.models.segmentors.training_labels import LabelMapping
+from zs3_mmseg.models.segmentors.encoder_decoder import LabelMapping
 from zs3_mmseg.utils.labels import NARROW
 
 CLASSES = ('ant', 'bee', 'cat', 'dog', 'eel')

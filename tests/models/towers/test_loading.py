@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from zs3_mmseg.models.towers import load_clip, loading, release_towers, tower_hash
+from zs3_mmseg.models.towers import clip, load_clip, release_towers, tower_hash
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def test_a_file_is_read_once_for_both_towers(
     weights: Path, tiny_config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = []
-    read = loading.load_weights
+    read = clip.load_weights
     monkeypatch.setattr(
-        loading, 'load_weights', lambda *a, **k: reads.append(a) or read(*a, **k)
+        clip, 'load_weights', lambda *a, **k: reads.append(a) or read(*a, **k)
     )
     image = load_clip(tiny_config(), weights, need='image')
     text = load_clip(tiny_config(), weights, need='text')
@@ -65,7 +65,7 @@ def test_random_weights_are_announced(
     tiny_config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = []
-    monkeypatch.setattr(loading, 'print_log', lambda message, **_: said.append(message))
+    monkeypatch.setattr(clip, 'print_log', lambda message, **_: said.append(message))
     first, second = load_clip(tiny_config()), load_clip(tiny_config())
     assert len(said) == 2
     assert 'random until a checkpoint is loaded' in said[0]

@@ -12,8 +12,8 @@ from mmengine.config import Config
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit, plain_split, resolve_split
 from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank, ClassEmbeddings
-from zs3_mmseg.models.class_embeddings.token_rows import TokenRows
-from zs3_mmseg.models.segmentors.class_rows import row_state, rows_by_class
+from zs3_mmseg.models.class_embeddings.bank import TokenRows
+from zs3_mmseg.models.segmentors.vocabulary import row_state, rows_by_class
 from zs3_mmseg.models.towers import Architecture
 from zs3_mmseg.utils.checkpoint import safe_load, state_dict_of
 

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zs3_mmseg.models.backbones.class_prompt import ClassPrompt
-from zs3_mmseg.models.backbones.low_rank import LowRankBypass
+from zs3_mmseg.models.backbones.prompts import ClassPrompt, LowRankBypass
 from zs3_mmseg.models.decode_heads import ESDAHead
 from zs3_mmseg.models.towers import Architecture, resolve_architecture
 from zs3_mmseg.models.towers.architectures import build_model

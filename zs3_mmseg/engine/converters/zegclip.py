@@ -18,8 +18,7 @@ from zs3_mmseg.datasets.splits import (
     resolve_split,
 )
 from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank, ClassEmbeddings
-from zs3_mmseg.models.segmentors.class_rows import row_state, rows_by_class
-from zs3_mmseg.models.segmentors.open_vocabulary import SETTINGS
+from zs3_mmseg.models.segmentors.vocabulary import SETTINGS, row_state, rows_by_class
 from zs3_mmseg.models.towers import Architecture, resolve_architecture
 from zs3_mmseg.utils.checkpoint import safe_load, state_dict_of
 from zs3_mmseg.utils.origins import ZEGCLIP_ROWS

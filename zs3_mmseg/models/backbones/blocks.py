@@ -2,11 +2,183 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from zs3_mmseg.models.towers import Architecture
+from zs3_mmseg.models.towers.positions import resize_positions
+
+#: The entry of ``out_indices`` that means the tokens in the space of the texts.
+DENSE = -1
+
+
+def one_of(name: str, value: object, allowed: tuple) -> None:
+    """Raise if an option has none of the allowed values."""
+    if value not in allowed:
+        options = ', '.join(map(repr, allowed))
+        raise ValueError(f'{name} must be one of {options}, not {value!r}')
+
+
+def check_indices(indices: Sequence[int], num_blocks: int) -> tuple[int, ...]:
+    """Return ``out_indices`` as a tuple if they name different outputs."""
+    chosen = tuple(indices)
+    wrong = [i for i in chosen if not DENSE <= i < num_blocks]
+    if wrong or len(set(chosen)) != len(chosen):
+        raise ValueError(
+            f'out_indices={chosen} must be different numbers, each -1 (the dense '
+            f'tokens) or a block from 0 to {num_blocks - 1}'
+        )
+    return chosen
+
+
+def check_blocks(name: str, blocks: Sequence[int], num_blocks: int) -> tuple[int, ...]:
+    """Return block numbers in ascending order if they are different and exist."""
+    chosen = tuple(sorted(blocks))
+    if any(not 0 <= i < num_blocks for i in chosen) or len(set(chosen)) != len(chosen):
+        raise ValueError(
+            f'{name}={tuple(blocks)} must be different blocks from 0 to '
+            f'{num_blocks - 1}'
+        )
+    return chosen
+
+
+def require_plain_vit(architecture: Architecture) -> None:
+    """Refuse towers that the backbone cannot run."""
+    vision = architecture.config['vision_cfg']
+    patch = vision.get('patch_size', 16)
+    kind = None
+    if vision.get('timm_model_name'):
+        kind = f'a timm model ({vision["timm_model_name"]})'
+    elif isinstance(vision.get('layers'), (list, tuple)):
+        kind = 'a ResNet'
+    elif vision.get('attentional_pool'):
+        kind = 'a ViT with attentional pooling'
+    elif vision.get('pool_type', 'tok') == 'none':
+        kind = 'a ViT without pooling'
+    elif not isinstance(patch, int) and len(set(patch)) > 1:
+        kind = f'a ViT with patches of {"x".join(map(str, patch))}'
+    if kind is not None:
+        raise ValueError(
+            f'the image tower of arch={architecture.name!r} is {kind}, and OpenCLIPViT '
+            "runs open_clip's own vision transformers with square patches and class "
+            "token or average pooling: use one such as 'ViT-B-16'."
+        )
+
+
+def whole_patches(img: Tensor, patch_size: int, mode: str) -> Tensor:
+    """Bring an image or a mask to whole patches.
+
+    Args:
+        img: ``(..., H, W)``.
+        patch_size: in pixels.
+        mode: ``'pad'`` adds zeros at the right and bottom; ``'floor'`` leaves the
+            image as it is, because the patch convolution leaves out the rest.
+
+    Raises:
+        ValueError: if the image is smaller than a patch and is not to be padded.
+    """
+    height, width = img.shape[-2:]
+    if mode == 'pad':
+        return F.pad(img, (0, -width % patch_size, 0, -height % patch_size))
+    if height < patch_size or width < patch_size:
+        raise ValueError(
+            f'an image of {height}x{width} pixels is smaller than a patch of '
+            f"{patch_size}x{patch_size}: use grid='pad' or larger images"
+        )
+    return img
+
+
+def embed(
+    visual: Any, img: Tensor, *, pos_interp: str, cls_embed_twice: bool
+) -> tuple[Tensor, tuple[int, int]]:
+    """Return the tokens before the first block ``(N, 1 + hw, D)`` and the grid.
+
+    Args:
+        visual: open_clip's image tower.
+        img: ``(N, 3, H, W)``, whole patches.
+        pos_interp: how position embeddings get the size of the grid.
+        cls_embed_twice: add the class embedding twice.
+    """
+    patches = visual.conv1(img)
+    grid = (patches.shape[-2], patches.shape[-1])
+    patches = patches.flatten(2).transpose(1, 2)
+    token = visual.class_embedding
+    positions = resize_positions(
+        visual.positional_embedding, grid, tuple(visual.grid_size), pos_interp
+    )
+    if cls_embed_twice:
+        token = 2 * token
+    token = token.expand(len(patches), 1, -1)
+    tokens = torch.cat([token, patches], dim=1) + positions
+    return visual.ln_pre(tokens), grid
+
+
+def resize_stored_positions(
+    visual: Any, image_size: int | Sequence[int], pos_interp: str
+) -> None:
+    """Make a tower one for another image size, as if it had been built for that.
+
+    Raises:
+        ValueError: if the size is smaller than a patch.
+    """
+    height, width = (
+        (image_size, image_size) if isinstance(image_size, int) else image_size
+    )
+    patch_size = int(visual.patch_size[0])
+    grid = (height // patch_size, width // patch_size)
+    if min(grid) < 1:
+        raise ValueError(
+            f'image_size={image_size} is smaller than a patch ({patch_size})'
+        )
+    stored = visual.positional_embedding
+    resized = resize_positions(
+        stored.detach(), grid, tuple(visual.grid_size), pos_interp
+    )
+    visual.positional_embedding = nn.Parameter(resized, stored.requires_grad)
+    visual.image_size, visual.grid_size = (height, width), grid
+
+
+@dataclass(frozen=True)
+class SharedTokens:
+    """Tokens between two blocks, and what earlier blocks left behind.
+
+    Attributes:
+        tokens: ``(B, L, D)``; the last ``h * w`` are patches.
+        pooled: the tokens that the global token would come from.
+        grid: ``(h, w)``.
+        outputs: block -> its output ``(B, L, D)``, where that is needed later.
+    """
+
+    tokens: Tensor
+    pooled: Tensor
+    grid: tuple[int, int]
+    outputs: Mapping[int, Tensor] = field(default_factory=dict)
+
+    def patches(self, block: int) -> Tensor:
+        """Return the patches after a block: ``(B, hw, D)``."""
+        return self.outputs[block][:, -self.grid[0] * self.grid[1] :]
+
+    def pairs(self, image_index: Tensor, needed: Container[int]) -> SharedTokens:
+        """Return the state of ``N`` pairs, each with one of the ``B`` images.
+
+        Args:
+            image_index: ``(N,)``, the image of each pair.
+            needed: blocks whose outputs are still needed.
+        """
+        tokens = self.tokens[image_index]
+        alone = self.pooled is not self.tokens
+        return SharedTokens(
+            tokens,
+            self.pooled[image_index] if alone else tokens,
+            self.grid,
+            {b: out[image_index] for b, out in self.outputs.items() if b in needed},
+        )
+
 
 #: ``(q, k, v) -> A v``, all ``(N, heads, L, d)``.
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -1,8 +1,13 @@
 """Class embeddings: rows that stand for class names."""
 
-from .bank import ClassEmbeddingBank, ClassEmbeddings
-from .names import display_name, split_names, synonyms_of
-from .queries import ClassQueries
+from .bank import (
+    ClassEmbeddingBank,
+    ClassEmbeddings,
+    ClassQueries,
+    display_name,
+    split_names,
+    synonyms_of,
+)
 
 __all__ = [
     'ClassEmbeddingBank',

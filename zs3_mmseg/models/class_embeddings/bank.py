@@ -1,10 +1,10 @@
-"""Class names -> rows of class embeddings."""
+"""Rows of class names together with what the text tower says about each token."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,13 +12,104 @@ from torch import Tensor
 from mmseg.registry import MODELS
 
 from zs3_mmseg.models.towers import release_towers
-from zs3_mmseg.utils.names import did_you_mean
+from zs3_mmseg.utils.names import did_you_mean, duplicates
 
 from .clip_text import ClipTextSource
-from .names import split_names
-from .sources import EmbeddingSource, as_list
-from .tensor_file import TensorSource
-from .word_vectors import WordVectorSource
+from .sources import EmbeddingSource, TensorSource, WordVectorSource, as_list
+
+_SEPARATOR = '|'
+
+
+def synonyms_of(name: str) -> tuple[str, ...]:
+    """Return the names of a class: ``'sofa | couch' -> ('sofa', 'couch')``.
+
+    Raises:
+        ValueError: if the name, or one of its synonyms, is empty.
+    """
+    synonyms = tuple(' '.join(part.split()) for part in name.split(_SEPARATOR))
+    if not all(synonyms):
+        raise ValueError(
+            f'the class name {name!r} is empty or holds an empty synonym '
+            f'(synonyms are separated by {_SEPARATOR!r})'
+        )
+    return synonyms
+
+
+def display_name(name: str) -> str:
+    """Return how a class is called in legends and tables: its first synonym."""
+    return synonyms_of(name)[0]
+
+
+def split_names(names: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Split class names into one text for each query.
+
+    Args:
+        names: one entry for each class.
+
+    Returns:
+        The ``Q`` texts, and the class of each, which is non-decreasing.
+
+    Raises:
+        ValueError: if there is no name, an empty name, or a name that occurs twice,
+            in upper or lower case: text towers see no difference.
+    """
+    if isinstance(names, str) or not names:
+        raise ValueError(f'expected a list of class names, got {names!r}')
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise ValueError(f'class names must be strings, got {wrong}')
+    texts: list[str] = []
+    classes: list[int] = []
+    for index, name in enumerate(names):
+        synonyms = synonyms_of(name)
+        texts += synonyms
+        classes += [index] * len(synonyms)
+    repeated = duplicates(text.casefold() for text in texts)
+    if repeated:
+        raise ValueError(
+            f'these class names or synonyms occur more than once: {", ".join(repeated)}'
+        )
+    return texts, classes
+
+
+@dataclass(frozen=True)
+class ClassQueries:
+    """Rows of class embeddings and the classes they belong to.
+
+    A class with synonyms has several rows; the rows of a class stand together and
+    classes are in order.
+
+    Attributes:
+        embeddings: ``(Q, D)`` rows.
+        query_to_class: ``(Q,)`` long, non-decreasing: the class of each row.
+        seen_mask: ``(K,)`` bool, True where the class had labels in training.
+        queries_per_class: how many rows each of the ``K`` classes has.
+    """
+
+    embeddings: Tensor
+    query_to_class: Tensor
+    seen_mask: Tensor
+    queries_per_class: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Now, and not on demand: compiled graphs cannot read sizes out of tensors.
+        counts = torch.bincount(self.query_to_class, minlength=self.num_classes)
+        object.__setattr__(self, 'queries_per_class', tuple(counts.tolist()))
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes ``K``."""
+        return self.seen_mask.shape[0]
+
+    def to(self, device: torch.device | str) -> ClassQueries:
+        """Return the same queries on another device."""
+        return replace(
+            self,
+            embeddings=self.embeddings.to(device),
+            query_to_class=self.query_to_class.to(device),
+            seen_mask=self.seen_mask.to(device),
+        )
+
 
 _SOURCES: dict[str, type[EmbeddingSource]] = {
     'clip_text': ClipTextSource,
@@ -151,3 +242,92 @@ class ClassEmbeddingBank:
             provenance=self.source.provenance() | {'normalize': str(self.normalize)},
             token_features=token_features,
         )
+
+
+@dataclass(frozen=True)
+class TokenQueries(ClassQueries):
+    """:class:`ClassQueries` with the outputs of single tokens.
+
+    Attributes:
+        token_features: ``(Q, L, W)`` of each row's text; None if not asked for.
+    """
+
+    token_features: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> TokenQueries:
+        """Return the same queries on another device."""
+        tokens = self.token_features
+        return TokenQueries(
+            embeddings=self.embeddings.to(device),
+            query_to_class=self.query_to_class.to(device),
+            seen_mask=self.seen_mask.to(device),
+            token_features=None if tokens is None else tokens.to(device),
+        )
+
+    def rows(self, which: Sequence[int] | slice | Tensor) -> TokenQueries:
+        """Return some of the rows, one "class" for each, as pairs need them."""
+        embeddings = self.embeddings[which]
+        tokens = self.token_features
+        return TokenQueries(
+            embeddings=embeddings,
+            query_to_class=torch.arange(len(embeddings), device=embeddings.device),
+            seen_mask=self.seen_mask[self.query_to_class[which]],
+            token_features=None if tokens is None else tokens[which],
+        )
+
+
+class TokenRows:
+    """A bank whose rows carry the token features behind the embedding.
+
+    A segmentor keeps, caches and saves rows of one width. Here a row is the embedding
+    ``E`` followed by the features of its ``L`` tokens, which have the same width.
+
+    Args:
+        bank: a ``ClassEmbeddingBank`` with ``token_features=True``.
+    """
+
+    def __init__(self, bank: Any) -> None:
+        self._bank = bank
+
+    def embed(self, names: Sequence[str], **options: Any) -> ClassEmbeddings:
+        """Return embeddings ``(Q, (1 + L) * E)``.
+
+        Raises:
+            ValueError: if the text tower is not as wide as its embeddings.
+        """
+        made = self._bank.embed(names, **options)
+        tokens = made.token_features
+        if tokens is None or tokens.shape[2] != made.embeddings.shape[1]:
+            width = 'no' if tokens is None else f'{tokens.shape[2]}-wide'
+            raise ValueError(
+                f'class_embeddings gives {width} token features with embeddings of '
+                f'{made.embeddings.shape[1]} values: token features need a text tower '
+                'that is as wide as its embeddings'
+            )
+        together = torch.cat([made.embeddings[:, None], tokens], dim=1)
+        return replace(made, embeddings=together.flatten(1), token_features=None)
+
+
+def split_token_rows(queries: ClassQueries, embed_dim: int) -> TokenQueries:
+    """Take rows of :class:`TokenRows` apart again.
+
+    Args:
+        queries: rows ``(Q, (1 + L) * E)``, or ``(Q, E)`` without token features.
+        embed_dim: ``E``.
+
+    Raises:
+        ValueError: if the width is no multiple of ``E``.
+    """
+    width = queries.embeddings.shape[1]
+    if width % embed_dim:
+        raise ValueError(
+            f'class embeddings of {width} values are no rows of {embed_dim} with '
+            'token features behind them'
+        )
+    parts = queries.embeddings.unflatten(1, (-1, embed_dim))
+    return TokenQueries(
+        embeddings=parts[:, 0],
+        query_to_class=queries.query_to_class,
+        seen_mask=queries.seen_mask,
+        token_features=parts[:, 1:] if parts.shape[1] > 1 else None,
+    )

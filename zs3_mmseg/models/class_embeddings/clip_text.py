@@ -23,11 +23,126 @@ from zs3_mmseg.models.towers import (
     text_features,
     tower_hash,
 )
-from zs3_mmseg.utils.cache import content_hash
+from zs3_mmseg.utils.cache import atomic_write, cache_dir, content_hash
+from zs3_mmseg.utils.names import did_you_mean
 
-from .row_cache import cached_rows
 from .sources import EmbeddingSource, as_list
-from .templates import fill, resolve_templates
+
+_SLOT = '{}'
+_SIZES = ('small', 'medium', 'large')
+
+#: Named sets of templates; ``'imagenet'`` is OpenAI's set of 80, read from open_clip.
+TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
+    'bare': ('{}',),
+    'single': ('a photo of a {}',),
+    # The 15 templates of ZegCLIP's COCO-Stuff embeddings.
+    'zegclip': (
+        'a photo of a {}.',
+        *(f'a photo of a {size} {{}}.' for size in _SIZES),
+        'This is a photo of a {}.',
+        *(f'This is a photo of a {size} {{}}.' for size in _SIZES),
+        'a {} in the scene.',
+        'a photo of a {} in the scene.',
+        *(f'There is {article} {{}} in the scene.' for article in ('a', 'the')),
+        *(f'This is {article} {{}} in the scene.' for article in ('a', 'the', 'one')),
+    ),
+}
+_IMAGENET = 'imagenet'
+
+
+def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the templates of a named set, or check an own list.
+
+    Args:
+        templates: ``'bare'`` (the name alone), ``'single'``, ``'zegclip'`` (15),
+            ``'imagenet'`` (80), or a list of texts with ``{}`` in each.
+
+    Raises:
+        ValueError: if the set is unknown, or a text has no ``{}``.
+    """
+    if isinstance(templates, str):
+        if templates == _IMAGENET:
+            from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+            return tuple(fill(_SLOT) for fill in OPENAI_IMAGENET_TEMPLATES)
+        if templates not in TEMPLATE_SETS:
+            known = [*TEMPLATE_SETS, _IMAGENET]
+            raise ValueError(
+                f'templates={templates!r} is no set of templates.'
+                f'{did_you_mean(templates, known)} Expected one of '
+                f'{", ".join(map(repr, known))}, or a list of texts with {_SLOT!r}.'
+            )
+        return TEMPLATE_SETS[templates]
+    chosen = tuple(templates)
+    wrong = [text for text in chosen if not isinstance(text, str) or _SLOT not in text]
+    if wrong or not chosen:
+        raise ValueError(
+            f'templates must be texts with {_SLOT!r} for the class name, got '
+            f'{wrong or "none"}'
+        )
+    return chosen
+
+
+def fill(template: str, name: str) -> str:
+    """Put a name into a template. Braces in the name itself stay as they are."""
+    return template.replace(_SLOT, name)
+
+
+_ROWS = 'rows'
+
+
+def cached_rows(
+    key: str, shape: tuple[int, ...], compute: Callable[[], Tensor]
+) -> Tensor:
+    """Return rows from the cache, or compute and keep them.
+
+    Several processes may do so at once: each writes the same rows in one step. A
+    damaged file is computed again, and a cache that cannot be written is done without.
+
+    Args:
+        key: hash of everything the rows depend on.
+        shape: of the rows, ``(Q, D)``, or ``(Q, L, W)`` for outputs of single tokens.
+        compute: makes the rows, float32.
+    """
+    path = cache_dir() / 'class_embeddings' / f'{key}.safetensors'
+    rows = _read(path, shape)
+    if rows is None:
+        rows = compute()
+        _write(path, rows)
+    return rows
+
+
+def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        # Opened once: another process may replace or remove the file meanwhile.
+        rows = load(path.read_bytes()).get(_ROWS)
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError) as error:
+        _warn(f'{path} is computed again: {error}')
+        return None
+    if rows is None or tuple(rows.shape) != shape or rows.dtype != torch.float32:
+        _warn(f'{path} is computed again: it does not hold {shape} float32 rows')
+        return None
+    return rows
+
+
+def _write(path: Path, rows: Tensor) -> None:
+    from safetensors.torch import save
+
+    content = save({_ROWS: rows.contiguous()})
+    try:
+        atomic_write(path, lambda stream: stream.write(content))
+    except OSError as error:
+        _warn(f'class embeddings are not cached: {error}')
+
+
+def _warn(message: str) -> None:
+    print_log(message, logger='current', level=logging.WARNING)
+
 
 # Part of the key of the disk cache: raised when rows are computed differently.
 _RECIPE = 'clip_text 1'
@@ -204,7 +319,3 @@ class ClipTextSource(EmbeddingSource):
 def _file_name(name: str | Path) -> str:
     """Return a name or tag, or a file's name without the folders of this machine."""
     return Path(name).name
-
-
-def _warn(message: str) -> None:
-    print_log(message, logger='current', level=logging.WARNING)

@@ -1,14 +1,22 @@
-"""What every source of class embeddings offers."""
+"""Class embeddings from word vectors: word2vec, GloVe or fastText files."""
 
 from __future__ import annotations
 
+import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO, NamedTuple, TypeGuard
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from zs3_mmseg.utils.checkpoint import safe_load_object
+from zs3_mmseg.utils.names import did_you_mean, duplicates
 from zs3_mmseg.utils.origins import origin_of_file
 
 
@@ -87,3 +95,279 @@ def require_file(path: Path, what: str) -> None:
         f'the {what} {path} of class_embeddings.source.path do not exist'
         + (f'; get them: {origin}' if origin else '')
     )
+
+
+_SUFFIXES = ('.npy', '.pt', '.pth', '.safetensors')
+_TENSOR = 'embeddings'
+_NAMES = 'names'
+
+
+class _Table(NamedTuple):
+    rows: Tensor
+    names: tuple[str, ...] | None
+
+
+class TensorSource(EmbeddingSource):
+    """Rows of a ``.npy``, ``.pt``, ``.pth`` or ``.safetensors`` file.
+
+    The names of the rows come from ``names``, from a JSON beside the file
+    (``FILE.json``: a list, or an object with ``names``), or from ``names`` within the
+    file. Without any, the file must have as many rows as there are texts, in their
+    order. A file with several tensors has the rows under ``embeddings``.
+
+    Args:
+        path: the file.
+        names: names of the rows, in order.
+    """
+
+    def __init__(self, path: str | Path, *, names: Sequence[str] | None = None) -> None:
+        self.path = Path(path).expanduser()
+        if self.path.suffix not in _SUFFIXES:
+            raise ValueError(
+                f'class_embeddings.source.path={str(path)!r} must end in '
+                f'{", ".join(_SUFFIXES)}'
+            )
+        self._names = None if names is None else tuple(names)
+
+    @property
+    def dim(self) -> int:
+        return self._table.rows.shape[1]
+
+    def rows(
+        self, texts: Sequence[str], normalize: bool, device: torch.device | str | None
+    ) -> Tensor:
+        table = self._table
+        if table.names is None:
+            if len(texts) != len(table.rows):
+                raise ValueError(
+                    f'{self.path} has {len(table.rows)} rows without names, but '
+                    f'{len(texts)} names were asked for: {as_list(texts)}. Name the '
+                    'rows with class_embeddings.source.names, or in '
+                    f'{self.path.with_suffix(".json").name} beside the file.'
+                )
+            rows = table.rows
+        else:
+            rows = table.rows[self._indices(texts, table.names)]
+        return F.normalize(rows, dim=-1) if normalize else rows
+
+    def provenance(self) -> dict[str, str]:
+        return {'source': 'tensor', 'file': self.path.name}
+
+    def _indices(self, texts: Sequence[str], names: tuple[str, ...]) -> list[int]:
+        place = {name.casefold(): index for index, name in enumerate(names)}
+        missing = [text for text in texts if text.casefold() not in place]
+        if missing:
+            hints = ''.join(did_you_mean(text, names, limit=1) for text in missing[:3])
+            raise ValueError(
+                f'{self.path} has no rows for {as_list(missing)}.{hints} It has rows '
+                f'for {len(names)} names.'
+            )
+        return [place[text.casefold()] for text in texts]
+
+    @cached_property
+    def _table(self) -> _Table:
+        require_file(self.path, 'class embeddings')
+        rows, inner_names = _read(self.path)
+        if rows.ndim != 2 or not rows.is_floating_point() or 0 in rows.shape:
+            raise ValueError(
+                f'{self.path} must hold one row of numbers for each class, and holds '
+                f'{tuple(rows.shape)} of {rows.dtype}'
+            )
+        names = self._names or self._sidecar() or inner_names
+        if names is not None and len(names) != len(rows):
+            raise ValueError(
+                f'{self.path} has {len(rows)} rows, but {len(names)} names: '
+                f'{as_list(names)}'
+            )
+        repeated = duplicates(name.casefold() for name in names or ())
+        if repeated:
+            raise ValueError(f'{self.path} has several rows for {as_list(repeated)}')
+        return _Table(rows.float(), names)
+
+    def _sidecar(self) -> tuple[str, ...] | None:
+        path = self.path.with_suffix('.json')
+        if not path.is_file():
+            return None
+        try:
+            content = json.loads(path.read_text(encoding='utf-8'))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f'{path} is no JSON: {error}') from error
+        names = content.get(_NAMES) if isinstance(content, dict) else content
+        if not _is_names(names):
+            raise ValueError(
+                f'{path} must hold the names of the rows: a list of texts, or an '
+                f'object with {_NAMES!r}'
+            )
+        return tuple(names)
+
+
+def _read(path: Path) -> tuple[Tensor, tuple[str, ...] | None]:
+    if path.suffix == '.npy':
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise ValueError(f'{path} is no plain .npy array: {error}') from error
+        if array.dtype.kind not in 'fiu':
+            raise ValueError(f'{path} holds {array.dtype}, not numbers')
+        return torch.from_numpy(np.asarray(array, dtype=np.float32)), None
+    content = safe_load_object(path)
+    if isinstance(content, Tensor):
+        return content, None
+    if isinstance(content, Mapping):
+        tensors = [value for value in content.values() if isinstance(value, Tensor)]
+        rows = content.get(_TENSOR, tensors[0] if len(tensors) == 1 else None)
+        names = content.get(_NAMES)
+        if isinstance(rows, Tensor):
+            return rows, tuple(names) if _is_names(names) else None
+    raise ValueError(
+        f'{path} must hold one tensor, or a dict with the rows under {_TENSOR!r}'
+    )
+
+
+def _is_names(value: object) -> TypeGuard[Sequence[str]]:
+    return isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
+
+
+_FLOAT = np.dtype('<f4')
+# Longer than any token: a file without spaces is none of ours.
+_LONGEST_WORD = 4096
+
+
+class WordVectorSource(EmbeddingSource):
+    """Vectors of words from a file.
+
+    A name is lower-cased and split at spaces, ``_`` and ``-``. Its row is the mean of
+    the vectors of those of its words that are in the file.
+
+    Args:
+        path: a text file with a word and its numbers on each line (GloVe; word2vec and
+            fastText with a line ``words dimension`` first), or word2vec's binary form.
+        binary: whether the file is binary; None: if its name ends in ``.bin``.
+    """
+
+    def __init__(self, path: str | Path, *, binary: bool | None = None) -> None:
+        self.path = Path(path).expanduser()
+        self.binary = self.path.suffix == '.bin' if binary is None else binary
+
+    @property
+    def dim(self) -> int:
+        with self._open() as stream:
+            return self._header(stream)[0]
+
+    def rows(
+        self, texts: Sequence[str], normalize: bool, device: torch.device | str | None
+    ) -> Tensor:
+        words = {text: words_of(text) for text in texts}
+        vectors = self._find({word for several in words.values() for word in several})
+        absent = [
+            text for text in texts if not any(word in vectors for word in words[text])
+        ]
+        if absent:
+            raise ValueError(
+                f'{self.path} has vectors for no word of these names: '
+                f'{as_list(absent)}. Give them another name by a synonym that is in '
+                "the file, e.g. 'tv' for 'tvmonitor'."
+            )
+        means = [
+            np.mean([vectors[word] for word in words[text] if word in vectors], axis=0)
+            for text in texts
+        ]
+        rows = torch.from_numpy(np.stack(means).astype(np.float32))
+        return F.normalize(rows, dim=-1) if normalize else rows
+
+    def provenance(self) -> dict[str, str]:
+        return {'source': 'vectors', 'file': self.path.name}
+
+    def _open(self) -> BinaryIO:
+        require_file(self.path, 'word vectors')
+        return self.path.open('rb')
+
+    def _header(self, stream: BinaryIO) -> tuple[int, int | None]:
+        """Return the dimension and the number of words, if the file tells it.
+
+        The stream is left at the first word.
+        """
+        first = stream.readline()
+        fields = first.split()
+        if len(fields) == 2 and all(field.isdigit() for field in fields):
+            return int(fields[1]), int(fields[0])
+        if self.binary or len(fields) < 2:
+            raise ValueError(
+                f'{self.path} does not begin like a word2vec file (the number of '
+                'words, the dimension)'
+                + (' or a line of word vectors' * (not self.binary))
+            )
+        stream.seek(0)
+        return len(fields) - 1, None
+
+    def _find(self, wanted: set[str]) -> dict[str, np.ndarray]:
+        """Return the vectors of the wanted words; the first one of a word counts."""
+        found: dict[str, np.ndarray] = {}
+        with self._open() as stream:
+            dim, count = self._header(stream)
+            if self.binary:
+                entries = self._binary_entries(stream, dim, count or 0, wanted)
+            else:
+                entries = self._text_entries(stream, dim, wanted)
+            for word, vector in entries:
+                found.setdefault(word, vector)
+                if len(found) == len(wanted):
+                    break
+        return found
+
+    def _text_entries(
+        self, stream: BinaryIO, dim: int, wanted: set[str]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        for number, line in enumerate(stream, start=1):
+            head, _, tail = line.partition(b' ')
+            word = head.decode('utf-8', errors='replace')
+            if word not in wanted:
+                continue
+            fields = tail.split()
+            if len(fields) > dim:
+                continue  # GloVe has a few tokens with spaces in them
+            try:
+                vector = np.array(fields, dtype=np.float32)
+            except ValueError as error:
+                raise ValueError(
+                    f'{self.path}: entry {number} ({word!r}) holds no numbers: {error}'
+                ) from error
+            if len(vector) != dim:
+                raise ValueError(
+                    f'{self.path}: entry {number} ({word!r}) has {len(vector)} '
+                    f'numbers, expected {dim}'
+                )
+            yield word, vector
+
+    def _binary_entries(
+        self, stream: BinaryIO, dim: int, count: int, wanted: set[str]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        size = dim * _FLOAT.itemsize
+        for number in range(1, count + 1):
+            word = _binary_word(stream)
+            raw = stream.read(size)
+            if word is None or len(raw) != size:
+                raise ValueError(
+                    f'{self.path} is cut off or no word2vec file: it promises {count} '
+                    f'words and entry {number} is not whole'
+                )
+            if word in wanted:
+                yield word, np.frombuffer(raw, dtype=_FLOAT).astype(np.float32)
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a class name: ``'Traffic_light' -> ['traffic', 'light']``."""
+    return [word for word in re.split(r'[\s_-]+', name.lower()) if word]
+
+
+def _binary_word(stream: BinaryIO) -> str | None:
+    """Read up to the next space; some writers end each entry with a line break."""
+    raw = bytearray()
+    while len(raw) < _LONGEST_WORD:
+        char = stream.read(1)
+        if not char:
+            return None
+        if char == b' ':
+            return bytes(raw).lstrip(b'\n').decode('utf-8', errors='replace')
+        raw += char
+    return None

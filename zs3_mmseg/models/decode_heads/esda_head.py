@@ -10,19 +10,156 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from mmseg.utils import ConfigType, SampleList
 
-from zs3_mmseg.models.class_embeddings.queries import ClassQueries
+from zs3_mmseg.models.backbones.blocks import run_block
+from zs3_mmseg.models.class_embeddings.bank import ClassQueries
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 
-from .pixel_loss import pixel_accuracy, pixel_cross_entropy
-from .prior_loss import check_prior_target, prior_losses
-from .vision_language import VisionLanguageInteraction
-from .zero_shot_head import ScoreKind
+from .zero_shot_head import ScoreKind, pixel_accuracy, pixel_cross_entropy
+
+#: What a prior near 1 stands for: ``'official'``, as the released code has it, for
+#: background; ``'foreground'`` for the named class, as the word prior suggests.
+PRIOR_TARGETS = ('official', 'foreground')
+
+
+def check_prior_target(target: str) -> str:
+    """Return a ``prior_target`` if it is known, else raise ``ValueError``."""
+    if target not in PRIOR_TARGETS:
+        raise ValueError(f'prior_target must be one of {PRIOR_TARGETS}, not {target!r}')
+    return target
+
+
+def prior_losses(
+    priors: Tensor,
+    labels: Tensor,
+    *,
+    target: str,
+    ignore_index: int,
+    align_corners: bool,
+) -> tuple[Tensor, Tensor]:
+    """Score prior maps as if ``p`` and ``1 - p`` were logits.
+
+    Args:
+        priors: ``(N, P, h, w)``, values in 0..1.
+        labels: ``(N, H, W)`` long: 0 background, 1 the named class, or
+            ``ignore_index``.
+        target: one of :data:`PRIOR_TARGETS`. The official order of the two channels
+            scores ``p`` against background, which pushes the similarity of the named
+            class down.
+        ignore_index: label of pixels that don't count.
+        align_corners: of the bilinear resize to the labels.
+
+    Returns:
+        the loss of the last map, and the mean loss of the others, 0 if there are none.
+    """
+    # The softmax of two values is the sigmoid of their difference, and a resize is
+    # linear: one map stands for both channels.
+    odds = 1 - 2 * priors.float() if target == 'official' else 2 * priors.float() - 1
+    counts = labels != ignore_index
+    foreground = (labels == 1).float()
+    losses = []
+    for prior_odds in odds.split(1, dim=1):
+        full = F.interpolate(
+            prior_odds,
+            size=labels.shape[1:],
+            mode='bilinear',
+            align_corners=align_corners,
+        ).squeeze(1)
+        pixels = F.binary_cross_entropy_with_logits(full, foreground, counts.float())
+        losses.append(pixels * labels.numel() / counts.sum().clamp(min=1))
+    *others, last = losses
+    rest = torch.stack(others).mean() if others else last.new_zeros(())
+    return last, rest
+
+
+#: How tokens are put together after a layer, see :class:`VisionLanguageInteraction`.
+TOKEN_ORDERS = ('official', 'fixed')
+
+
+class VisionLanguageInteraction(nn.Module):
+    """Layers of self-attention over all tokens, then over each kind by itself.
+
+    A layer is a CLIP block (pre-norm, QuickGELU) over support and image tokens
+    together, one over the image tokens (enhancement of the image), and in all layers
+    but the last one over the support tokens (enhancement of the support).
+
+    The released code joins the tokens as image, support after a layer, and takes the
+    last ``h * w`` of them for the image again. From the second layer on the "image"
+    is therefore shifted by the number of support tokens and ends with them, and so is
+    the result. ``token_order='official'`` does the same, and is what official weights
+    were trained with; ``'fixed'`` keeps the support in front.
+
+    Args:
+        width: channels ``D`` of the tokens.
+        num_heads: attention heads of each block.
+        num_layers: layers, at least 1.
+        token_order: ``'official'`` or ``'fixed'``.
+
+    Raises:
+        ValueError: for an unknown order, or heads that do not divide the width.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        num_layers: int = 2,
+        token_order: str = 'official',
+    ) -> None:
+        super().__init__()
+        if token_order not in TOKEN_ORDERS:
+            raise ValueError(
+                f'token_order must be one of {TOKEN_ORDERS}, not {token_order!r}'
+            )
+        if num_layers < 1:
+            raise ValueError(f'num_layers must be at least 1, not {num_layers}')
+        if width % num_heads:
+            raise ValueError(f'{width} channels do not divide into {num_heads} heads')
+        self.token_order = token_order
+        self.joint = _clip_blocks(num_layers, width, num_heads)
+        self.image = _clip_blocks(num_layers, width, num_heads)
+        self.support = _clip_blocks(num_layers - 1, width, num_heads)
+
+    def forward(self, support: Tensor, image: Tensor) -> Tensor:
+        """Return the image tokens after all layers.
+
+        Args:
+            support: ``(N, S, D)``.
+            image: ``(N, hw, D)``.
+
+        Returns:
+            ``(N, hw, D)``; with the official order these are not all image tokens.
+        """
+        num_image = image.shape[1]
+        tokens = torch.cat([support, image], dim=1)
+        for index, joint in enumerate(self.joint):
+            tokens = run_block(joint, tokens)
+            support, image = tokens[:, :-num_image], tokens[:, -num_image:]
+            image = run_block(self.image[index], image)
+            if index < len(self.support):
+                support = run_block(self.support[index], support)
+            parts = [support, image]
+            if self.token_order == 'official':
+                parts.reverse()
+            tokens = torch.cat(parts, dim=1)
+        return tokens[:, -num_image:]
+
+
+def _clip_blocks(count: int, width: int, num_heads: int) -> nn.ModuleList:
+    from open_clip.transformer import QuickGELU, ResidualAttentionBlock
+
+    return nn.ModuleList(
+        ResidualAttentionBlock(width, num_heads, act_layer=QuickGELU)
+        for _ in range(count)
+    )
+
 
 #: Labels of a class-prompted sample, and channels of the logits.
 BACKGROUND, FOREGROUND = 0, 1

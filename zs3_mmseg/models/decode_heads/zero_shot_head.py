@@ -9,15 +9,174 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import ConfigType, SampleList
 
-from zs3_mmseg.models.class_embeddings.queries import ClassQueries
+from zs3_mmseg.models.class_embeddings.bank import ClassQueries
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 
-from .pixel_loss import pixel_accuracy, pixel_cross_entropy
-from .query_reduction import check_reduction, reduce_queries
+
+class RunningArgmax:
+    """The best class of each pixel, over classes that come in slices.
+
+    Of equal scores the first wins, as in ``argmax`` over all of them at once.
+
+    Attributes:
+        num_classes: how many classes have been taken in.
+    """
+
+    def __init__(self) -> None:
+        self.num_classes = 0
+        self._best: tuple[Tensor, Tensor] | None = None
+
+    def update(self, scores: Tensor, classes: Tensor | None = None) -> None:
+        """Take in the scores of the next classes.
+
+        Args:
+            scores: ``(K', H, W)``, at least one class.
+            classes: ``(K',)`` long, what they are called, ascending; by default the
+                numbers that follow those of the classes taken in so far.
+        """
+        best, index = scores.max(dim=0)
+        index = index + self.num_classes if classes is None else classes[index]
+        if self._best is not None:
+            known, known_index = self._best
+            better = best > known
+            best = torch.where(better, best, known)
+            index = torch.where(better, index, known_index)
+        self._best = best, index
+        self.num_classes += len(scores)
+
+    def best(self) -> tuple[Tensor, Tensor] | None:
+        """Return the best scores and their classes, ``(H, W)`` each; None if none."""
+        return self._best
+
+
+#: How the queries of a class (its synonyms) become one logit. ``max`` takes the best
+#: synonym; ``sum`` adds their probabilities, which is a log-sum-exp of logits.
+REDUCTIONS = ('max', 'sum')
+
+
+def check_reduction(how: str, score_kind: str) -> None:
+    """Validate a ``query_reduce`` option.
+
+    Raises:
+        ValueError: for an unknown reduction, or ``sum`` without a joint softmax.
+    """
+    if how not in REDUCTIONS:
+        raise ValueError(f'query_reduce must be one of {REDUCTIONS}, not {how!r}')
+    if how == 'sum' and score_kind != 'softmax':
+        raise ValueError(
+            "query_reduce='sum' adds probabilities of one softmax over all queries; "
+            f"a head with score_kind={score_kind!r} needs 'max'"
+        )
+
+
+def reduce_queries(
+    logits: Tensor, queries_per_class: Sequence[int], how: str
+) -> Tensor:
+    """Reduce query logits to class logits.
+
+    Args:
+        logits: ``(N, Q, ...)``, the queries of a class side by side.
+        queries_per_class: how many of the ``Q`` belong to each of the ``K`` classes.
+        how: one of :data:`REDUCTIONS`.
+
+    Returns:
+        ``(N, K, ...)``; ``logits`` itself if every class has one query.
+    """
+    if len(queries_per_class) == logits.shape[1]:
+        return logits
+    parts = logits.split(list(queries_per_class), dim=1)
+    if how == 'max':
+        return torch.stack([part.amax(dim=1) for part in parts], dim=1)
+    return torch.stack([part.logsumexp(dim=1) for part in parts], dim=1)
+
+
+def pixel_cross_entropy(
+    logits: Tensor, labels: Tensor, *, ignore_index: int, align_corners: bool = False
+) -> Tensor:
+    """Mean softmax cross-entropy over the labelled pixels of a batch.
+
+    Logits are resized to the labels image by image, and resized once more in the
+    backward pass instead of being kept: with 156 classes at 512x512, a batch of 16
+    would otherwise keep 2.6 GB twice.
+
+    Args:
+        logits: ``(N, K, h, w)`` at any resolution.
+        labels: ``(N, H, W)`` long, values in ``0..K-1`` or ``ignore_index``.
+        ignore_index: label of pixels that don't count.
+        align_corners: of the bilinear resize.
+
+    Returns:
+        the loss, a scalar, 0 if no pixel is labelled.
+    """
+
+    def one_image(image_logits: Tensor, image_labels: Tensor) -> Tensor:
+        full = _resized(image_logits, image_labels, align_corners)
+        return F.cross_entropy(
+            full, image_labels, ignore_index=ignore_index, reduction='sum'
+        )
+
+    losses = [
+        checkpoint(
+            one_image,
+            image_logits,
+            image_labels,
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
+        for image_logits, image_labels in zip(
+            logits.float().split(1), labels.split(1), strict=True
+        )
+    ]
+    labelled = (labels != ignore_index).sum().clamp(min=1)
+    return torch.stack(losses).sum() / labelled
+
+
+@torch.no_grad()
+def pixel_accuracy(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    ignore_index: int,
+    align_corners: bool = False,
+    class_chunk: int = 32,
+) -> Tensor:
+    """Share of labelled pixels whose class has the largest logit, in percent.
+
+    Logits are resized to the labels image by image and some classes at a time.
+
+    Args:
+        logits: ``(N, K, h, w)`` at any resolution.
+        labels: ``(N, H, W)`` long, values in ``0..K-1`` or ``ignore_index``.
+        ignore_index: label of pixels that don't count.
+        align_corners: of the bilinear resize.
+        class_chunk: how many classes are resized at a time.
+
+    Returns:
+        a scalar, 0 if no pixel is labelled.
+    """
+    hits = torch.zeros((), device=logits.device)
+    for image, truth in zip(logits.float().split(1), labels.split(1), strict=True):
+        running = RunningArgmax()
+        for part in image.split(class_chunk, dim=1):
+            running.update(_resized(part, truth, align_corners)[0])
+        found = running.best()
+        assert found is not None  # there is at least one class
+        # An ignored label equals no class index, so it counts as no hit.
+        hits += (found[1] == truth[0]).sum()
+    return 100 * hits / (labels != ignore_index).sum().clamp(min=1)
+
+
+def _resized(logits: Tensor, labels: Tensor, align_corners: bool) -> Tensor:
+    """Bring logits ``(1, K, h, w)`` to the size of labels ``(1, H, W)``."""
+    return F.interpolate(
+        logits, size=labels.shape[-2:], mode='bilinear', align_corners=align_corners
+    )
+
 
 ScoreKind = Literal['logit', 'sigmoid', 'softmax']
 

@@ -1,9 +1,9 @@
 """Segmentors."""
 
-from .class_prompted_segmentor import ClassPromptedSegmentor
-from .options import InferenceOptions
+from .class_prompted import ClassPromptedSegmentor
+from .encoder_decoder import ZeroShotEncoderDecoder
+from .inference import InferenceOptions
 from .vocabulary import Vocabulary
-from .zero_shot_encoder_decoder import ZeroShotEncoderDecoder
 from .zero_shot_tta import ZeroShotTTAModel
 
 __all__ = [

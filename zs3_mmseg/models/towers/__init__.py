@@ -1,10 +1,15 @@
 """CLIP models of open_clip: architectures, weights and their tokenizers."""
 
 from .architectures import Architecture, resolve_architecture
-from .loading import LoadedCLIP, load_clip, release_towers, tower_hash
+from .clip import (
+    LoadedCLIP,
+    load_clip,
+    openai_sha256,
+    release_towers,
+    text_features,
+    tower_hash,
+)
 from .positions import resize_positions
-from .text_features import text_features
-from .weights import openai_sha256
 
 __all__ = [
     'Architecture',

@@ -3,26 +3,224 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.utils import ConfigType, OptConfigType, SampleList, add_prefix
 
 from zs3_mmseg.models.class_embeddings import ClassQueries
-from zs3_mmseg.models.class_embeddings.token_rows import TokenQueries
+from zs3_mmseg.models.class_embeddings.bank import (
+    TokenQueries,
+    TokenRows,
+    split_token_rows,
+)
+from zs3_mmseg.utils.names import did_you_mean
 
-from .calls import call_with, declared
-from .geometry import to_original
-from .pair_scores import pair_scores, rows_of
-from .prompted_features import PromptedFeatures
-from .token_vocabulary import TokenVocabulary
-from .training_labels import with_labels
-from .vocabulary import Vocabulary
-from .zero_shot_encoder_decoder import ZeroShotEncoderDecoder
+from .encoder_decoder import ZeroShotEncoderDecoder, with_labels
+from .inference import (
+    CropScores,
+    ScoringRule,
+    Size,
+    call_with,
+    covered_size,
+    declared,
+    split_token,
+    to_original,
+)
+from .vocabulary import OpenVocabulary, Vocabulary
+
+
+class TokenVocabulary(OpenVocabulary):
+    """The part of :class:`ClassPromptedSegmentor` that knows its classes.
+
+    If the bank gives token features, rows carry them behind the embedding, so that
+    checkpoints and caches need not know about them.
+    """
+
+    #: Length ``E`` of an embedding, without token features.
+    embed_dim: int
+    #: Whether the bank gives token features.
+    has_tokens: bool
+
+    def _init_classes(
+        self, class_embeddings: Mapping | Any | None, split: Any, setting: str
+    ) -> None:
+        """Build the bank, and refuse classes of several names.
+
+        Raises:
+            ValueError: if there is no bank, or a class has several names.
+        """
+        if class_embeddings is None:
+            raise ValueError(
+                'ClassPromptedSegmentor reads class names: set model.class_embeddings'
+            )
+        bank: Any = class_embeddings
+        if isinstance(bank, Mapping):
+            bank = MODELS.build(dict(bank))
+        self.embed_dim = bank.dim
+        self.has_tokens = bool(getattr(bank, 'token_features', False))
+        rows = TokenRows(bank) if self.has_tokens else bank
+        super()._init_classes(rows, split, setting)
+        several = [name for name in self.split.classes if '|' in name]
+        if several:
+            raise ValueError(
+                f'ClassPromptedSegmentor asks for one name at a time, but split '
+                f'{self.split.name!r} has {several[0]!r}'
+            )
+
+    def training_queries(self) -> TokenQueries:
+        """Return the rows used in training, with token features if there are any."""
+        return split_token_rows(super().training_queries(), self.embed_dim)
+
+    def current_queries(self) -> TokenQueries:
+        """Return the rows of the current classes, with token features if any."""
+        return split_token_rows(super().current_queries(), self.embed_dim)
+
+    def _fitting_rows(self, embeddings: Tensor, names: Sequence[str]) -> list[Tensor]:
+        rows = super()._fitting_rows(embeddings, names)
+        width = rows[0].shape[1]
+        if width % self.embed_dim or self.has_tokens == (width == self.embed_dim):
+            layout = f'{self.embed_dim} values'
+            if self.has_tokens:
+                layout += ', and as many for each token of its text behind them'
+            raise ValueError(
+                f'the given embeddings have {width} columns, expected {layout}'
+            )
+        return rows
+
+
+def pair_scores(
+    logits: Tensor,
+    crop: Size,
+    backbone: nn.Module,
+    *,
+    mask_size: Size | None,
+    align_corners: bool,
+) -> Tensor:
+    """Bring logits of background and foreground to input size, as all scores are.
+
+    Args:
+        logits: ``(N, 2, h, w)``.
+        crop: size of the input in pixels.
+        backbone: tells what its patch grid covers.
+        mask_size: size on the way, as in ``test_cfg``.
+        align_corners: of every resize.
+
+    Returns:
+        ``(N, 2, H, W)``.
+    """
+    channels = logits.shape[1]
+    anything = ClassQueries(
+        embeddings=logits.new_zeros(channels, 0),
+        query_to_class=torch.arange(channels, device=logits.device),
+        seen_mask=torch.ones(channels, dtype=torch.bool, device=logits.device),
+    )
+    rule = ScoringRule(
+        score_kind='logit',
+        query_reduce='max',
+        calibrators=(),
+        mask_size=mask_size,
+        align_corners=align_corners,
+        class_chunk=channels,
+    )
+    covered = covered_size(backbone, crop)
+    scores = CropScores(logits, anything, None, crop=crop, covered=covered, rule=rule)
+    return scores(slice(0, channels))
+
+
+def rows_of(
+    prompts: Sequence[str], names: Sequence[str], queries: ClassQueries
+) -> list[int]:
+    """Find the rows of prompts.
+
+    Args:
+        prompts: names of classes.
+        names: of all classes, in the order of ``queries``.
+        queries: the rows of the classes.
+
+    Raises:
+        ValueError: naming a prompt that is none of the names, or has several rows.
+    """
+    missing = [prompt for prompt in prompts if prompt not in names]
+    if missing:
+        raise ValueError(
+            f'the prompt {missing[0]!r} is none of the {len(names)} classes with rows '
+            f'here.{did_you_mean(missing[0], names)} Do data set and model have the '
+            'same split?'
+        )
+    found = [list(names).index(prompt) for prompt in prompts]
+    for prompt, place in zip(prompts, found, strict=True):
+        if queries.queries_per_class[place] > 1:
+            raise ValueError(
+                f'the prompt {prompt!r} has synonyms, and a mask is asked for by one '
+                'name at a time: give each of them a class of its own'
+            )
+    return [sum(queries.queries_per_class[:place]) for place in found]
+
+
+class PromptedFeatures:
+    """Runs a backbone for pairs; what does not depend on the name runs once per image.
+
+    A backbone with ``forward_shared`` and ``forward_from``, as ``OpenCLIPViT``, reads
+    the text row of the name if it has ``replace_cls``, and where the class is, in
+    training, if it has ``priors``. Any other backbone knows nothing of names: all of
+    it runs once per image.
+
+    Args:
+        backbone: the backbone.
+        neck: run on the maps, or None.
+    """
+
+    def __init__(self, backbone: nn.Module, neck: Callable | None) -> None:
+        self._backbone: Any = backbone
+        self._neck = neck
+        self._reads_names = hasattr(backbone, 'forward_from')
+
+    def shared(self, images: Tensor) -> Any:
+        """Return what :meth:`of_pairs` starts from, for images ``(B, 3, H, W)``."""
+        if self._reads_names:
+            return self._backbone.forward_shared(images)
+        return self._backbone(images)
+
+    def of_pairs(
+        self,
+        state: Any,
+        rows: Tensor,
+        *,
+        image_index: Tensor | None = None,
+        foreground: Tensor | None = None,
+    ) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """Return maps ``(N, C, h, w)`` and global tokens ``(N, E)`` of ``N`` pairs.
+
+        Args:
+            state: what :meth:`shared` returned for ``B`` images.
+            rows: ``(N, E)``, the text row of each pair.
+            image_index: ``(N,)``, the image of each pair; None: the images in order.
+            foreground: ``(N, H, W)``, where the named class is; in training only.
+        """
+        if self._reads_names:
+            reads_text = bool(self._backbone.replace_cls)
+            reads_mask = bool(self._backbone.priors)
+            outputs = self._backbone.forward_from(
+                state,
+                rows if reads_text else None,
+                image_index=image_index,
+                foreground=foreground if reads_mask else None,
+            )
+        else:
+            outputs = (state,) if isinstance(state, Tensor) else tuple(state)
+            if image_index is not None:
+                outputs = tuple(output[image_index] for output in outputs)
+        maps, token = split_token(outputs)
+        if self._neck is not None:
+            maps = tuple(self._neck(maps))
+        return maps, token
+
 
 #: Channels of the head: background and foreground of whatever was asked for.
 _CHANNELS = 2

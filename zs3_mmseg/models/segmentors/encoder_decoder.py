@@ -6,26 +6,234 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmengine.config import ConfigDict
 from mmengine.logging import print_log
+from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 from mmseg.utils import ConfigType, OptConfigType, SampleList, add_prefix
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit, resolve_split
-from zs3_mmseg.models.calibrators.base import SPACES
+from zs3_mmseg.models.calibrators import SPACES
 from zs3_mmseg.models.decode_heads.zero_shot_head import ScoreKind
-from zs3_mmseg.utils.labels import special_labels
+from zs3_mmseg.utils.labels import SpecialLabels, special_labels
 
-from .calls import call_with, declared, reads_queries
-from .geometry import Size, covered_size
-from .options import InferenceOptions
-from .scored_inference import ScoredInference
-from .self_training import SelfTraining
-from .training_labels import LabelMapping, fill_up, stack_labels, with_labels
-from .vocabulary import Vocabulary, new_vocabulary
+from .inference import (
+    InferenceOptions,
+    ScoredInference,
+    Size,
+    call_with,
+    covered_size,
+    declared,
+    reads_queries,
+)
+from .vocabulary import OpenVocabulary, Vocabulary, new_vocabulary
+
+
+class LabelMapping:
+    """Maps indices into all classes to indices of a head's classes.
+
+    Args:
+        positions: new index of each class that stays.
+        num_classes: number of all classes.
+        special: labels that are no class.
+        others_ignored: what becomes of values that neither stay nor are ignored:
+            True makes them ignored, whatever they are. False keeps unlabelled pixels
+            for later and takes any other value for a mistake.
+    """
+
+    def __init__(
+        self,
+        positions: Mapping[int, int],
+        *,
+        num_classes: int,
+        special: SpecialLabels,
+        others_ignored: bool,
+    ) -> None:
+        unknown = special.ignore if others_ignored else -1
+        self._num_classes = num_classes
+        self._special = special
+        self._others_ignored = others_ignored
+        # One entry more than there are values: whatever lies outside ends there.
+        self._table = torch.full((special.ignore + 2,), unknown)
+        self._table[special.ignore] = special.ignore
+        self._table[list(positions)] = torch.tensor(list(positions.values()))
+        if not others_ignored:
+            self._table[special.unlabelled] = special.unlabelled
+
+    def __call__(self, labels: Tensor) -> Tensor:
+        """Return new labels of any shape, long; ``labels`` is not changed.
+
+        Raises:
+            ValueError: if there are values that mean nothing, naming them.
+        """
+        self._table = self._table.to(labels.device)
+        last = len(self._table) - 1
+        values = labels.long()
+        index = torch.where((values < 0) | (values > last), last, values)
+        mapped = self._table[index]
+        if not self._others_ignored and bool((mapped < 0).any()):
+            wrong = values[mapped < 0].unique().tolist()
+            raise ValueError(
+                f'labels hold {wrong}: expected 0..{self._num_classes - 1}, '
+                f'{self._special.ignore} (ignore) or {self._special.unlabelled} '
+                '(unlabelled). Does the data set use the split of the model?'
+            )
+        return mapped
+
+
+def stack_labels(samples: Sequence[SegDataSample]) -> Tensor:
+    """Return the ground truth of a batch, ``(N, H, W)``.
+
+    Raises:
+        ValueError: if a sample has none.
+    """
+    for sample in samples:
+        if 'gt_sem_seg' not in sample:
+            path = sample.metainfo.get('img_path', 'a training sample')
+            raise ValueError(
+                f'{path} has no gt_sem_seg: training pipelines need LoadAnnotations'
+            )
+    return torch.stack([sample.gt_sem_seg.data for sample in samples]).squeeze(1)
+
+
+def fill_up(labels: Tensor, size: Sequence[int], ignore_index: int) -> Tensor:
+    """Return labels ``(N, H, W)`` with ignored pixels at the bottom and right.
+
+    Maps of a backbone that fills an image up to whole patches stand for more than the
+    image; stretched over its labels they would be off by up to half a patch.
+
+    Args:
+        labels: ``(N, H, W)``.
+        size: what the maps cover, at least ``(H, W)``.
+        ignore_index: the label of pixels that don't count.
+    """
+    height, width = labels.shape[-2:]
+    missing = (0, size[1] - width, 0, size[0] - height)
+    return F.pad(labels, missing, value=ignore_index) if any(missing) else labels
+
+
+def with_labels(
+    samples: Sequence[SegDataSample], labels: Tensor
+) -> list[SegDataSample]:
+    """Return copies of samples with other ground truth ``(N, H, W)``.
+
+    The given samples and their data stay as they are.
+    """
+    copies = []
+    for sample, label_map in zip(samples, labels, strict=True):
+        copied = sample.new()
+        copied.gt_sem_seg = PixelData(data=label_map[None])
+        copies.append(copied)
+    return copies
+
+
+#: What a transductive training may be trained as.
+SWITCHABLE = ('inductive', 'transductive')
+#: What a head needs for unlabelled pixels.
+_METHODS = ('training_outputs', 'resolve_unlabelled')
+
+
+class SelfTraining(OpenVocabulary):
+    """The part of :class:`ZeroShotEncoderDecoder` that fills unlabelled pixels."""
+
+    pseudo_label_threshold: float | None
+    score_kind: Any
+    _features: Any
+    _init_label_mappings: Any
+
+    def _init_self_training(self, threshold: float | None) -> None:
+        self.pseudo_label_threshold = threshold
+        self._teacher: tuple[SelfTraining, ...] = ()
+        if threshold is None:
+            return
+        head = type(self.decode_head).__name__
+        if not self.understands_unlabelled:
+            raise ValueError(
+                f'pseudo_label_threshold={threshold} is for transductive training with '
+                f'a head that fills unlabelled pixels; here setting={self.setting!r} '
+                f'and the head is {head}'
+            )
+        if self.score_kind != 'logit' and not 0 <= threshold <= 1:
+            raise ValueError(
+                f'pseudo_label_threshold={threshold} must be in 0..1, as the scores of '
+                f'{head} are'
+            )
+
+    @property
+    def understands_unlabelled(self) -> bool:
+        """Whether unlabelled pixels of transductive training can be used."""
+        return self.setting == 'transductive' and all(
+            hasattr(self.decode_head, name) for name in _METHODS
+        )
+
+    def train_as(self, setting: str) -> None:
+        """Train by the rules of another setting from now on.
+
+        Transductive training may begin inductively: only seen rows are used, and
+        unlabelled pixels are ignored. What is tested and saved stays the same.
+
+        Args:
+            setting: ``'inductive'`` or ``'transductive'``.
+
+        Raises:
+            ValueError: if the model's own setting is not transductive.
+        """
+        if self.setting != 'transductive' or setting not in SWITCHABLE:
+            raise ValueError(
+                f'a model with setting={self.setting!r} cannot be trained as '
+                f"{setting!r}: expected setting='transductive' and one of {SWITCHABLE}"
+            )
+        self.training_setting = setting
+        self._queries.pop('training', None)
+        self._init_label_mappings()
+
+    def set_teacher(self, teacher: SelfTraining | None) -> None:
+        """Let another segmentor of this kind make the pseudo-labels; None: this one.
+
+        The teacher becomes no part of this module: it is neither moved nor saved nor
+        trained with it.
+        """
+        # A tuple, because a module in an attribute would be registered.
+        self._teacher = () if teacher is None else (teacher,)
+
+    def _require_pseudo_labels(self) -> None:
+        if not self.understands_unlabelled:
+            raise ValueError(
+                f'{type(self.decode_head).__name__} cannot fill unlabelled pixels, '
+                "which setting='transductive' is about: use a head with "
+                f'{" and ".join(_METHODS)}, or another setting'
+            )
+
+    @torch.no_grad()
+    def _fill_unlabelled(self, inputs: Tensor, outputs: Any, labels: Tensor) -> Tensor:
+        """Return labels ``(N, H, W)`` with pseudo-labels.
+
+        Args:
+            inputs: ``(N, 3, H, W)``, for the teacher if there is one.
+            outputs: the training outputs of this model's head.
+            labels: ``(N, H, W)``, indices of rows.
+        """
+        head, queries = self.decode_head, self.training_queries()
+        for teacher in self._teacher:
+            maps, token = teacher._features(inputs)
+            head = teacher.decode_head
+            outputs = call_with(
+                head.training_outputs, maps, queries=queries, global_token=token
+            )
+        return head.resolve_unlabelled(
+            outputs,
+            labels,
+            queries=queries,
+            unlabelled_index=special_labels(len(self.split.classes)).unlabelled,
+            threshold=self.pseudo_label_threshold,
+        )
+
 
 SCORE_KINDS = get_args(ScoreKind)
 
