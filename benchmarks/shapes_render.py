@@ -8,8 +8,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from zs3_mmseg.datasets.shapes.parallel import run_in_ranges
-from zs3_mmseg.datasets.shapes.scene import render_scene
+from zs3_mmseg.datasets.shapes.scene import render_scene, run_in_ranges
 
 
 def _render(subset: str, start: int, stop: int) -> None:

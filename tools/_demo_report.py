@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from zs3_mmseg.datasets.shapes.parallel import usable_cores
+from zs3_mmseg.datasets.shapes.scene import usable_cores
 from zs3_mmseg.datasets.splits import ZeroShotSplit
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.experiments import Outcome

@@ -22,7 +22,7 @@ from zs3_mmseg.apis.pseudo_labels import (
     count_training_images,
     make_pseudo_labels,
 )
-from zs3_mmseg.datasets.pseudo_labels import SIDECAR
+from zs3_mmseg.datasets.labels import SIDECAR
 from zs3_mmseg.engine.launch import one_line_errors, require_keys
 from zs3_mmseg.utils.config_check import read_config, require_files
 from zs3_mmseg.utils.config_options import add_config_options

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from zs3_mmseg.datasets.label_policy import SETTINGS, LabelTable, make_table
+from zs3_mmseg.datasets.labels import SETTINGS, LabelTable, make_table
 from zs3_mmseg.datasets.splits import ZeroShotSplit, make_split
 from zs3_mmseg.utils.labels import special_labels
 

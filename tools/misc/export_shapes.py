@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from zs3_mmseg.datasets.folder.dataset import IMAGES, MASKS
-from zs3_mmseg.datasets.shapes.generate import file_stem, write_png
-from zs3_mmseg.datasets.shapes.scene import render_scene
+from zs3_mmseg.datasets.folder import IMAGES, MASKS
+from zs3_mmseg.datasets.shapes.scene import file_stem, render_scene, write_png
 from zs3_mmseg.datasets.shapes.vocabulary import CLASSES, PALETTE, VOID
 from zs3_mmseg.datasets.splits import get_split, split_names
 from zs3_mmseg.datasets.splits.name_files import CLASSES_FILE, UNSEEN_FILE

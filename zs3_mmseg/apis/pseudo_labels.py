@@ -23,7 +23,7 @@ from mmengine.dataset import Compose
 from mmseg.registry import DATASETS
 
 from zs3_mmseg.apis.pipeline import as_batch, find_test_pipeline
-from zs3_mmseg.datasets.pseudo_labels import SIDECAR
+from zs3_mmseg.datasets.labels import SIDECAR
 from zs3_mmseg.datasets.splits import ZeroShotSplit
 from zs3_mmseg.datasets.zero_shot_dataset import ZeroShotDataset
 from zs3_mmseg.utils.cache import atomic_write

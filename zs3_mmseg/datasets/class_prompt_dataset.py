@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,20 +14,348 @@ from mmengine.dataset import BaseDataset, force_full_init
 from mmengine.logging import MMLogger
 from mmseg.registry import DATASETS
 
-from zs3_mmseg.datasets.label_policy import LabelTable
-from zs3_mmseg.datasets.mask_scan import class_pixels, class_values, over_samples
-from zs3_mmseg.datasets.pipeline_guard import LabelStep
-from zs3_mmseg.datasets.prompt_lists import (
-    episode_pairs,
-    exhaustive_pairs,
-    kept_images,
-)
-from zs3_mmseg.datasets.prompt_options import PromptOptions
-from zs3_mmseg.datasets.prompts import PromptStep
-from zs3_mmseg.datasets.splits import resolve_split
-from zs3_mmseg.datasets.zero_shot_dataset import ZeroShotDataset
 from zs3_mmseg.utils.labels import special_labels
 from zs3_mmseg.utils.seeding import draw_rng
+
+from .labels import LabelStep, LabelTable, hides_unseen
+from .scan import class_pixels, class_values, over_samples
+from .splits import ZeroShotSplit, resolve_split
+from .zero_shot_dataset import UNSEEN_POLICIES, ZeroShotDataset, require_choice
+
+
+def binary_mask(labels: np.ndarray, prompt: int, ignore: int) -> np.ndarray:
+    """Return 1 where ``labels`` is ``prompt``, ignored pixels as they are, else 0."""
+    mask = (labels == prompt).astype(labels.dtype)
+    mask[labels == ignore] = ignore
+    return mask
+
+
+class PromptStep:
+    """The pipeline step that chooses a class and turns labels into its mask.
+
+    It runs right after the labels have become those of the split, so that a crop can
+    already look at the mask. Without an assigned class one is drawn, uniformly among
+    those in the label map, whatever their size.
+
+    Args:
+        prompted: indices of the classes that may be chosen.
+        ignore: the label of ignored pixels.
+        negatives: how often a class is drawn that is not in the image, 0..1.
+
+    Attributes:
+        chosen: the class of the last sample.
+    """
+
+    def __init__(self, prompted: Sequence[int], ignore: int, negatives: float) -> None:
+        self._prompted = np.asarray(prompted)
+        self._ignore = ignore
+        self._negatives = negatives
+        self._assigned: int | None = None
+        self.chosen: int | None = None
+
+    @contextmanager
+    def asking(self, prompt: int | None) -> Iterator[None]:
+        """Assign the class of the samples loaded inside; None: draw one for each."""
+        self._assigned = self.chosen = prompt
+        try:
+            yield
+        finally:
+            self._assigned = None
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Replace ``gt_seg_map``, (H, W), by the mask of the chosen class."""
+        labels = results['gt_seg_map']
+        prompt = self._assigned
+        if prompt is None:
+            prompt = self.chosen = self._drawn(labels)
+        results['gt_seg_map'] = binary_mask(labels, prompt, self._ignore)
+        return results
+
+    def _drawn(self, labels: np.ndarray) -> int:
+        present = np.isin(self._prompted, np.unique(labels))
+        # With the default no random number is used up, as in the official code.
+        wants_absent = self._negatives > 0 and np.random.random() < self._negatives  # noqa: NPY002
+        if present.all():
+            wants_absent = False
+        elif not present.any():
+            wants_absent = True
+        choices = self._prompted[~present if wants_absent else present]
+        return int(np.random.choice(choices))  # noqa: NPY002
+
+
+PARTS = ('rest', 'held_out')
+
+
+class HeldOut(NamedTuple):
+    """Every so many images of a data set, or all the others.
+
+    Attributes:
+        every: distance of the images held out, at least 2.
+        part: ``'held_out'`` for these images, ``'rest'`` for the others.
+    """
+
+    every: int
+    part: str
+
+    @classmethod
+    def from_cfg(cls, config: Mapping[str, Any] | None) -> HeldOut | None:
+        """Read ``dict(every=n, part=...)``; None stays None.
+
+        Raises:
+            ValueError: if it says anything else.
+        """
+        if config is None:
+            return None
+        every = config.get('every')
+        fits = isinstance(every, int) and every >= 2 and config.get('part') in PARTS
+        if not fits or set(config) != {'every', 'part'}:
+            raise ValueError(
+                'held_out must be dict(every=n, part=...) with n >= 2 and part one of '
+                f'{PARTS}, got {dict(config)}'
+            )
+        return cls(**config)
+
+    def mask(self, count: int) -> np.ndarray:
+        """Tell which of ``count`` images are taken, (count,), bool."""
+        out = np.arange(count) % self.every == 0
+        return out if self.part == 'held_out' else ~out
+
+
+def kept_images(
+    counts: np.ndarray,
+    prompted: Sequence[int],
+    *,
+    min_pixels: int,
+    without: Sequence[int] = (),
+    allowed: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return the indices of the images that stay, ascending.
+
+    Args:
+        counts: pixels of each class in each image, (N, K).
+        prompted: classes that may be asked for; one of them must be there.
+        min_pixels: and must have so many pixels.
+        without: classes that must not be there at all.
+        allowed: which images may be used, (N,), bool; None: all.
+    """
+    kept = (counts[:, prompted] >= max(min_pixels, 1)).any(axis=1)
+    kept &= ~counts[:, without].any(axis=1)
+    if allowed is not None:
+        kept &= allowed
+    return np.flatnonzero(kept)
+
+
+def exhaustive_pairs(
+    images: np.ndarray, counts: np.ndarray, prompted: Sequence[int]
+) -> np.ndarray:
+    """Return every (image, class) with the class in the image, (M, 2)."""
+    rows, columns = np.nonzero(counts[images][:, prompted])
+    return np.stack([images[rows], np.array(prompted)[columns]], axis=1)
+
+
+def episode_pairs(
+    images: np.ndarray,
+    counts: np.ndarray,
+    prompted: Sequence[int],
+    *,
+    num_episodes: int,
+    seed: int,
+) -> np.ndarray:
+    """Return pairs as the official test draws them, (num_episodes, 2).
+
+    The list of images is cycled in its order; the class is uniform over those in the
+    image that may be asked for, and follows from (seed, episode, image).
+    """
+    classes = np.array(prompted)
+    pairs = []
+    for episode in range(num_episodes):
+        image = int(images[episode % len(images)])
+        rng = np.random.default_rng((seed, episode, image))
+        present = classes[counts[image, classes] > 0]
+        pairs.append((image, int(rng.choice(present))))
+    return np.array(pairs)
+
+
+PROMPTS = ('seen', 'unseen', 'all')
+SAMPLINGS = ('episodes', 'exhaustive')
+SELECTIONS = ('held_out', 'novel_official')
+SETTINGS = ('inductive', 'supervised')
+#: Number of pairs of the official test.
+OFFICIAL_EPISODES = 1000
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """Options of a ``ClassPromptDataset``, whose docstring says what they do.
+
+    Attributes:
+        training: whether it is for training.
+        prompts: one of :data:`PROMPTS`.
+        drops_unseen: whether images with an unseen class are left out.
+        min_pixels: pixels that a class needs for its image to stay.
+        negatives: share of absent names, 0..1.
+        sampling: one of :data:`SAMPLINGS`; None in training.
+        num_episodes: of ``sampling='episodes'``.
+        seed: of ``sampling='episodes'``.
+        selection: one of :data:`SELECTIONS`, or None.
+        held_out: images kept apart, or None.
+    """
+
+    training: bool
+    prompts: str
+    drops_unseen: bool
+    min_pixels: int
+    negatives: float
+    sampling: str | None
+    num_episodes: int
+    seed: int
+    selection: str | None
+    held_out: HeldOut | None
+
+    @classmethod
+    def of(
+        cls,
+        split: ZeroShotSplit,
+        *,
+        phase: str,
+        setting: str,
+        prompts: str | None,
+        unseen_policy: str | None,
+        min_pixels: int,
+        negatives: float,
+        sampling: str | None,
+        num_episodes: int | None,
+        seed: int | None,
+        selection: str | None,
+        held_out: Mapping[str, Any] | None,
+    ) -> PromptOptions:
+        """Fill in what is left out, and check that everything fits.
+
+        Args:
+            split: the classes.
+            phase: ``'train'`` or ``'test'``.
+            setting: of the training.
+            prompts: see ``ClassPromptDataset``, as all that follow.
+            unseen_policy: as there.
+            min_pixels: as there.
+            negatives: as there.
+            sampling: as there.
+            num_episodes: as there.
+            seed: as there.
+            selection: as there.
+            held_out: as there.
+
+        Raises:
+            ValueError: naming the options that contradict each other.
+        """
+        if setting not in SETTINGS:
+            raise ValueError(
+                f'ClassPromptDataset.setting must be one of {SETTINGS}, got '
+                f'{setting!r}: a mask of one class has no unlabelled pixels'
+            )
+        if selection is not None:
+            require_choice('selection', selection, SELECTIONS)
+        hides = hides_unseen(phase, setting)
+        policy = unseen_policy or ('drop_image' if hides else 'ignore')
+        require_choice('unseen_policy', policy, UNSEEN_POLICIES)
+        training = phase == 'train'
+        # What training may ask for, validation on its classes does as well.
+        learnt = 'seen' if setting == 'inductive' else 'all'
+        usual = learnt if training or selection == 'held_out' else 'unseen'
+        prompts = prompts or usual
+        require_choice('prompts', prompts, PROMPTS)
+        if selection is not None and (training or prompts != usual):
+            raise ValueError(
+                "selection is for validation: phase='test'"
+                if training
+                else f'selection={selection!r} is by the {usual} classes, but '
+                f'prompts={prompts!r}'
+            )
+        _require_drawn_pairs(training, sampling, num_episodes, seed)
+        options = cls(
+            training=training,
+            prompts=prompts,
+            drops_unseen=policy == 'drop_image',
+            min_pixels=min_pixels,
+            negatives=negatives,
+            sampling=None if training else sampling or 'episodes',
+            num_episodes=OFFICIAL_EPISODES if num_episodes is None else num_episodes,
+            seed=0 if seed is None else seed,
+            selection=selection,
+            held_out=HeldOut.from_cfg(held_out),
+        )
+        options._require_numbers_in_range()
+        options._require_prompts_of(split, setting)
+        return options
+
+    def prompted(self, split: ZeroShotSplit) -> tuple[int, ...]:
+        """Return the indices of the classes that may be asked for, ascending."""
+        return {
+            'seen': split.seen_indices,
+            'unseen': split.unseen_indices,
+            'all': tuple(range(len(split.classes))),
+        }[self.prompts]
+
+    @property
+    def sampling_in_words(self) -> str:
+        """How pairs are chosen, for tables and logs."""
+        if self.sampling is None:
+            return 'drawn'
+        if self.sampling == 'episodes':
+            return f'{self.num_episodes} drawn, seed {self.seed}'
+        return self.sampling
+
+    def _require_numbers_in_range(self) -> None:
+        if not 0 <= self.negatives <= 1 or (self.negatives and not self.training):
+            raise ValueError(
+                'negatives must be in 0..1, and is for training only; got '
+                f'{self.negatives} with phase={"train" if self.training else "test"!r}'
+            )
+        if self.num_episodes < 1 or self.min_pixels < 0 or self.seed < 0:
+            raise ValueError(
+                'expected num_episodes >= 1, min_pixels >= 0 and seed >= 0, got '
+                f'{self.num_episodes}, {self.min_pixels} and {self.seed}'
+            )
+
+    def _require_prompts_of(self, split: ZeroShotSplit, setting: str) -> None:
+        prompted = self.prompted(split)
+        if not prompted:
+            raise ValueError(
+                f'split {split.name!r} has no {self.prompts} class to ask for'
+            )
+        asks_unseen = bool({*prompted} & {*split.unseen_indices})
+        if self.training and setting == 'inductive' and asks_unseen:
+            raise ValueError(
+                f'prompts={self.prompts!r} would train on unseen classes; use '
+                "prompts='seen', or setting='supervised'"
+            )
+        if self.drops_unseen and asks_unseen:
+            raise ValueError(
+                "unseen_policy='drop_image' leaves no image for "
+                f"prompts={self.prompts!r}; use unseen_policy='ignore'"
+            )
+
+
+def _require_drawn_pairs(
+    training: bool, sampling: str | None, num_episodes: int | None, seed: int | None
+) -> None:
+    """Refuse options of testing that would be ignored."""
+    if sampling is not None:
+        require_choice('sampling', sampling, SAMPLINGS)
+    given = dict(sampling=sampling, num_episodes=num_episodes, seed=seed)
+    if not training:
+        if sampling != 'exhaustive':
+            return
+        del given['sampling']
+    ignored = [key for key, value in given.items() if value is not None]
+    if ignored:
+        why = (
+            'training draws a class for each sample'
+            if training
+            else "sampling='exhaustive' draws nothing"
+        )
+        raise ValueError(f'{why}: leave out {", ".join(ignored)}')
+
 
 #: In place of a class that is drawn when the sample is loaded.
 _DRAWN = -1

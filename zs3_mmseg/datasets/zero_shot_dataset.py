@@ -12,26 +12,75 @@ from mmengine.dataset import BaseDataset, force_full_init
 from mmengine.logging import MMLogger
 from mmseg.registry import DATASETS
 
-from zs3_mmseg.datasets.data_files import (
-    build_dataset,
-    init_default,
-    require_files,
-)
-from zs3_mmseg.datasets.label_policy import (
+from zs3_mmseg.utils.labels import NARROW, special_labels
+from zs3_mmseg.utils.names import did_you_mean
+from zs3_mmseg.utils.palette import default_palette
+from zs3_mmseg.utils.seeding import draw_rng
+
+from .labels import (
     PHASES,
     SETTINGS,
+    LabelStep,
     LabelTable,
+    PseudoLabels,
+    find_leaves,
+    guard_pipeline,
     hides_unseen,
     make_table,
 )
-from zs3_mmseg.datasets.pipeline_guard import LabelStep, find_leaves, guard_pipeline
-from zs3_mmseg.datasets.pseudo_labels import PseudoLabels
-from zs3_mmseg.datasets.split_metainfo import split_metainfo
-from zs3_mmseg.datasets.splits import ZeroShotSplit, canonical, resolve_split
-from zs3_mmseg.datasets.unseen_images import images_without_unseen
-from zs3_mmseg.utils.labels import NARROW
-from zs3_mmseg.utils.names import did_you_mean
-from zs3_mmseg.utils.seeding import draw_rng
+from .scan import build_dataset, images_without_unseen, init_default, require_files
+from .splits import ZeroShotSplit, canonical, find_name, plain_split, resolve_split
+
+#: Class names and their colours, RGB.
+Colours = tuple[Sequence[str], Sequence[Sequence[int]]]
+
+
+def split_metainfo(
+    split: ZeroShotSplit, sources: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the entries that follow from a split.
+
+    Args:
+        split: classes in label order, and who is unseen.
+        sources: metainfo of the wrapped data sets, whose colours are taken over.
+    """
+    special = special_labels(len(split.classes))
+    return dict(
+        classes=split.classes,
+        palette=split_palette(split, sources),
+        # The labels that leave the data set are neither mapped nor reduced again.
+        label_map=None,
+        reduce_zero_label=False,
+        split=plain_split(split),
+        seen=split.seen_indices,
+        unseen=split.unseen_indices,
+        ignore_index=special.ignore,
+        unlabelled_index=special.unlabelled,
+    )
+
+
+def split_palette(
+    split: ZeroShotSplit, sources: Sequence[Mapping[str, Any]]
+) -> list[list[int]]:
+    """Give each class the colour that its name has in one of the sources.
+
+    Returns:
+        K colours, RGB, 0..255; new ones for names without a colour.
+    """
+    known = [(meta.get('classes') or (), meta.get('palette') or ()) for meta in sources]
+    found = [_colour(name, known) for name in split.classes]
+    taken = [colour for colour in found if colour is not None]
+    spare = iter(default_palette(len(found) - len(taken), avoid=taken))
+    return [colour or next(spare) for colour in found]
+
+
+def _colour(name: str, known: Sequence[Colours]) -> list[int] | None:
+    for names, palette in known:
+        position = find_name(name, names)
+        if position is not None and position < len(palette):
+            return [int(value) for value in palette[position]]
+    return None
+
 
 UNSEEN_POLICIES = ('ignore', 'drop_image')
 
@@ -66,7 +115,7 @@ class ZeroShotDataset:
         unseen_policy: ``'drop_image'`` also leaves out the images that hold an unseen
             class; in inductive training only. It reads every mask once.
         pseudo_label_dir: a folder of maps that a model made, see
-            :mod:`zs3_mmseg.datasets.pseudo_labels`; used for hidden pixels only.
+            :mod:`zs3_mmseg.datasets.labels`; used for hidden pixels only.
         pipeline: the pipeline of the wrapped data set, for a config that does not
             give it one. mmseg's ``MMSegInferencer`` looks for it here.
         lazy_init: whether to put off reading lists, masks and checks of files.

@@ -16,7 +16,7 @@ from PIL import Image
 from mmengine.registry import DefaultScope
 
 from zs3_mmseg.datasets import FolderSegDataset, ZeroShotDataset
-from zs3_mmseg.datasets.folder.colours import ColourTable
+from zs3_mmseg.datasets.folder import ColourTable
 from zs3_mmseg.datasets.splits import resolve_split
 
 NAMES = ['sky', 'potted plant', 'cat']

@@ -15,8 +15,7 @@ from zs3_mmseg.datasets.preparation import (
     archives,
     prepare,
 )
-from zs3_mmseg.datasets.preparation.archives import open_archive
-from zs3_mmseg.datasets.preparation.trees import FolderTree
+from zs3_mmseg.datasets.preparation.archives import FolderTree, open_archive
 
 GOOD = 'train2017/000000000009.jpg'
 

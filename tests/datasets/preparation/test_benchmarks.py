@@ -29,7 +29,7 @@ from zs3_mmseg.datasets.preparation import (
     prepare,
 )
 from zs3_mmseg.datasets.preparation.cocostuff import stuff_labels
-from zs3_mmseg.datasets.preparation.label_images import png_bytes
+from zs3_mmseg.datasets.preparation.labels import png_bytes
 from zs3_mmseg.datasets.preparation.pascal_context import labels_of_raw
 from zs3_mmseg.datasets.splits import get_split
 

@@ -13,8 +13,8 @@ import pytest
 from official_layouts import CASES
 
 from zs3_mmseg.datasets.preparation import BENCHMARKS, PreparationError, prepare
-from zs3_mmseg.datasets.preparation.benchmark import Download
-from zs3_mmseg.datasets.preparation.downloads import fetch
+from zs3_mmseg.datasets.preparation.job import Download
+from zs3_mmseg.datasets.preparation.prepare import fetch
 
 CONTENT = bytes(range(256)) * 4096
 

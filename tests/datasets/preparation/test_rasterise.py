@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from zs3_mmseg.datasets.preparation import PreparationError
-from zs3_mmseg.datasets.preparation.rasterise import decode_mask, image_size
+from zs3_mmseg.datasets.preparation.labels import decode_mask, image_size
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.data())

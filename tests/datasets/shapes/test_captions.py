@@ -14,8 +14,7 @@ from zs3_mmseg.datasets.shapes.captions import (
     plain_caption,
     thing_caption,
 )
-from zs3_mmseg.datasets.shapes.layout import Layout, draw_layout
-from zs3_mmseg.datasets.shapes.rules import get_rules
+from zs3_mmseg.datasets.shapes.layout import Layout, draw_layout, get_rules
 from zs3_mmseg.datasets.shapes.vocabulary import CLASSES, COLOURS, FILLS
 
 

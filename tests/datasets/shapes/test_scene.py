@@ -9,11 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zs3_mmseg.datasets.shapes.drawing import SIDE
-from zs3_mmseg.datasets.shapes.layout import draw_layout
-from zs3_mmseg.datasets.shapes.rules import SUBSETS, get_rules
+from zs3_mmseg.datasets.shapes.drawing import BODY, CATALOGUE, SIDE
+from zs3_mmseg.datasets.shapes.layout import SUBSETS, draw_layout, get_rules
 from zs3_mmseg.datasets.shapes.scene import render_scene
-from zs3_mmseg.datasets.shapes.things import BODY, CATALOGUE
 from zs3_mmseg.datasets.shapes.vocabulary import CLASSES, COLOURS, PALETTE, THINGS, VOID
 
 subsets = st.sampled_from(sorted(SUBSETS))

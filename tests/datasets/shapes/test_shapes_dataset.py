@@ -15,9 +15,7 @@ from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS
 
 from zs3_mmseg.datasets.shapes.dataset import ShapesDataset
-from zs3_mmseg.datasets.shapes.generate import generate
-from zs3_mmseg.datasets.shapes.parallel import run_in_ranges
-from zs3_mmseg.datasets.shapes.scene import render_scene
+from zs3_mmseg.datasets.shapes.scene import generate, render_scene, run_in_ranges
 from zs3_mmseg.datasets.shapes.vocabulary import CLASSES
 
 PIPELINE = [
@@ -104,7 +102,7 @@ def test_a_dying_run_leaves_nothing_that_looks_complete(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr('zs3_mmseg.datasets.shapes.generate.write_png', die)
+        patch.setattr('zs3_mmseg.datasets.shapes.scene.write_png', die)
         with pytest.raises(KeyboardInterrupt):
             generate(tmp_path, 'val', 2, workers=1)
     assert not any(path.is_dir() for path in tmp_path.iterdir())

@@ -37,7 +37,7 @@ def test_drop_image_index_follows_the_content(
     assert len(kept) == 1
     # The same content elsewhere is known, and not looked at again.
     with monkeypatch.context() as patch:
-        patch.setattr('zs3_mmseg.datasets.mask_scan.read_labels', None)
+        patch.setattr('zs3_mmseg.datasets.scan.read_labels', None)
         moved = wrap(folder(three_masks(), 'moved'), unseen_policy='drop_image')
         assert len(moved) == 2
     changed = three_masks()

@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.dataset import BaseDataset
 from mmseg.registry import DATASETS
 
-from zs3_mmseg.datasets.data_files import missing_in_config
+from zs3_mmseg.datasets.scan import missing_in_config
 from zs3_mmseg.datasets.splits import ZeroShotSplit, resolve_split
 from zs3_mmseg.utils.labels import NARROW
 

@@ -1,6 +1,6 @@
 """Bring the official files of the benchmarks into the layout that the configs read."""
 
-from zs3_mmseg.datasets.preparation.archives import UnsafeArchiveError
+from zs3_mmseg.datasets.preparation.archives import PreparationError, UnsafeArchiveError
 from zs3_mmseg.datasets.preparation.counts import Count, summary
 from zs3_mmseg.datasets.preparation.prepare import (
     BENCHMARKS,
@@ -8,7 +8,6 @@ from zs3_mmseg.datasets.preparation.prepare import (
     convert_labels,
     prepare,
 )
-from zs3_mmseg.datasets.preparation.trees import PreparationError
 
 __all__ = [
     'BENCHMARKS',

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from zs3_mmseg.datasets.preparation.benchmark import Benchmark, Download, taking
 from zs3_mmseg.datasets.preparation.counts import count_folders
-from zs3_mmseg.datasets.preparation.job import Rule
+from zs3_mmseg.datasets.preparation.job import Benchmark, Download, Rule, taking
 
 _SUBSETS = {'training': 20210, 'validation': 2000}
 _NAMES = '|'.join(_SUBSETS)

@@ -12,10 +12,9 @@ from functools import partial
 
 import numpy as np
 
-from zs3_mmseg.datasets.preparation.benchmark import Benchmark, Download, taking
 from zs3_mmseg.datasets.preparation.counts import count_folders
-from zs3_mmseg.datasets.preparation.job import Rule
-from zs3_mmseg.datasets.preparation.label_images import look_up, read_label_png
+from zs3_mmseg.datasets.preparation.job import Benchmark, Download, Rule, taking
+from zs3_mmseg.datasets.preparation.labels import look_up, read_label_png
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 
 #: The official id of each of the 19 classes, in their order.

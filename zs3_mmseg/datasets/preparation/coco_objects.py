@@ -23,15 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from zs3_mmseg.datasets.preparation.benchmark import Benchmark, Download
+from zs3_mmseg.datasets.preparation.archives import PreparationError, Readable
 from zs3_mmseg.datasets.preparation.counts import count_folders
-from zs3_mmseg.datasets.preparation.job import Job, Rule
-from zs3_mmseg.datasets.preparation.rasterise import (
-    decode_mask,
-    image_size,
-    image_stem,
-)
-from zs3_mmseg.datasets.preparation.trees import PreparationError, Readable
+from zs3_mmseg.datasets.preparation.job import Benchmark, Download, Job, Rule
+from zs3_mmseg.datasets.preparation.labels import decode_mask, image_size, image_stem
 from zs3_mmseg.datasets.splits.classes import COCO80
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 

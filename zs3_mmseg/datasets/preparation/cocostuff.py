@@ -11,11 +11,10 @@ from functools import partial
 
 import numpy as np
 
-from zs3_mmseg.datasets.preparation.benchmark import Benchmark, Download, taking
 from zs3_mmseg.datasets.preparation.coco_objects import coco_images
 from zs3_mmseg.datasets.preparation.counts import count_folders
-from zs3_mmseg.datasets.preparation.job import Rule
-from zs3_mmseg.datasets.preparation.label_images import look_up, read_label_png
+from zs3_mmseg.datasets.preparation.job import Benchmark, Download, Rule, taking
+from zs3_mmseg.datasets.preparation.labels import look_up, read_label_png
 from zs3_mmseg.datasets.splits.classes import COCO_STUFF171, COCO_STUFF182
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 

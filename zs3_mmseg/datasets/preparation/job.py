@@ -1,4 +1,4 @@
-"""Bring files of an official layout into the layout that the configs read."""
+"""What a benchmark's preparation consists of."""
 
 from __future__ import annotations
 
@@ -18,14 +18,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from zs3_mmseg.datasets.preparation.label_images import png_bytes
-from zs3_mmseg.datasets.preparation.trees import (
-    FileTree,
-    FolderTree,
-    PreparationError,
-    Readable,
-)
 from zs3_mmseg.utils.cache import atomic_write
+
+from .archives import FileTree, FolderTree, PreparationError, Readable
+from .counts import Count
+from .labels import png_bytes
 
 Converter = Callable[[bytes, str], np.ndarray]
 
@@ -260,3 +257,67 @@ class _Writer:
     def _count(self) -> None:
         self._job.written += 1
         self._done()
+
+
+Step = Callable[[Job], None]
+
+
+def voc_year(year: int) -> str:
+    """Return how a pattern begins that is about one year of the VOC challenge.
+
+    The years have the same folder names; what lies in another year's is left alone.
+    """
+    return rf'(?<!VOC20\d\d/)(?:VOC{year}/)?'
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that its makers publish.
+
+    Attributes:
+        name: what the file is called.
+        url: where it is, or the page that hands it out.
+        md5: its checksum, in hex. Only a file with a known one is fetched by us.
+        holds: what is in it.
+    """
+
+    name: str
+    url: str
+    holds: str
+    md5: str = ''
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A published data set: where it comes from, and how it is brought into shape.
+
+    Attributes:
+        name: what ``tools/prepare_data.py`` calls it.
+        root: where the configs look for it.
+        downloads: the official files.
+        arrange: puts files and label maps below the root.
+        count: counts what is below a root.
+        convert: makes only the label maps and lists that the official files lack; None
+            if they lack nothing.
+    """
+
+    name: str
+    root: str
+    downloads: Sequence[Download]
+    arrange: Step
+    count: Callable[[Path], list[Count]]
+    convert: Step | None = None
+
+
+def taking(**rules: Rule) -> Step:
+    """Return a step that takes the files of some rules, one rule after the other.
+
+    Args:
+        **rules: by what the progress bar calls the files, ``_`` standing for a space.
+    """
+
+    def step(job: Job) -> None:
+        for label, rule in rules.items():
+            job.apply(rule, label=label.replace('_', ' '))
+
+    return step

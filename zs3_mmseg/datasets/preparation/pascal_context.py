@@ -15,21 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from zs3_mmseg.datasets.preparation.benchmark import Benchmark, Download, voc_year
+from zs3_mmseg.datasets.preparation.archives import PreparationError, Readable
 from zs3_mmseg.datasets.preparation.counts import (
     Count,
     count_pairs,
     names_in,
     read_list,
 )
-from zs3_mmseg.datasets.preparation.job import Job, Rule
-from zs3_mmseg.datasets.preparation.label_images import read_mat
-from zs3_mmseg.datasets.preparation.rasterise import (
+from zs3_mmseg.datasets.preparation.job import Benchmark, Download, Job, Rule, voc_year
+from zs3_mmseg.datasets.preparation.labels import (
     decode_mask,
     image_size,
     image_stem,
+    read_mat,
 )
-from zs3_mmseg.datasets.preparation.trees import PreparationError, Readable
 from zs3_mmseg.datasets.splits.classes import CONTEXT59
 
 #: The label that each of the 59 classes has among the 459, in the order of the classes.

@@ -12,16 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from zs3_mmseg.datasets.preparation.benchmark import Benchmark, Download, voc_year
+from zs3_mmseg.datasets.preparation.archives import PreparationError
 from zs3_mmseg.datasets.preparation.counts import (
     Count,
     count_pairs,
     names_in,
     read_list,
 )
-from zs3_mmseg.datasets.preparation.job import Job, Rule
-from zs3_mmseg.datasets.preparation.label_images import read_mat, require_labels
-from zs3_mmseg.datasets.preparation.trees import PreparationError
+from zs3_mmseg.datasets.preparation.job import Benchmark, Download, Job, Rule, voc_year
+from zs3_mmseg.datasets.preparation.labels import read_mat, require_labels
 from zs3_mmseg.datasets.splits.classes import VOC20
 
 _LISTS = 'ImageSets/Segmentation'

@@ -10,7 +10,7 @@ from typing import Any
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from zs3_mmseg.datasets.shapes.generate import (
+from zs3_mmseg.datasets.shapes.scene import (
     CAPTIONS,
     IMAGES,
     LABELS,

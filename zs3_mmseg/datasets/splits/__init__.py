@@ -1,6 +1,5 @@
 """Which classes are seen and which are unseen: one table, by name."""
 
-from zs3_mmseg.datasets.splits.aliases import canonical, find_name
 from zs3_mmseg.datasets.splits.table import (
     get_split,
     plain_split,
@@ -9,6 +8,8 @@ from zs3_mmseg.datasets.splits.table import (
 )
 from zs3_mmseg.datasets.splits.zero_shot_split import (
     ZeroShotSplit,
+    canonical,
+    find_name,
     make_split,
     split_from_dict,
 )

@@ -20,9 +20,8 @@ from zs3_mmseg.datasets.shapes.captions import (
     thing_caption,
 )
 from zs3_mmseg.datasets.shapes.drawing import SIDE
-from zs3_mmseg.datasets.shapes.parallel import run_in_ranges
-from zs3_mmseg.datasets.shapes.rules import RECIPE_VERSION
-from zs3_mmseg.datasets.shapes.scene import Scene, render_scene
+from zs3_mmseg.datasets.shapes.layout import RECIPE_VERSION
+from zs3_mmseg.datasets.shapes.scene import Scene, render_scene, run_in_ranges
 from zs3_mmseg.datasets.shapes.vocabulary import CLASSES
 
 #: Captions kept for each image: a plain one, then drawn ones ...

@@ -1,4 +1,4 @@
-"""An endless sampler that numbers its draws."""
+"""Samplers whose order does not depend on workers or on interruptions."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from mmseg.registry import DATA_SAMPLERS
 
 from zs3_mmseg.utils.seeding import Draw
+
+__all__ = ['DrawSampler', 'EpochDrawSampler']
 
 
 @DATA_SAMPLERS.register_module()
@@ -80,3 +82,30 @@ class DrawSampler(Sampler[Draw]):
     def __len__(self) -> int:
         """Return the length of one epoch over all ranks."""
         return self.size
+
+
+@DATA_SAMPLERS.register_module()
+class EpochDrawSampler(DrawSampler):
+    """:class:`DrawSampler` for ``EpochBasedTrainLoop``: each iterator is one epoch.
+
+    In one process the draws are exactly those of :class:`DrawSampler`. Several ranks
+    get the same number of draws each; the first ones of the epoch's order fill up the
+    last round. mmengine's ``DistSamplerSeedHook`` calls :meth:`set_epoch`.
+    """
+
+    _epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iterator, counting from 0."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[Draw]:
+        order = self._order(self._epoch)
+        rounds = len(self)
+        first = self._epoch * rounds * self.world_size
+        for place in range(self.rank, rounds * self.world_size, self.world_size):
+            yield Draw(order[place % self.size], draw=first + place, seed=self.seed)
+
+    def __len__(self) -> int:
+        """Return the number of draws of this rank in one epoch."""
+        return -(-self.size // self.world_size)

@@ -1,0 +1,448 @@
+"""Make a pipeline hand over each label map as soon as it has been loaded.
+
+Unseen labels have to be hidden before any other transform can look at them: a crop
+that balances classes, say, would place itself by what must not be known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from PIL import Image
+
+import mmcv.transforms
+from mmengine.dataset import BaseDataset, Compose
+
+from zs3_mmseg.utils.labels import SpecialLabels, special_labels
+from zs3_mmseg.utils.names import did_you_mean
+
+from .splits import ZeroShotSplit, find_name
+
+Phase = Literal['train', 'test']
+Setting = Literal['inductive', 'transductive', 'supervised', 'layout_oracle']
+PHASES: tuple[str, ...] = get_args(Phase)
+SETTINGS: tuple[str, ...] = get_args(Setting)
+
+# Size of a table that answers every 8-bit or 16-bit label value.
+_NARROW_VALUES, _WIDE_VALUES = 2**8, 2**16
+
+
+def hides_unseen(phase: str, setting: str) -> bool:
+    """Whether pixels of unseen classes are hidden: only in zero-shot training."""
+    return phase == 'train' and setting in ('inductive', 'transductive')
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """What becomes of each label value of one data set.
+
+    Attributes:
+        targets: the new label of each value, (V,), uint8 or uint16.
+        known: whether a value is a class or ignore, (V,), bool.
+        hidden: whether a value is an unseen class and hidden, (V,), bool.
+        expected: the legal values in words, for messages.
+    """
+
+    targets: np.ndarray
+    known: np.ndarray
+    hidden: np.ndarray
+    expected: str
+
+    def check(self, labels: np.ndarray, origin: str) -> None:
+        """Raise an error if a label map holds what the table has no answer for.
+
+        Args:
+            labels: label map of a data set, (H, W), integers.
+            origin: the file that it was read from, for messages.
+
+        Raises:
+            ValueError: naming ``origin``, if the map is no (H, W) array of integers
+                or a value is neither a class nor ignore.
+        """
+        if labels.ndim != 2 or labels.dtype.kind not in 'iu':
+            raise ValueError(
+                f'{origin}: expected a label map (H, W) of integers, got shape '
+                f'{labels.shape} of {labels.dtype}; is the mask colour-coded?'
+            )
+        if labels.dtype == np.uint8 or not labels.size:
+            inside = True
+        else:
+            inside = labels.min() >= 0 and labels.max() < len(self.known)
+        if inside and self.known[labels].all():
+            return
+        wrong = [value for value in np.unique(labels) if not self._knows(value)]
+        raise ValueError(
+            f'{origin}: label values {_listed(wrong)} are neither a class nor ignore; '
+            f'expected {self.expected}. Is the mask colour-coded, or is '
+            'reduce_zero_label or the class list of the data set wrong?'
+        )
+
+    def _knows(self, value: int) -> bool:
+        return 0 <= value < len(self.known) and bool(self.known[value])
+
+    def apply(self, labels: np.ndarray) -> np.ndarray:
+        """Return the new labels of a checked map, (H, W), uint8 or uint16."""
+        return self.targets[labels]
+
+
+def _listed(values: Sequence[int], limit: int = 8) -> str:
+    shown = ', '.join(str(value) for value in values[:limit])
+    return shown if len(values) <= limit else f'{shown}, ... ({len(values)} values)'
+
+
+def make_table(
+    split: ZeroShotSplit,
+    inner_classes: Sequence[str] | None,
+    *,
+    phase: str,
+    setting: str,
+    ignore_values: Iterable[int],
+    origin: str,
+) -> LabelTable:
+    """Make the table from the label values of a data set to those of a split.
+
+    A class of the data set that the split does not name becomes ignore, in training
+    and testing alike: that is how a split without background drops it.
+
+    Args:
+        split: classes and who is unseen.
+        inner_classes: the name of each label value of the data set; None if it has no
+            names, which means that its labels are indices into ``split.classes``.
+        phase: 'train' or 'test'.
+        setting: see :class:`~zs3_mmseg.datasets.ZeroShotDataset`.
+        ignore_values: label values that the data set ignores.
+        origin: what the data set is called in messages.
+
+    Raises:
+        ValueError: if a class that must be there is missing in the data set, if two of
+            its names mean one class, or an ignored value is also a class.
+    """
+    names = split.classes if inner_classes is None else tuple(inner_classes)
+    hides = hides_unseen(phase, setting)
+    # A training set may simply lack the unseen classes: nobody drew their masks.
+    needed = split.seen if hides else split.classes
+    positions = _positions(split, names, needed, origin)
+    special = special_labels(len(split.classes))
+    ignored = sorted(set(ignore_values))
+    for value in ignored:
+        if not len(names) <= value < _WIDE_VALUES:
+            raise ValueError(
+                f'{origin}: ignore_index {value} must lie above the {len(names)} '
+                f'labels of its classes and below {_WIDE_VALUES}'
+            )
+    highest = max([len(names) - 1, *ignored])
+    size = _NARROW_VALUES if highest < _NARROW_VALUES else _WIDE_VALUES
+    kind = np.uint8 if special.ignore < _NARROW_VALUES else np.uint16
+    targets = np.full(size, special.ignore, dtype=kind)
+    known = np.zeros(size, dtype=bool)
+    hidden = np.zeros(size, dtype=bool)
+    known[: len(names)] = True
+    known[ignored] = True
+    unseen = set(split.unseen_indices)
+    for index, position in enumerate(positions):
+        if position is None:
+            continue
+        if hides and index in unseen:
+            hidden[position] = True
+            targets[position] = _hidden_label(setting, special)
+        else:
+            targets[position] = index
+    expected = f'0 to {len(names) - 1} ({len(names)} classes) or ' + ' or '.join(
+        str(value) for value in ignored
+    )
+    return LabelTable(targets, known, hidden, expected)
+
+
+def _hidden_label(setting: str, special: SpecialLabels) -> int:
+    return special.unlabelled if setting == 'transductive' else special.ignore
+
+
+def _positions(
+    split: ZeroShotSplit, names: Sequence[str], needed: Sequence[str], origin: str
+) -> list[int | None]:
+    """Find the label value of each class of the split in the data set."""
+    positions = [find_name(name, names) for name in split.classes]
+    found = dict(zip(split.classes, positions, strict=True))
+    missing = [name for name in needed if found[name] is None]
+    if missing:
+        hint = did_you_mean(missing[0], names)
+        raise ValueError(
+            f'{origin} has no class {", ".join(repr(name) for name in missing)}, which '
+            f'split {split.name!r} needs.{hint} It has {", ".join(names)}'
+        )
+    owner: dict[int, str] = {}
+    for name, position in found.items():
+        if position is None:
+            continue
+        if position in owner:
+            raise ValueError(
+                f'{origin}: class {names[position]!r} is both {owner[position]!r} and '
+                f'{name!r} of split {split.name!r}'
+            )
+        owner[position] = name
+    return positions
+
+
+SIDECAR = 'pseudo_labels.json'
+_KEYS = ('model', 'settings', 'classes')
+
+
+class PseudoLabels:
+    """The maps of one folder, checked against a split.
+
+    Args:
+        folder: the folder with the maps and their sidecar.
+        split: the split whose classes the maps must use.
+
+    Raises:
+        FileNotFoundError: if the folder has no sidecar.
+        ValueError: if the sidecar is incomplete or names other classes.
+    """
+
+    def __init__(self, folder: str | Path, split: ZeroShotSplit) -> None:
+        self.folder = Path(folder)
+        sidecar = self._read_sidecar()
+        classes = tuple(sidecar['classes'])
+        if classes != split.classes:
+            raise ValueError(
+                f'{self.folder / SIDECAR}: its classes are not those of split '
+                f'{split.name!r} in the same order; make the maps for this split'
+            )
+        self.model: str = str(sidecar['model'])
+        self.settings: Mapping[str, Any] = sidecar['settings']
+        self._classes = len(classes)
+        self._ignore = special_labels(len(classes)).ignore
+
+    def _read_sidecar(self) -> dict[str, Any]:
+        path = self.folder / SIDECAR
+        if not path.is_file():
+            raise FileNotFoundError(
+                f'{path} is missing: pseudo_label_dir must be a folder that our tool '
+                'made, with a sidecar naming its model and settings'
+            )
+        try:
+            sidecar = json.loads(path.read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f'{path} is no readable JSON: {error}') from error
+        if not isinstance(sidecar, dict):
+            raise ValueError(f'{path} is no JSON object with {", ".join(_KEYS)}')
+        missing = [key for key in _KEYS if key not in sidecar]
+        if missing:
+            raise ValueError(f'{path} does not name {" and ".join(missing)}')
+        return sidecar
+
+    def fill(
+        self, labels: np.ndarray, hidden: np.ndarray, image_path: str
+    ) -> np.ndarray:
+        """Put the model's labels where the ground truth is hidden.
+
+        Args:
+            labels: label map after hiding, (H, W); not changed.
+            hidden: which of its pixels are hidden, (H, W), bool.
+            image_path: the image; its map has the same name, with ``.png``.
+
+        Returns:
+            A new label map, (H, W). Hidden pixels that the model ignored keep the
+            value that hides them.
+
+        Raises:
+            FileNotFoundError: if the image has no map.
+            ValueError: naming the map, if it is damaged, or its size or a value is
+                wrong.
+        """
+        path = self.folder / f'{Path(image_path).stem}.png'
+        if not path.is_file():
+            raise FileNotFoundError(
+                f'{path} is missing: no pseudo-labels of this image'
+            )
+        try:
+            with Image.open(path) as image:
+                pseudo = np.asarray(image)
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f'{path} is no whole picture: {error}') from error
+        if pseudo.shape != labels.shape:
+            raise ValueError(
+                f'{path}: the map is {pseudo.shape}, the ground truth {labels.shape}'
+            )
+        wrong = (pseudo < 0) | ((pseudo >= self._classes) & (pseudo != self._ignore))
+        if wrong.any():
+            raise ValueError(
+                f'{path}: {int(pseudo[wrong][0])} is neither one of {self._classes} '
+                f'classes nor {self._ignore}'
+            )
+        return np.where(hidden & (pseudo != self._ignore), pseudo, labels).astype(
+            labels.dtype
+        )
+
+
+#: Set in the results of a pipeline once the labels are those of the split.
+LABELS_DONE = 'zero_shot_labels'
+_COMPOSES = (Compose, mmcv.transforms.Compose)
+
+
+class LabelStep:
+    """The pipeline step that applies a label table once.
+
+    Args:
+        table: what becomes of each label value.
+        pseudo_labels: maps for hidden pixels, if there are any.
+
+    Attributes:
+        then: what is done next with the results, before any other transform.
+    """
+
+    def __init__(
+        self, table: LabelTable, pseudo_labels: PseudoLabels | None = None
+    ) -> None:
+        self.table = table
+        self.pseudo_labels = pseudo_labels
+        self.then: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Replace ``gt_seg_map`` if it is there and has not been replaced yet.
+
+        Raises:
+            ValueError: naming the files, if the label map has another size than its
+                image or a value that is neither a class nor ignore.
+        """
+        if 'gt_seg_map' not in results or LABELS_DONE in results:
+            return results
+        labels = results['gt_seg_map']
+        image_path = str(results.get('img_path', ''))
+        origin = str(results.get('seg_map_path', image_path))
+        # The image may have been resized before the label map was loaded.
+        size = tuple(results.get('ori_shape', labels.shape))[:2]
+        if labels.ndim < 2 and labels.size == np.prod(size):
+            labels = labels.reshape(size)  # mmseg squeezes maps of one row or column
+        self.table.check(labels, origin)
+        if size != labels.shape:
+            raise ValueError(
+                f'{origin} has {labels.shape[1]} x {labels.shape[0]} pixels, but its '
+                f'image {image_path} has {size[1]} x {size[0]}'
+            )
+        new = self.table.apply(labels)
+        if self.pseudo_labels is not None:
+            hidden = self.table.hidden[labels]
+            if hidden.any():
+                new = self.pseudo_labels.fill(new, hidden, image_path)
+        results['gt_seg_map'] = new
+        results[LABELS_DONE] = True
+        return results if self.then is None else self.then(results)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'
+
+
+def find_leaves(dataset: Any) -> Iterator[BaseDataset]:
+    """Yield the data sets inside wrappers such as ConcatDataset, each once.
+
+    Raises:
+        TypeError: if something inside is neither a wrapper nor a data set of mmengine.
+    """
+    found: set[int] = set()
+    for leaf in _walk(dataset):
+        if id(leaf) not in found:
+            found.add(id(leaf))
+            yield leaf
+
+
+def _walk(dataset: Any) -> Iterator[BaseDataset]:
+    if isinstance(dataset, BaseDataset):
+        yield dataset
+    elif hasattr(dataset, 'datasets'):
+        for part in dataset.datasets:
+            yield from _walk(part)
+    elif hasattr(dataset, 'dataset'):
+        yield from _walk(dataset.dataset)
+    else:
+        raise TypeError(
+            'ZeroShotDataset wraps data sets such as BaseSegDataset, and mmengine '
+            f'wrappers of them; got {type(dataset).__name__}'
+        )
+
+
+def guard_pipeline(pipeline: Any, step: LabelStep) -> None:
+    """Insert a label step after every transform, also inside nested pipelines.
+
+    Every transform, because loaders of other projects cannot be told by their type;
+    the step costs nothing where there is nothing to do.
+
+    Raises:
+        ValueError: if the pipeline has been guarded before.
+    """
+    if _is_guarded(pipeline):
+        raise ValueError(
+            'this data set is already wrapped in a ZeroShotDataset; its labels would '
+            'be mapped twice'
+        )
+    _insert(pipeline, step)
+
+
+def _is_guarded(pipeline: Any) -> bool:
+    return any(isinstance(transform, LabelStep) for transform in pipeline.transforms)
+
+
+def _insert(pipeline: Any, step: LabelStep) -> None:
+    if _is_guarded(pipeline):
+        return  # reached a second time, through a transform that is used twice
+    transforms = list(pipeline.transforms)
+    for transform in transforms:
+        for nested in _nested_pipelines(transform):
+            _insert(nested, step)
+    pipeline.transforms = [
+        part for transform in transforms for part in (transform, step)
+    ]
+
+
+def _nested_pipelines(transform: Any) -> Iterator[Any]:
+    """Yield the pipelines that a transform runs, as TestTimeAug does."""
+    if isinstance(transform, _COMPOSES):
+        yield transform
+        return
+    for value in vars(transform).values() if hasattr(transform, '__dict__') else ():
+        for part in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(part, _COMPOSES):
+                yield part
+
+
+def _label_loaders(transforms: Sequence[Any]) -> Iterator[Any]:
+    """Yield what loads label maps, also within the pipelines of other transforms."""
+    for transform in transforms:
+        if isinstance(transform, mmcv.transforms.LoadAnnotations):
+            yield transform
+        for nested in _nested_pipelines(transform):
+            yield from _label_loaders(nested.transforms)
+
+
+def read_labels(dataset: BaseDataset, index: int) -> np.ndarray:
+    """Load the label map of one sample as the pipeline does, without the rest.
+
+    Args:
+        dataset: a data set whose pipeline has not been guarded yet.
+        index: the sample's index.
+
+    Returns:
+        The label map before the label step, (H, W).
+
+    Raises:
+        ValueError: if the pipeline loads no label map.
+    """
+    results: Any = dataset.get_data_info(index)
+    transforms = dataset.pipeline.transforms
+    loaders = [*_label_loaders(transforms)]
+    for transform in loaders[:1] or transforms:
+        if isinstance(transform, LabelStep):
+            continue
+        results = transform(results)
+        if results is None:
+            break
+        if 'gt_seg_map' in results:
+            return results['gt_seg_map']
+    raise ValueError(
+        f'{type(dataset).__name__}: the pipeline loads no label map of sample {index}'
+    )

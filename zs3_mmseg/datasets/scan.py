@@ -1,0 +1,308 @@
+"""Find the training images without any unseen class."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+import mmcv.transforms
+from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
+from mmengine.fileio import exists, list_dir_or_file
+from mmengine.fileio import get as read_file
+from mmengine.logging import MMLogger
+from mmseg.registry import DATASETS
+
+from zs3_mmseg.utils.cache import atomic_write, cache_dir, content_hash
+from zs3_mmseg.utils.origins import origin_of_data
+
+from .labels import LabelTable, read_labels
+from .splits import ZeroShotSplit, find_name
+
+_KEYS = 'change data_root, data_prefix or ann_file of this data set in the config'
+
+
+def _advice(dataset: object, *more: str) -> str:
+    """Return what to do about missing files of a data set or its class's name."""
+    origin = origin_of_data(dataset)
+    keys = ', or '.join([_KEYS, *more])
+    return f'{keys}; or get it: {origin}' if origin else keys
+
+
+def build_dataset(dataset: Mapping[str, Any] | Any) -> Any:
+    """Build a data set from its config; explain what is missing if that fails.
+
+    Args:
+        dataset: a config, or a data set, which is returned as it is.
+
+    Raises:
+        FileNotFoundError: naming the path and the config key.
+    """
+    if not isinstance(dataset, Mapping):
+        return dataset
+    try:
+        return DATASETS.build(dataset)
+    except (AssertionError, OSError, ValueError, TypeError) as error:
+        missing = missing_in_config(dataset)
+        if missing is None:
+            raise
+        raise missing from error
+
+
+def missing_in_config(config: Mapping[str, Any]) -> FileNotFoundError | None:
+    """Find out whether a data set could not be built because files are missing.
+
+    Args:
+        config: config of the data set, or of a wrapper with data sets inside.
+
+    Returns:
+        The error to raise, or None if every path of the config exists.
+    """
+    for leaf in _leaf_configs(config):
+        root = leaf.get('data_root') or ''
+        name = leaf.get('type', 'data set')
+        for key, path in _paths(leaf, root):
+            if not exists(path, backend_args=leaf.get('backend_args')):
+                return FileNotFoundError(
+                    f'{name}: {path} ({key}) is missing; {_advice(name)}'
+                )
+        folder = os.path.join(root, (leaf.get('data_prefix') or {}).get('img_path', ''))
+        suffix = leaf.get('img_suffix', _default_suffix(name))
+        if not leaf.get('ann_file') and folder and not _holds(leaf, folder, suffix):
+            return FileNotFoundError(_no_images(name, suffix, folder))
+    return None
+
+
+def _no_images(name: str, suffix: str, folder: str) -> str:
+    advice = _advice(name, 'img_suffix')
+    return f'{name}: no image *{suffix} found in {folder}; {advice}'
+
+
+def _holds(leaf: Mapping[str, Any], folder: str, suffix: str) -> bool:
+    files = list_dir_or_file(
+        folder,
+        list_dir=False,
+        suffix=suffix,
+        recursive=True,
+        backend_args=leaf.get('backend_args'),
+    )
+    return any(True for _ in files)
+
+
+def _default_suffix(name: str | type) -> str:
+    owner = DATASETS.get(name) if isinstance(name, str) else name
+    if owner is None:
+        return ''
+    return init_default(owner, 'img_suffix') or ''
+
+
+def init_default(owner: type, name: str) -> Any:
+    """Return the default of a constructor argument, also of an inherited one.
+
+    A subclass that hands its keyword arguments on keeps the default of its base.
+    """
+    for ancestor in owner.__mro__:
+        init = vars(ancestor).get('__init__')
+        if init is None:
+            continue
+        parameter = inspect.signature(init).parameters.get(name)
+        if parameter is not None:
+            return parameter.default
+    return None
+
+
+def _leaf_configs(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    inside = [*config.get('datasets', ()), config.get('dataset')]
+    parts = [part for part in inside if isinstance(part, Mapping)]
+    if not parts:
+        yield config
+    for part in parts:
+        yield from _leaf_configs(part)
+
+
+def _paths(leaf: Mapping[str, Any], root: str) -> Iterator[tuple[str, str]]:
+    if root:
+        yield 'data_root', root
+    if leaf.get('ann_file'):
+        yield 'ann_file', os.path.join(root, leaf['ann_file'])
+    for key, prefix in (leaf.get('data_prefix') or {}).items():
+        if prefix:
+            yield f'data_prefix.{key}', os.path.join(root, prefix)
+
+
+def require_files(dataset: BaseDataset) -> None:
+    """Raise an error if a built data set is empty or its first files are missing.
+
+    Raises:
+        FileNotFoundError: naming the path and the config keys.
+    """
+    name = type(dataset).__name__
+    if not len(dataset):
+        folder = dataset.data_prefix.get('img_path')
+        suffix = getattr(dataset, 'img_suffix', '')
+        raise FileNotFoundError(_no_images(name, suffix, folder))
+    info = dataset.get_data_info(0)
+    keys = ['img_path']
+    transforms = dataset.pipeline.transforms
+    if any(isinstance(t, mmcv.transforms.LoadAnnotations) for t in transforms):
+        keys.append('seg_map_path')
+    for key in keys:
+        path = info.get(key)
+        if isinstance(path, str) and not exists(
+            path, backend_args=getattr(dataset, 'backend_args', None)
+        ):
+            raise FileNotFoundError(
+                f'{name}: {path} ({key}) is missing; {_advice(name)}'
+            )
+
+
+def over_samples(
+    dataset: Any, of_leaf: Callable[[BaseDataset], np.ndarray], *, needed_by: str
+) -> np.ndarray:
+    """Put together what is known of each sample of the data sets inside wrappers.
+
+    Args:
+        dataset: a data set, or ConcatDataset and RepeatDataset around some.
+        of_leaf: gives one row for each sample of a data set that reads files.
+        needed_by: what cannot do without, for the message.
+
+    Returns:
+        One row for each sample of ``dataset``.
+
+    Raises:
+        TypeError: if another wrapper is inside, whose samples mix several images.
+    """
+    if isinstance(dataset, ConcatDataset):
+        parts = [
+            over_samples(d, of_leaf, needed_by=needed_by) for d in dataset.datasets
+        ]
+        return np.concatenate(parts)
+    if isinstance(dataset, RepeatDataset):
+        rows = over_samples(dataset.dataset, of_leaf, needed_by=needed_by)
+        return np.concatenate([rows] * dataset.times)
+    if not isinstance(dataset, BaseDataset):
+        raise TypeError(
+            f'{needed_by} works on data sets in ConcatDataset and RepeatDataset, not '
+            f'inside {type(dataset).__name__}'
+        )
+    return of_leaf(dataset)
+
+
+def class_values(dataset: BaseDataset, split: ZeroShotSplit) -> list[int | None]:
+    """Return the label value of each class of a split in a data set, None if absent."""
+    names = dataset.metainfo.get('classes')
+    if names is None:  # its labels are indices into the split's classes already
+        return list(range(len(split.classes)))
+    return [find_name(name, names) for name in split.classes]
+
+
+def class_pixels(
+    dataset: BaseDataset, table: LabelTable, split: ZeroShotSplit
+) -> np.ndarray:
+    """Count the pixels of each class in each mask of a data set.
+
+    Every mask is looked at once; the answer is kept in the cache under a hash of the
+    masks' bytes, so that changed masks are looked at again. Unseen classes are counted
+    as well, whatever the table hides.
+
+    Args:
+        dataset: a data set whose pipeline loads label maps.
+        table: its label table; tells which values are legal.
+        split: the classes.
+
+    Returns:
+        Pixels of class ``k`` in sample ``i``, (N, K), int64.
+
+    Raises:
+        ValueError: naming the file, if a label map is wrong.
+    """
+    values = class_values(dataset, split)
+    key = masks_key(dataset, 'class pixels, 1', json.dumps(values))
+    path = cache_dir() / 'class_pixels' / f'{key}.json'
+    if path.is_file():
+        return _dense(json.loads(path.read_text()), len(values))
+    logger = MMLogger.get_current_instance()
+    logger.info(f'Looking for classes in {len(dataset)} masks (once).')
+    found: list[dict[int, int]] = []
+    index_of = {value: k for k, value in enumerate(values) if value is not None}
+    for index in range(len(dataset)):
+        labels = read_labels(dataset, index)
+        table.check(labels, str(dataset.get_data_info(index).get('seg_map_path')))
+        present, pixels = np.unique(labels, return_counts=True)
+        counted = zip(present.tolist(), pixels.tolist(), strict=True)
+        found.append({index_of[v]: n for v, n in counted if v in index_of})
+    text = json.dumps(found)
+    atomic_write(path, lambda stream: stream.write(text.encode()))
+    return _dense(found, len(values))
+
+
+def _dense(found: list[dict], num_classes: int) -> np.ndarray:
+    counts = np.zeros((len(found), num_classes), dtype=np.int64)
+    for row, present in zip(counts, found, strict=True):
+        for index, pixels in present.items():  # JSON has made the keys strings
+            row[int(index)] = pixels
+    return counts
+
+
+def masks_key(dataset: BaseDataset, *parts: bytes | str) -> str:
+    """Hash what an answer about all masks depends on: their bytes and their reading.
+
+    Args:
+        dataset: the data set.
+        parts: what else the answer depends on.
+    """
+    masks = []
+    for index in range(len(dataset)):
+        path = dataset.get_data_info(index)['seg_map_path']
+        content = read_file(path, backend_args=getattr(dataset, 'backend_args', None))
+        masks.append(content_hash(bytes(content)))
+    # The palette says what colours mean where masks are drawn in colours.
+    reading = (
+        f'{type(dataset).__qualname__} {getattr(dataset, "label_map", None)} '
+        f'{getattr(dataset, "reduce_zero_label", None)} '
+        f'{dataset.metainfo.get("palette")}'
+    )
+    return content_hash(reading, '\n'.join(masks), *parts)
+
+
+def images_without_unseen(
+    dataset: Any, tables: dict[int, LabelTable], split: ZeroShotSplit
+) -> np.ndarray:
+    """Return the indices of the samples that hold no unseen class, ascending.
+
+    Every mask is looked at once, see
+    :func:`~zs3_mmseg.datasets.scan.class_pixels`.
+
+    Args:
+        dataset: a data set, or ConcatDataset and RepeatDataset around some.
+        tables: the label table of each data set inside, by ``id``.
+        split: tells which classes are unseen.
+
+    Returns:
+        Indices into ``dataset``, (N,), int64.
+
+    Raises:
+        TypeError: if another wrapper is inside, whose samples mix several images.
+        ValueError: if no image is left.
+    """
+
+    def hold_unseen(leaf: BaseDataset) -> np.ndarray:
+        pixels = class_pixels(leaf, tables[id(leaf)], split)
+        flags = np.asarray(pixels[:, list(split.unseen_indices)].any(axis=1))
+        MMLogger.get_current_instance().info(
+            f'{int(flags.sum())} of {len(leaf)} images hold an unseen class.'
+        )
+        return flags
+
+    flags = over_samples(dataset, hold_unseen, needed_by="unseen_policy='drop_image'")
+    kept = np.flatnonzero(~flags)
+    if not len(kept):
+        raise ValueError(
+            "unseen_policy='drop_image' leaves no image: every mask holds an unseen "
+            "class; use unseen_policy='ignore'"
+        )
+    return kept
