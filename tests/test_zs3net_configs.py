@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import HOOKS, MODELS, TRANSFORMS
 
 from zs3_mmseg.datasets.splits import get_split
-from zs3_mmseg.engine.generative import support
+from zs3_mmseg.engine.generative import hook as generative
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 FILES = sorted(CONFIGS.glob('zs3net/*_r101_deeplabv3plus_*.py'))
@@ -63,12 +63,12 @@ def test_parts_of_a_config_fit(path: Path) -> None:
     trained = config.train_dataloader.dataset
     assert trained.split == config.val_dataloader.dataset.split == split.name
     head = build(config).decode_head
-    support.require_classes(head, split.classes)
+    generative.require_classes(head, split.classes)
 
     epochs, images = RECIPES[data, step]
     assert config.train_cfg.max_epochs == epochs
     assert config.train_dataloader.batch_size == images
-    assert support.find_criterion(head).loss_weight == 1 / images
+    assert generative.find_criterion(head).loss_weight == 1 / images
     if step == 'step1':
         assert trained.unseen_policy == 'drop_image'
         return

@@ -13,9 +13,8 @@ from mmengine.registry import init_default_scope
 
 import zs3_mmseg  # noqa: F401  (registers everything)
 from zs3_mmseg.apis.data_checks import check_data, print_report, write_report
-from zs3_mmseg.engine.launch import one_line_errors
+from zs3_mmseg.engine.launch import add_config_options, one_line_errors
 from zs3_mmseg.utils.config_check import read_config
-from zs3_mmseg.utils.config_options import add_config_options
 
 
 def parse_args() -> argparse.Namespace:

@@ -23,9 +23,8 @@ from zs3_mmseg.apis.pseudo_labels import (
     make_pseudo_labels,
 )
 from zs3_mmseg.datasets.labels import SIDECAR
-from zs3_mmseg.engine.launch import one_line_errors, require_keys
+from zs3_mmseg.engine.launch import add_config_options, one_line_errors, require_keys
 from zs3_mmseg.utils.config_check import read_config, require_files
-from zs3_mmseg.utils.config_options import add_config_options
 
 
 def parse_args() -> argparse.Namespace:

@@ -115,8 +115,8 @@ def describe(error: BaseException, path: Path) -> str:
 def build_inferencer(args: argparse.Namespace) -> ZeroShotInferencer:
     """Build the model and set its vocabulary, or end with status 2."""
     from zs3_mmseg.apis import DEFAULT_CONFIG, ZeroShotInferencer
-    from zs3_mmseg.engine.checkpoint_sources import route_mmengine_loading
     from zs3_mmseg.engine.launch import one_line_errors
+    from zs3_mmseg.engine.runner import route_mmengine_loading
     from zs3_mmseg.models.class_embeddings import split_names
 
     route_mmengine_loading()

@@ -7,8 +7,8 @@ import torch
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import load_checkpoint
 
-from zs3_mmseg.engine import checkpoint_sources
-from zs3_mmseg.engine.checkpoint_sources import read_checkpoint, route_mmengine_loading
+from zs3_mmseg.engine import runner
+from zs3_mmseg.engine.runner import read_checkpoint, route_mmengine_loading
 from zs3_mmseg.utils.checkpoint import CheckpointError, UnsafeCheckpointError
 
 
@@ -24,7 +24,7 @@ def downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         asked.append(url)
         return str(tmp_path / 'f.pth')
 
-    monkeypatch.setattr(checkpoint_sources, '_download', fetch)
+    monkeypatch.setattr(runner, '_download', fetch)
     return asked
 
 

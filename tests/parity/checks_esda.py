@@ -16,7 +16,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from zs3_mmseg.engine.converters import Conversion, apply_rules
-from zs3_mmseg.engine.converters.esda_rules import esda_rules
+from zs3_mmseg.engine.converters.esda import esda_rules
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.towers import load_clip, text_features
 

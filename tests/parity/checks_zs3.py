@@ -16,14 +16,14 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from zs3_mmseg.engine.generative.classifier import ClassWeights
-from zs3_mmseg.engine.generative.draws import WHOLE_IMAGE
-from zs3_mmseg.engine.generative.generator_trainer import GeneratorTrainer
-from zs3_mmseg.engine.generative.graph_synthesis import GraphSynthesis
-from zs3_mmseg.engine.generative.pixel_synthesis import PixelSynthesis
+from zs3_mmseg.engine.generative.hook import ClassifierTap
+from zs3_mmseg.engine.generative.plan import WHOLE_IMAGE, ClassRoles, Phase
 from zs3_mmseg.engine.generative.retraining import Retraining
-from zs3_mmseg.engine.generative.roles import ClassRoles
-from zs3_mmseg.engine.generative.schedule import Phase
-from zs3_mmseg.engine.generative.tap import ClassifierTap
+from zs3_mmseg.engine.generative.synthesis import (
+    GeneratorTrainer,
+    GraphSynthesis,
+    PixelSynthesis,
+)
 from zs3_mmseg.models.generators import (
     GMMNGenerator,
     GraphContextGenerator,

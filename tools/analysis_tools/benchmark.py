@@ -13,7 +13,6 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 import zs3_mmseg  # noqa: F401  (registers everything)
-from zs3_mmseg.engine.checkpoint_sources import read_checkpoint
 from zs3_mmseg.engine.launch import (
     add_launch_arguments,
     build_runner,
@@ -21,7 +20,7 @@ from zs3_mmseg.engine.launch import (
     one_line_errors,
     require_keys,
 )
-from zs3_mmseg.engine.runner import SafeRunner
+from zs3_mmseg.engine.runner import SafeRunner, read_checkpoint
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.checkpoint import load_into
 from zs3_mmseg.utils.config_check import require_files

@@ -11,9 +11,13 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 import zs3_mmseg  # noqa: F401  (registers everything)
-from zs3_mmseg.engine.launch import count_parameters, one_line_errors, require_keys
+from zs3_mmseg.engine.launch import (
+    add_config_options,
+    count_parameters,
+    one_line_errors,
+    require_keys,
+)
 from zs3_mmseg.utils.config_check import read_config
-from zs3_mmseg.utils.config_options import add_config_options
 
 
 def parse_args() -> argparse.Namespace:

@@ -8,9 +8,8 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 import zs3_mmseg  # noqa: F401  (registers everything)
-from zs3_mmseg.engine.launch import one_line_errors, require_keys
+from zs3_mmseg.engine.launch import add_config_options, one_line_errors, require_keys
 from zs3_mmseg.utils.config_check import read_config
-from zs3_mmseg.utils.config_options import add_config_options
 
 
 def parse_args() -> argparse.Namespace:

@@ -4,23 +4,73 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 from torch import nn
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmseg.registry import RUNNERS
 
-from zs3_mmseg.engine.checkpoint_sources import route_mmengine_loading
-from zs3_mmseg.engine.runner import SafeRunner
 from zs3_mmseg.utils.config_check import read_config
-from zs3_mmseg.utils.config_options import add_config_options
 from zs3_mmseg.utils.names import did_you_mean
+
+from .runner import SafeRunner, route_mmengine_loading
+
+_DICT = re.compile(r'(^|[\[(,])(dict\(|\{["\'])')
+
+
+class ConfigOptions(DictAction):
+    """mmengine's ``DictAction``, which fails or makes text of what it cannot read."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Read ``KEY=VALUE`` pairs; leave with status 2 and a message for others."""
+        for pair in values or ():
+            _check(parser, str(pair))
+        super().__call__(parser, namespace, values, option_string)
+
+
+def _check(parser: argparse.ArgumentParser, pair: str) -> None:
+    key, equals, value = pair.partition('=')
+    if not key or not equals:
+        parser.error(f'--cfg-options takes KEY=VALUE, got {pair!r}')
+    if _DICT.search(value):
+        parser.error(
+            f'--cfg-options {pair}: a dict cannot be written there; set its keys one '
+            f'by one ({key}.SUBKEY=VALUE, {key}.0.SUBKEY=VALUE in a list), or write a '
+            "config with _base_ = ['YOUR_CONFIG.py']"
+        )
+    for opening, closing in ('[]', '()'):
+        if value.count(opening) != value.count(closing):
+            parser.error(
+                f'--cfg-options {pair}: as many {opening} as {closing} are needed'
+            )
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``, which gives ``cfg_options``: a dict or None."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=ConfigOptions,
+        metavar='KEY=VALUE',
+        help='settings that replace those of the config, e.g. '
+        'train_dataloader.batch_size=8 key="[a,b]" key="[(a,b),(c,d)]"; '
+        'no white space inside a value',
+    )
+
 
 TRACEBACK_ENV = 'ZS3_MMSEG_TRACEBACK'
 # What a config, a checkpoint or names that are not right end in; a TypeError is a key

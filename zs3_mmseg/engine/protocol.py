@@ -1,19 +1,24 @@
-"""Do data set, split, segmentor and metric agree? Questions with one answer each.
-
-Every function raises :class:`ProtocolError` with what disagrees and the config key to
-change, or returns.
-"""
+"""Stop before the first iteration if parts of an experiment disagree."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
+
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.runner import BaseLoop, Runner
+from mmseg.registry import HOOKS
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit
-from zs3_mmseg.evaluation import ZeroShotIoUMetric
+from zs3_mmseg.evaluation import FoldIoUMetric, ZeroShotIoUMetric
 from zs3_mmseg.utils.labels import special_labels
+from zs3_mmseg.utils.random_state import get_random_state, set_random_state
 
 
 class ProtocolError(ValueError):
@@ -206,3 +211,354 @@ def require_scores_for_metrics(
 def ignore_index_of(meta: Mapping[str, Any]) -> int:
     """Return the label that a data set ignores, from its metainfo."""
     return meta.get('ignore_index', special_labels(len(meta['classes'])).ignore)
+
+
+@dataclass
+class LabelCounts:
+    """What some samples of a data set really hold.
+
+    Attributes:
+        pixels: how many pixels have each label.
+        samples: how many samples were looked at.
+        maps: how many label maps they held.
+    """
+
+    pixels: Counter[int] = field(default_factory=Counter)
+    samples: int = 0
+    maps: int = 0
+
+    def add(self, sample: Any) -> None:
+        """Count the labels of one sample as a pipeline returns it."""
+        self.samples += 1
+        for label_map in _label_maps(sample):
+            self.maps += 1
+            values, counts = label_map.unique(return_counts=True)
+            self.pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+
+    def share(self, label: int) -> float:
+        """Return the share of pixels with a label, in 0..1."""
+        return self.pixels[label] / max(self.pixels.total(), 1)
+
+
+def _label_maps(sample: Any) -> Iterator[Any]:
+    packed = sample.get('data_samples') if isinstance(sample, Mapping) else None
+    # Test-time augmentation packs a list of views.
+    for view in packed if isinstance(packed, list) else [packed]:
+        if view is not None and 'gt_sem_seg' in view:
+            yield view.gt_sem_seg.data
+
+
+def allowed_in_training(meta: Mapping[str, Any]) -> set[int]:
+    """Return the labels that training data of a setting may hold."""
+    if 'prompted' in meta:
+        return _mask_labels(meta)
+    allowed = {*meta['seen'], meta['ignore_index']}
+    if meta['setting'] in ('supervised', 'layout_oracle') or meta.get('pseudo_labels'):
+        allowed |= {*meta['unseen']}
+    if meta['setting'] == 'transductive':
+        allowed.add(meta['unlabelled_index'])
+    return allowed
+
+
+def allowed_in_testing(meta: Mapping[str, Any]) -> set[int]:
+    """Return the labels that validation and test data may hold."""
+    if 'prompted' in meta:
+        return _mask_labels(meta)
+    return {*meta['seen'], *meta['unseen'], meta['ignore_index']}
+
+
+def _mask_labels(meta: Mapping[str, Any]) -> set[int]:
+    """Return the labels of masks of one named class."""
+    return {0, 1, meta['ignore_index']}
+
+
+def require_legal_labels(
+    counts: LabelCounts, allowed: Iterable[int], meta: Mapping[str, Any], key: str
+) -> None:
+    """No label that is really there may be outside the legal ones."""
+    for label in sorted(set(counts.pixels) - set(allowed)):
+        classes = meta['classes']
+        if label in meta.get('unseen', ()) and 'prompted' not in meta:
+            raise ProtocolError(
+                f'{key}.dataset: label {label} of the unseen class {classes[label]!r} '
+                'reaches training; is a transform of the pipeline loading labels again?'
+            )
+        raise ProtocolError(
+            f'{key}.dataset: label {label} is none of the {len(classes)} classes; is a '
+            'transform of the pipeline padding with another value than '
+            f'{ignore_index_of(meta)}?'
+        )
+
+
+def require_some_labels(counts: LabelCounts, meta: Mapping[str, Any], key: str) -> None:
+    """There must be label maps, and pixels in them that are not ignored."""
+    if counts.samples and not counts.maps:
+        raise ProtocolError(
+            f'{key}.dataset: {counts.samples} samples hold no label map; add '
+            "dict(type='LoadAnnotations') to its pipeline"
+        )
+    if counts.maps and counts.share(ignore_index_of(meta)) == 1:
+        raise ProtocolError(
+            f'{key}.dataset: every pixel of {counts.samples} samples is ignored; do '
+            'its classes, reduce_zero_label and split fit the masks? '
+            'Are the masks of this folder those of these images?'
+        )
+
+
+def require_matching_prompts(
+    segmentor: Any, meta: Mapping[str, Any], key: str, *, training: bool
+) -> None:
+    """Masks of one named class are for segmentors that read the name, and only those.
+
+    A segmentor that reads names can be tested on all classes at once, too. Instead of
+    the segmentor, its class will do.
+    """
+    has_prompts = 'prompted' in meta
+    reads_prompts = getattr(segmentor, 'reads_prompts', False)
+    kind = segmentor if isinstance(segmentor, type) else type(segmentor)
+    if has_prompts and not reads_prompts:
+        raise ProtocolError(
+            f'{key}.dataset is a ClassPromptDataset, whose labels are masks of one '
+            f'named class, but {kind.__name__} does not read the name; use '
+            "model.type='ClassPromptedSegmentor', or ZeroShotDataset"
+        )
+    test_cfg = getattr(segmentor, 'test_cfg', None) or {}
+    if has_prompts and not training and test_cfg.get('mode') == 'slide':
+        raise ProtocolError(
+            f'{key}.dataset asks for masks of one name, which are predicted from whole '
+            "images: set model.test_cfg.mode='whole'"
+        )
+    if training and reads_prompts and not has_prompts:
+        raise ProtocolError(
+            f'{kind.__name__} is trained on pairs of an image and a name; '
+            f"make {key}.dataset a dict(type='ClassPromptDataset', ...)"
+        )
+
+
+def require_prompt_metrics(
+    metrics: Iterable[Any], meta: Mapping[str, Any], key: str
+) -> None:
+    """Masks of one class and maps of all classes are scored by different metrics."""
+    evaluator = key.replace('dataloader', 'evaluator')
+    wrong = ZeroShotIoUMetric if 'prompted' in meta else FoldIoUMetric
+    right = FoldIoUMetric if 'prompted' in meta else ZeroShotIoUMetric
+    for metric in metrics:
+        if isinstance(metric, wrong):
+            given = 'one named class' if 'prompted' in meta else 'all classes at once'
+            raise ProtocolError(
+                f'{evaluator} is a {wrong.__name__}, but {key}.dataset asks for '
+                f"{given}; use dict(type='{right.__name__}')"
+            )
+
+
+def require_stated_selection(meta: Mapping[str, Any], key: str) -> None:
+    """Validation in training must not look at unseen classes without saying so."""
+    asks_unseen = {*meta.get('prompted', ())} & {*meta.get('unseen', ())}
+    if meta.get('selection') == 'held_out' and meta.get('setting') == 'supervised':
+        return  # training asks for them, too
+    if asks_unseen and meta.get('selection') != 'novel_official':
+        raise ProtocolError(
+            f'{key}.dataset asks for unseen classes while training is going on: a '
+            "checkpoint chosen by it has seen their masks. Set selection='held_out', "
+            "or selection='novel_official' to repeat the official code, which does so"
+        )
+
+
+@HOOKS.register_module()
+class ProtocolCheckHook(Hook):
+    """Check that data set, split, segmentor and metric mean the same thing.
+
+    Before training (and before a validation or test of its own) it compares names and
+    order of the classes, seen and unseen, the setting, special labels and the rows of
+    inductive training, and looks at the labels of a few samples. Anything that
+    disagrees raises a :class:`~zs3_mmseg.engine.protocol.ProtocolError` that names
+    the config key. Random states and samplers are left as they were.
+
+    Data sets without a split are only mentioned in the log, unless a zero-shot
+    segmentor would see the labels of unseen classes through them.
+
+    Args:
+        num_samples: how many samples of each data set to look at, spread evenly; 0
+            for none.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, num_samples: int = 8) -> None:
+        if num_samples < 0:
+            raise ValueError(f'num_samples must be 0 or more, got {num_samples}')
+        self.num_samples = num_samples
+        self._checked: set[str] = set()
+
+    def before_run(self, runner: Runner) -> None:
+        """Refuse a runner that cannot give all ranks the same model."""
+        _require_broadcast(runner)
+
+    def before_train(self, runner: Runner) -> None:
+        """Check training, and the validation that will follow."""
+        self._check_training(runner)
+        if runner.val_loop is not None:
+            self._check_evaluation(runner, 'val')
+            validated = runner.val_loop.dataloader.dataset
+            require_stated_selection(
+                getattr(validated, 'metainfo', {}), 'val_dataloader'
+            )
+
+    def before_val(self, runner: Runner) -> None:
+        """Check validation unless training has done it."""
+        self._check_evaluation(runner, 'val')
+
+    def before_test(self, runner: Runner) -> None:
+        """Check testing."""
+        self._check_evaluation(runner, 'test')
+
+    def _check_training(self, runner: Runner) -> None:
+        key = 'train_dataloader'
+        dataset = runner.train_loop.dataloader.dataset
+        segmentor = unwrap(runner.model)
+        meta = getattr(dataset, 'metainfo', {})
+        if 'seen' not in meta:
+            self._check_foreign(segmentor, meta, key)
+            if hasattr(segmentor, 'split'):
+                require_hidden_labels(segmentor, key)
+            return
+        require_phase(meta, 'train', key)
+        require_matching_prompts(segmentor, meta, key, training=True)
+        require_oracle_consent(runner.hooks, meta, key)
+        self._check_model(segmentor, meta, key, tested=False)
+        require_same_setting(segmentor, meta, key)
+        require_seen_rows(segmentor)
+        require_ignored_padding(segmentor, meta)
+        counts = self._look(dataset, key)
+        require_legal_labels(counts, allowed_in_training(meta), meta, key)
+        require_some_labels(counts, meta, key)
+        self._tell(counts, meta, key)
+
+    def _check_evaluation(self, runner: Runner, name: str) -> None:
+        if name in self._checked:
+            return
+        self._checked.add(name)
+        key = f'{name}_dataloader'
+        loop = getattr(runner, f'{name}_loop')
+        dataset = loop.dataloader.dataset
+        segmentor = unwrap(runner.model)
+        meta = getattr(dataset, 'metainfo', {})
+        if 'seen' not in meta:
+            self._check_foreign(segmentor, meta, key)
+            if meta.get('classes'):
+                require_fitting_metrics(_metrics(loop), meta, key)
+            return
+        require_phase(meta, 'test', key)
+        require_matching_prompts(segmentor, meta, key, training=False)
+        require_prompt_metrics(_metrics(loop), meta, key)
+        self._check_model(segmentor, meta, key, tested=True)
+        require_fitting_metrics(_metrics(loop), meta, key)
+        require_scores_for_metrics(segmentor, _metrics(loop), key)
+        counts = self._look(dataset, key)
+        require_legal_labels(
+            counts, allowed_in_testing(meta), {**meta, 'unseen': ()}, key
+        )
+        if _metrics(loop):
+            require_some_labels(counts, meta, key)
+        self._tell(counts, meta, key)
+
+    @staticmethod
+    def _check_model(
+        segmentor: Any, meta: Mapping[str, Any], key: str, *, tested: bool
+    ) -> None:
+        if hasattr(segmentor, 'split'):
+            split, names = segmentor.split, segmentor.split.classes
+            if tested:
+                split = getattr(segmentor, 'test_split', split)
+                names = segmentor.class_names
+            require_same_classes(names, meta, key)
+            require_same_split(split, meta, key)
+        else:
+            require_fitting_heads(segmentor, meta, key)
+
+    @staticmethod
+    def _check_foreign(segmentor: Any, meta: Mapping[str, Any], key: str) -> None:
+        if hasattr(segmentor, 'split') and meta.get('classes'):
+            require_same_classes(segmentor.class_names, meta, key)
+        MMLogger.get_current_instance().info(
+            f'ProtocolCheckHook: {key}.dataset has no zero-shot split; its labels are '
+            'not checked.'
+        )
+
+    def _look(self, dataset: Any, key: str) -> LabelCounts:
+        """Count the labels of some samples without touching anyone's randomness.
+
+        Raises:
+            ProtocolError: if a sample cannot be loaded; the message names the file.
+        """
+        counts = LabelCounts()
+        if not hasattr(dataset, '__len__'):
+            return counts  # a stream cannot be looked into without taking from it
+        wanted = min(self.num_samples, len(dataset))
+        state = get_random_state()
+        try:
+            for index in np.linspace(0, len(dataset) - 1, wanted).round().astype(int):
+                counts.add(dataset[int(index)])
+        except (OSError, ValueError) as error:
+            raise ProtocolError(f'{key}.dataset: {error}') from error
+        finally:
+            set_random_state(state)
+        return counts
+
+    @staticmethod
+    def _tell(counts: LabelCounts, meta: Mapping[str, Any], key: str) -> None:
+        if not counts.maps:
+            return
+        if 'prompted' in meta:
+            MMLogger.get_current_instance().info(
+                f'ProtocolCheckHook: {key} agrees with the model; one of '
+                f'{len(meta["prompted"])} classes is named in each sample and covers '
+                f'{counts.share(1):.0%} of the pixels.'
+            )
+            return
+        seen, unseen = (
+            sum(label in counts.pixels for label in meta[kind])
+            for kind in ('seen', 'unseen')
+        )
+        shares = f'{counts.share(meta["ignore_index"]):.0%} ignored'
+        hidden = counts.share(meta['unlabelled_index'])
+        if hidden:
+            shares += f', {hidden:.0%} unlabelled'
+        MMLogger.get_current_instance().info(
+            f'ProtocolCheckHook: {key} agrees with the model; {counts.samples} samples '
+            f'hold {seen} of {len(meta["seen"])} seen and {unseen} of '
+            f'{len(meta["unseen"])} unseen classes, {shares}.'
+        )
+
+
+def _require_broadcast(runner: Runner) -> None:
+    """Class names in the state of a model need a runner that knows of them.
+
+    A stock runner sends the whole state dict from rank 0 to the others before training
+    and stops, with a word about tensors only, at the names our segmentors keep there.
+    """
+    trains = isinstance(runner._train_loop, BaseLoop)  # the property would build it
+    stock = type(runner)._init_model_weights is Runner._init_model_weights
+    if not (trains and stock and runner.distributed):
+        return
+    state = unwrap(runner.model).state_dict()
+    named = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if named:
+        raise ProtocolError(
+            f'{type(runner).__name__} cannot train a '
+            f'{type(unwrap(runner.model)).__name__} in several processes: it sends '
+            f'{", ".join(named)} of the model, which holds class names, to the others '
+            "as if it were a tensor. Set runner_type='SafeRunner' in the config, or "
+            'use tools/dist_train.sh of this package'
+        )
+
+
+def unwrap(model: Any) -> Any:
+    """Return the segmentor inside DistributedDataParallel or a TTA model."""
+    while isinstance(getattr(model, 'module', None), nn.Module):
+        model = model.module
+    return model
+
+
+def _metrics(loop: Any) -> Iterable[Any]:
+    return getattr(getattr(loop, 'evaluator', None), 'metrics', [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zs3_mmseg.engine.generative.draws import WHOLE_IMAGE, KeyedDraws
+from zs3_mmseg.engine.generative.plan import WHOLE_IMAGE, KeyedDraws
 
 
 def test_equal_keys_draw_equal_numbers_whatever_was_drawn_before() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zs3_mmseg.engine.generative.layouts import SyntheticLayout
-from zs3_mmseg.engine.generative.roles import ClassRoles
+from zs3_mmseg.engine.generative.plan import ClassRoles
 
 ROLES = ClassRoles(('a', 'b', 'c', 'd', 'e'), (1, 3), 255)
 seeds = st.integers(0, 9999)

@@ -13,12 +13,10 @@ from mmseg.models.decode_heads import FCNHead
 from mmseg.structures import SegDataSample
 
 from zs3_mmseg.engine.generative.classifier import ClassWeights
-from zs3_mmseg.engine.generative.generator_trainer import GeneratorTrainer
-from zs3_mmseg.engine.generative.pixel_synthesis import PixelSynthesis
+from zs3_mmseg.engine.generative.hook import ClassifierTap
+from zs3_mmseg.engine.generative.plan import ClassRoles, Phase
 from zs3_mmseg.engine.generative.retraining import Retraining
-from zs3_mmseg.engine.generative.roles import ClassRoles
-from zs3_mmseg.engine.generative.schedule import Phase
-from zs3_mmseg.engine.generative.tap import ClassifierTap
+from zs3_mmseg.engine.generative.synthesis import GeneratorTrainer, PixelSynthesis
 from zs3_mmseg.models.generators import GMMNGenerator
 from zs3_mmseg.models.losses import MMDLoss
 

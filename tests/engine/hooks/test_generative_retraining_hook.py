@@ -25,7 +25,7 @@ from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import DATASETS, HOOKS
 
 from zs3_mmseg.engine.generative.classifier import reset_classifier
-from zs3_mmseg.engine.generative.roles import ClassRoles
+from zs3_mmseg.engine.generative.plan import ClassRoles
 
 ROLES = ClassRoles(CLASSES, (2, 4), 255)
 CONV = {'decode_head.conv_seg.weight', 'decode_head.conv_seg.bias'}

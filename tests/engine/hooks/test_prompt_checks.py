@@ -7,18 +7,16 @@ from typing import Any
 
 import pytest
 
-from zs3_mmseg.engine.label_protocol import (
+from zs3_mmseg.engine.protocol import (
     LabelCounts,
+    ProtocolError,
     allowed_in_testing,
     allowed_in_training,
     require_legal_labels,
-)
-from zs3_mmseg.engine.prompt_protocol import (
     require_matching_prompts,
     require_prompt_metrics,
     require_stated_selection,
 )
-from zs3_mmseg.engine.protocol import ProtocolError
 from zs3_mmseg.evaluation import FoldIoUMetric, ZeroShotIoUMetric
 
 # The unseen class has the label that means "named class" in a mask.

@@ -20,8 +20,7 @@ from zs3_mmseg.apis.data_checks.finding import Finding, about_files
 from zs3_mmseg.apis.data_checks.label_values import ValueCounts, check_values
 from zs3_mmseg.apis.data_checks.listing import check_listing, check_overlap
 from zs3_mmseg.apis.data_checks.parts import Part, build_part, part_configs
-from zs3_mmseg.engine.prompt_protocol import require_stated_selection
-from zs3_mmseg.engine.protocol import ProtocolError
+from zs3_mmseg.engine.protocol import ProtocolError, require_stated_selection
 from zs3_mmseg.utils.labels import NARROW
 
 LOADERS = ('train', 'test', 'val')

@@ -16,18 +16,16 @@ from mmseg.registry import DATASETS, MODELS
 from zs3_mmseg.apis.data_checks.finding import Finding
 from zs3_mmseg.apis.data_checks.parts import part_configs
 from zs3_mmseg.datasets.splits import ZeroShotSplit, find_name, resolve_split
-from zs3_mmseg.engine.label_protocol import (
+from zs3_mmseg.engine.protocol import (
     LabelCounts,
+    ProtocolError,
     allowed_in_training,
     require_legal_labels,
-    require_some_labels,
-)
-from zs3_mmseg.engine.prompt_protocol import require_matching_prompts
-from zs3_mmseg.engine.protocol import (
-    ProtocolError,
+    require_matching_prompts,
     require_phase,
     require_same_classes,
     require_same_split,
+    require_some_labels,
 )
 from zs3_mmseg.utils.random_state import get_random_state, set_random_state
 

@@ -1,8 +1,14 @@
 """Converters from the weights files of others to the keys of this package."""
 
 from .clip import CLIPConverter
-from .conversion import Conversion, Rule, apply_rules
-from .converter import CONVERTERS, Converter, register_converter
+from .core import (
+    CONVERTERS,
+    Conversion,
+    Converter,
+    Rule,
+    apply_rules,
+    register_converter,
+)
 from .esda import ESDAConverter
 from .zegclip import ZegCLIPConverter
 from .zs3net import ZS3NetConverter

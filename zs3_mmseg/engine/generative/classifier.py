@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from mmseg.models.losses import CrossEntropyLoss
 
-from .draws import reset_generator
-from .roles import ClassRoles
+from .plan import ClassRoles, reset_generator
 
 RESETS = ('unseen', 'all', 'official', 'keep')
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .roles import ClassRoles
+from .plan import ClassRoles
 
 KINDS = ('seen', 'cells')
 

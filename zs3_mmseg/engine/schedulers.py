@@ -1,4 +1,4 @@
-"""Polynomial decay times linear warm-up, in closed form."""
+"""Schedules of published methods that mmengine's schedulers do not express."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
 from mmseg.registry import PARAM_SCHEDULERS
+
+__all__ = ['WarmupPolyLR']
 
 
 @PARAM_SCHEDULERS.register_module()
