@@ -32,7 +32,7 @@ from zs3_mmseg.utils.experiments import (
     shapes_methods,
     shortened,
 )
-from zs3_mmseg.visualization.shapes_scenes import draw_shapes
+from zs3_mmseg.visualization.sheets import draw_shapes
 
 TOOLS = Path(__file__).resolve().parent
 ROOT = TOOLS.parent

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zs3_mmseg.apis.inputs import collect_files, list_pictures, load_picture
+from zs3_mmseg.apis.inferencer import collect_files, list_pictures, load_picture
 
 
 @pytest.fixture

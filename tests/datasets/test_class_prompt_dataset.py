@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from mmengine.registry import DefaultScope
 
 from zs3_mmseg.datasets import ClassPromptDataset
-from zs3_mmseg.utils.seeding import Draw
+from zs3_mmseg.utils.random_state import Draw
 
 # Label 0 is no class of the split; the split has an order of its own.
 CLASSES = ['background', 'cat', 'dog', 'cow', 'tv']

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from zs3_mmseg.apis.configs import find_config
+from zs3_mmseg.apis.init import find_config
 from zs3_mmseg.engine.converters import ESDAConverter
 from zs3_mmseg.utils.checkpoint import load_into
 

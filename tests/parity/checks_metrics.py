@@ -7,7 +7,7 @@ import pytest
 from registry import GoldenFile, check
 from torch import Tensor
 
-from zs3_mmseg.evaluation.confusion import count_pixels
+from zs3_mmseg.evaluation.counters import count_pixels
 from zs3_mmseg.evaluation.scores import class_scores, gzsl_scores
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 

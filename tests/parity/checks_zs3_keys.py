@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from zs3_mmseg.apis.configs import find_config
+from zs3_mmseg.apis.init import find_config
 from zs3_mmseg.datasets.splits import find_name, get_split
 from zs3_mmseg.engine.converters import ZS3NetConverter
 from zs3_mmseg.engine.converters.zs3net import CONTEXT_ORDER

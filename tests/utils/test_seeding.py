@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 
-from zs3_mmseg.utils.seeding import Draw, draw_rng
+from zs3_mmseg.utils.random_state import Draw, draw_rng
 
 
 class Spy(BaseDataset):

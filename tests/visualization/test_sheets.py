@@ -14,8 +14,8 @@ from zs3_mmseg.visualization import (
     summary_chart,
     write_names,
 )
+from zs3_mmseg.visualization.drawing import load_font, shorten, text_width
 from zs3_mmseg.visualization.overlay import as_percent, class_shares
-from zs3_mmseg.visualization.text import load_font, shorten, text_width
 
 CLASSES = ('cat', 'dog', 'sky')
 PALETTE = ((250, 0, 0), (0, 120, 0), (0, 0, 200))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from zs3_mmseg.apis import init_segmentor
 from zs3_mmseg.engine.launch import one_line_errors
-from zs3_mmseg.visualization.shapes_scenes import draw_shapes
+from zs3_mmseg.visualization.sheets import draw_shapes
 
 
 def parse_args() -> argparse.Namespace:

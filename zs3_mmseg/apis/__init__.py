@@ -1,15 +1,14 @@
 """Python interfaces for users."""
 
-from zs3_mmseg.apis.configs import (
+from zs3_mmseg.apis.inferencer import ZeroShotInferencer, collect_files
+from zs3_mmseg.apis.init import (
     DEFAULT_CONFIG,
     config_folder,
     find_config,
+    init_segmentor,
     load_config,
     shipped_configs,
 )
-from zs3_mmseg.apis.inferencer import ZeroShotInferencer
-from zs3_mmseg.apis.init import init_segmentor
-from zs3_mmseg.apis.inputs import collect_files
 from zs3_mmseg.apis.pseudo_labels import PseudoLabelChoice, make_pseudo_labels
 from zs3_mmseg.apis.segmentation import (
     OutputNames,

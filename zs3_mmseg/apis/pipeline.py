@@ -13,7 +13,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
-from zs3_mmseg.apis.configs import tested_dataset
+from zs3_mmseg.apis.init import tested_dataset
 
 _RESIZES = ('Resize', 'ResizeShortestEdge')
 

@@ -15,7 +15,7 @@ from mmengine.logging import MMLogger
 from mmseg.registry import DATASETS
 
 from zs3_mmseg.utils.labels import special_labels
-from zs3_mmseg.utils.seeding import draw_rng
+from zs3_mmseg.utils.random_state import draw_rng
 
 from .labels import LabelStep, LabelTable, hides_unseen
 from .scan import class_pixels, class_values, over_samples

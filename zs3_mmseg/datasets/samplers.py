@@ -11,14 +11,14 @@ from torch.utils.data import Sampler
 from mmengine.dist import get_dist_info, sync_random_seed
 from mmseg.registry import DATA_SAMPLERS
 
-from zs3_mmseg.utils.seeding import Draw
+from zs3_mmseg.utils.random_state import Draw
 
 __all__ = ['DrawSampler', 'EpochDrawSampler']
 
 
 @DATA_SAMPLERS.register_module()
 class DrawSampler(Sampler[Draw]):
-    """Yield :class:`~zs3_mmseg.utils.seeding.Draw` indices without end.
+    """Yield :class:`~zs3_mmseg.utils.random_state.Draw` indices without end.
 
     Draw number ``n`` of the whole run is position ``n % len(dataset)`` in the
     permutation of epoch ``n // len(dataset)``, which follows from (seed, epoch) alone;

@@ -15,7 +15,7 @@ from mmseg.registry import DATASETS
 from zs3_mmseg.utils.labels import NARROW, special_labels
 from zs3_mmseg.utils.names import did_you_mean
 from zs3_mmseg.utils.palette import default_palette
-from zs3_mmseg.utils.seeding import draw_rng
+from zs3_mmseg.utils.random_state import draw_rng
 
 from .labels import (
     PHASES,
@@ -288,7 +288,7 @@ class ZeroShotDataset:
         """Return one sample after the pipeline.
 
         Its random numbers follow from the draw alone if ``idx`` is a
-        :class:`~zs3_mmseg.utils.seeding.Draw`.
+        :class:`~zs3_mmseg.utils.random_state.Draw`.
 
         Raises:
             ValueError: naming the file, if a label map is wrong.

@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zs3_mmseg.evaluation.confusion import PixelCounts, require_range
-from zs3_mmseg.evaluation.counters import ImageMaps
+from zs3_mmseg.evaluation.counters import ImageMaps, PixelCounts, require_range
 from zs3_mmseg.evaluation.scores import area_scores, harmonic_mean, mean_of_present
 
 # A label that no class has: beyond the edge of the image, and where truth is ignored.

@@ -15,8 +15,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from mmseg.registry import METRICS
 
-from zs3_mmseg.evaluation.confusion import count_pixels
-from zs3_mmseg.evaluation.result_files import write_labels
+from zs3_mmseg.evaluation.counters import count_pixels
+from zs3_mmseg.evaluation.report import write_labels
 from zs3_mmseg.evaluation.scores import ABSENT_RULES, class_scores, mean_of_present
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.labels import special_labels

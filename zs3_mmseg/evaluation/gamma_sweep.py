@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zs3_mmseg.evaluation.confusion import PixelCounts, require_range
-from zs3_mmseg.evaluation.counters import ImageMaps
+from zs3_mmseg.evaluation.counters import ImageMaps, PixelCounts, require_range
 from zs3_mmseg.evaluation.scores import area_scores, harmonic_mean, mean_of_present
 
 

@@ -15,7 +15,7 @@ from zs3_mmseg.evaluation.counters import (
     GroupCounter,
 )
 from zs3_mmseg.evaluation.gamma_sweep import GammaCounter
-from zs3_mmseg.evaluation.results import ZeroShotResults
+from zs3_mmseg.evaluation.report import ZeroShotResults
 from zs3_mmseg.evaluation.scores import group_scores, gzsl_scores
 from zs3_mmseg.utils.names import did_you_mean
 

@@ -7,39 +7,139 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from mmseg.registry import METRICS
 
-from zs3_mmseg.datasets.splits import ZeroShotSplit, resolve_split
-from zs3_mmseg.evaluation.boundary import check_ratio
-from zs3_mmseg.evaluation.confusion import PixelCounts
-from zs3_mmseg.evaluation.counters import ImageMaps
-from zs3_mmseg.evaluation.gamma_sweep import check_gammas
-from zs3_mmseg.evaluation.metric_split import split_of_dataset
-from zs3_mmseg.evaluation.protocols import (
-    GROUP_MODES,
-    ProtocolCounters,
-    check_modes,
+from zs3_mmseg.datasets.splits import (
+    ZeroShotSplit,
+    find_name,
+    make_split,
+    resolve_split,
 )
-from zs3_mmseg.evaluation.report import report_tables
-from zs3_mmseg.evaluation.result_files import (
+from zs3_mmseg.models.segmentors.inference import GroupArgmax
+from zs3_mmseg.utils.labels import special_labels
+
+from .boundary import check_ratio
+from .counters import GroupBest, ImageMaps, PixelCounts
+from .gamma_sweep import check_gammas
+from .protocols import GROUP_MODES, ProtocolCounters, check_modes
+from .report import (
     JSON_NAME,
+    ZeroShotResults,
+    report_tables,
     write_charts,
     write_json,
     write_labels,
     write_tables,
 )
-from zs3_mmseg.evaluation.results import ZeroShotResults
-from zs3_mmseg.evaluation.samples import (
-    group_best,
-    image_name,
-    pixel_map,
-    require_channels,
-)
-from zs3_mmseg.evaluation.scores import absent_rule
-from zs3_mmseg.utils.labels import special_labels
+from .scores import absent_rule
+
+
+def split_of_dataset(
+    metainfo: Mapping[str, Any], given: ZeroShotSplit | None
+) -> ZeroShotSplit:
+    """Return the split of a data set, or bring a given one into its class order.
+
+    Args:
+        metainfo: of the data set; with ``seen`` and ``unseen`` if it has a split.
+        given: the split that the metric was told, if any.
+
+    Raises:
+        ValueError: if there is no split, or the classes of the two don't agree.
+    """
+    classes = tuple(metainfo.get('classes') or ())
+    if not classes:
+        raise ValueError('ZeroShotIoUMetric: the data set has no class names')
+    if 'seen' in metainfo and 'unseen' in metainfo:
+        found = metainfo.get('split', 'custom')
+        unseen = [classes[index] for index in metainfo['unseen']]
+        name = found if isinstance(found, str) else found.get('name', 'custom')
+        split = make_split(name, classes, unseen)
+        if given is not None and given.fingerprint != split.fingerprint:
+            raise ValueError(
+                f'ZeroShotIoUMetric(split={given.name!r}) is not the split '
+                f'{name!r} of the data set; leave split out of the evaluator, or '
+                "give both the same (test_dataloader's dataset.split)"
+            )
+        return split
+    if given is None:
+        raise ValueError(
+            'ZeroShotIoUMetric: the data set has no split; wrap it in '
+            "ZeroShotDataset or name one: dict(type='ZeroShotIoUMetric', split=...)"
+        )
+    return _reordered(given, classes)
+
+
+def _reordered(split: ZeroShotSplit, classes: tuple[str, ...]) -> ZeroShotSplit:
+    """Bring a split into the class order of a data set that knows of none."""
+    positions = {name: find_name(name, classes) for name in split.classes}
+    missing = [name for name, position in positions.items() if position is None]
+    surplus = [
+        name for index, name in enumerate(classes) if index not in positions.values()
+    ]
+    if missing or surplus:
+        raise ValueError(
+            f'ZeroShotIoUMetric: the data set and split {split.name!r} have '
+            f'different classes. Only in the split: {missing or "none"}; only in '
+            f'the data set: {surplus or "none"}'
+        )
+    unseen = [classes[positions[name]] for name in split.unseen]  # type: ignore[index]
+    return make_split(split.name, classes, unseen, split.source)
+
+
+def group_best(sample: Mapping[str, Any], split: ZeroShotSplit) -> GroupBest:
+    """Return the best seen and unseen class of each pixel of a sample.
+
+    Raises:
+        ValueError: if the sample has neither scores nor the best classes.
+    """
+    if 'seg_logits' in sample:
+        scores = sample['seg_logits']['data']
+        running = GroupArgmax(torch.tensor(split.seen_mask()))
+        running.update(scores, slice(0, len(scores)))
+        return GroupBest(*running.best())
+    if 'group_best' in sample:
+        best = sample['group_best']
+        return GroupBest(best['scores'], best['classes'])
+    raise ValueError(
+        'modes other than gzsl and gamma_sweep need scores, and the sample has none; '
+        "set model.test_cfg.return_scores to 'groups' or True"
+    )
+
+
+def require_channels(sample: Mapping[str, Any], classes: int) -> None:
+    """Check that the scores of a sample, if it has any, are those of all classes.
+
+    Raises:
+        ValueError: if there are more or fewer.
+    """
+    logits = (sample.get('seg_logits') or {}).get('data')
+    if logits is not None and len(logits) != classes:
+        raise ValueError(
+            f'the model gives scores of {len(logits)} classes, the data set has '
+            f'{classes}; are model.split and dataset.split the same?'
+        )
+
+
+def pixel_map(sample: Mapping[str, Any], key: str) -> Tensor:
+    """Return the (H, W) map of a sample.
+
+    Raises:
+        ValueError: if it is not there.
+    """
+    if key not in sample:
+        hint = ' Does the test pipeline load annotations?' if key[:2] == 'gt' else ''
+        raise ValueError(f'the sample has no {key}.{hint}')
+    return sample[key]['data'].squeeze(0)
+
+
+def image_name(sample: Mapping[str, Any]) -> str:
+    """Return what a sample is called in messages: the path of its image."""
+    return str(sample.get('img_path') or sample.get('seg_map_path') or 'an image')
 
 
 @METRICS.register_module()

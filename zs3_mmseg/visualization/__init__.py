@@ -1,11 +1,15 @@
 """Pictures of results."""
 
-from zs3_mmseg.visualization.charts import per_class_chart, summary_chart
-from zs3_mmseg.visualization.drawing import draw_segmentation
-from zs3_mmseg.visualization.gzsl_charts import confusion_chart, seen_unseen_chart
-from zs3_mmseg.visualization.legend import (
+from zs3_mmseg.visualization.charts import (
+    confusion_chart,
+    per_class_chart,
+    seen_unseen_chart,
+    summary_chart,
+)
+from zs3_mmseg.visualization.drawing import (
     LegendEntry,
     draw_legend,
+    draw_segmentation,
     legend_entries,
     write_names,
 )

@@ -12,9 +12,13 @@ from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
 from zs3_mmseg.utils.labels import IGNORE_INDEX
-from zs3_mmseg.visualization.drawing import draw_segmentation
-from zs3_mmseg.visualization.legend import draw_legend, legend_entries, write_names
-from zs3_mmseg.visualization.scaling import enlarge, enlargement
+from zs3_mmseg.visualization.drawing import (
+    draw_legend,
+    draw_segmentation,
+    legend_entries,
+    write_names,
+)
+from zs3_mmseg.visualization.overlay import enlarge, enlargement
 from zs3_mmseg.visualization.sheets import GAP, draw_titles
 
 _TITLES = {'gt_sem_seg': 'truth', 'pred_sem_seg': 'prediction'}

@@ -15,7 +15,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.models import EncoderDecoder
 from mmseg.registry import DATASETS, HOOKS, MODELS
 
-from zs3_mmseg.utils.seeding import draw_rng
+from zs3_mmseg.utils.random_state import draw_rng
 
 
 @DATASETS.register_module()

@@ -12,7 +12,7 @@ from mmengine.dataset import BaseDataset
 from mmseg.datasets import BaseSegDataset
 
 from zs3_mmseg.utils.cache import cache_dir
-from zs3_mmseg.utils.seeding import Draw
+from zs3_mmseg.utils.random_state import Draw
 
 
 def three_masks() -> list[np.ndarray]:

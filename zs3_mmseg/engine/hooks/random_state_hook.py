@@ -31,9 +31,9 @@ class RandomStateHook(Hook):
       matter whether a checkpoint was written before or after it.
 
     Order and augmentation of the data come from ``DrawSampler`` and ``ZeroShotDataset``
-    (see ``zs3_mmseg.utils.seeding``). With several ranks, use the ``SafeRunner`` of our
-    tools: a stock runner calls only rank 0 when it saves, so the others' states are
-    not known then.
+    (see ``zs3_mmseg.utils.random_state``). With several ranks, use the ``SafeRunner``
+    of our tools: a stock runner calls only rank 0 when it saves, so the others' states
+    are not known then.
     """
 
     # Restoring comes before any other hook of the iteration may draw.
