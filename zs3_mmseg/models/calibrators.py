@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmseg.registry import MODELS
 
-from zs3_mmseg.models.class_embeddings.bank import ClassQueries
+from zs3_mmseg.models.class_embeddings.queries import ClassQueries
 from zs3_mmseg.models.decode_heads.zero_shot_head import reduce_queries
 
 __all__ = ['Calibrator', 'ImageLevelGate', 'SeenShift']

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from zs3_mmseg.datasets.splits import ZeroShotSplit, plain_split, resolve_split
 from zs3_mmseg.models.backbones.prompts import ClassPrompt, LowRankBypass
 from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank, ClassEmbeddings
-from zs3_mmseg.models.class_embeddings.bank import TokenRows
+from zs3_mmseg.models.class_embeddings.queries import TokenRows
 from zs3_mmseg.models.decode_heads import ESDAHead
 from zs3_mmseg.models.segmentors.vocabulary import row_state, rows_by_class
 from zs3_mmseg.models.towers import Architecture, resolve_architecture

@@ -2,5 +2,6 @@
 
 from .last_attention import LAST_ATTENTION
 from .open_clip_vit import OpenCLIPViT
+from .outputs import TowerOutput
 
-__all__ = ['LAST_ATTENTION', 'OpenCLIPViT']
+__all__ = ['LAST_ATTENTION', 'OpenCLIPViT', 'TowerOutput']

@@ -3,11 +3,11 @@
 from .bank import (
     ClassEmbeddingBank,
     ClassEmbeddings,
-    ClassQueries,
     display_name,
     split_names,
     synonyms_of,
 )
+from .queries import ClassQueries
 
 __all__ = [
     'ClassEmbeddingBank',

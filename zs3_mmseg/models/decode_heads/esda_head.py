@@ -18,7 +18,7 @@ from mmseg.registry import MODELS
 from mmseg.utils import ConfigType, SampleList
 
 from zs3_mmseg.models.backbones.blocks import run_block
-from zs3_mmseg.models.class_embeddings.bank import ClassQueries
+from zs3_mmseg.models.class_embeddings.queries import ClassQueries
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 
 from .zero_shot_head import ScoreKind, pixel_accuracy, pixel_cross_entropy

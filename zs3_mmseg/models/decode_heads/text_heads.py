@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmseg.registry import MODELS
 from mmseg.utils import SampleList
 
-from zs3_mmseg.models.class_embeddings.bank import ClassQueries
+from zs3_mmseg.models.class_embeddings.queries import ClassQueries
 
 from .zero_shot_head import ZeroShotHead, pixel_accuracy
 

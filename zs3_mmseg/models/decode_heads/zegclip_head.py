@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmseg.registry import MODELS
 from mmseg.utils import ConfigType, SampleList
 
-from zs3_mmseg.models.class_embeddings.bank import ClassQueries
+from zs3_mmseg.models.class_embeddings.queries import ClassQueries
 from zs3_mmseg.utils.names import did_you_mean
 
 from .zero_shot_head import ScoreKind, ZeroShotHead, pixel_accuracy, reduce_queries

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import ConfigType, SampleList
 
-from zs3_mmseg.models.class_embeddings.bank import ClassQueries
+from zs3_mmseg.models.class_embeddings.queries import ClassQueries
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 
 

@@ -13,8 +13,9 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.utils import ConfigType, OptConfigType, SampleList, add_prefix
 
+from zs3_mmseg.models.backbones.outputs import TowerOutput
 from zs3_mmseg.models.class_embeddings import ClassQueries
-from zs3_mmseg.models.class_embeddings.bank import (
+from zs3_mmseg.models.class_embeddings.queries import (
     TokenQueries,
     TokenRows,
     split_token_rows,
@@ -29,7 +30,6 @@ from .inference import (
     call_with,
     covered_size,
     declared,
-    split_token,
     to_original,
 )
 from .vocabulary import OpenVocabulary, Vocabulary
@@ -216,7 +216,8 @@ class PromptedFeatures:
             outputs = (state,) if isinstance(state, Tensor) else tuple(state)
             if image_index is not None:
                 outputs = tuple(output[image_index] for output in outputs)
-        maps, token = split_token(outputs)
+        output = TowerOutput.of(outputs)
+        maps, token = output.maps, output.global_token
         if self._neck is not None:
             maps = tuple(self._neck(maps))
         return maps, token

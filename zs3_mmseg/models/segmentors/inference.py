@@ -16,6 +16,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from mmseg.utils import SampleList
 
+from zs3_mmseg.models.backbones.outputs import TowerOutput
 from zs3_mmseg.models.calibrators import Calibrator
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads.zero_shot_head import RunningArgmax, reduce_queries
@@ -41,23 +42,6 @@ def reads_queries(head: Any) -> bool:
         for name in ('forward', 'predict', 'loss')
         if (method := getattr(head, name, None)) is not None
     )
-
-
-def split_token(
-    outputs: Tensor | Sequence[Tensor],
-) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    """Tell maps ``(N, C, h, w)`` from a last output ``(N, E)``, the global token.
-
-    Args:
-        outputs: of a backbone.
-
-    Returns:
-        the maps, and the global token, None if there is none.
-    """
-    maps = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
-    if maps[-1].ndim == 2:
-        return maps[:-1], maps[-1]
-    return maps, None
 
 
 MODES = ('whole', 'slide')
@@ -569,7 +553,8 @@ class ScoredInference(OpenVocabulary):
         return self._features(inputs)[0]
 
     def _features(self, inputs: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        maps, token = split_token(self.backbone(inputs))
+        output = TowerOutput.of(self.backbone(inputs))
+        maps, token = output.maps, output.global_token
         if self.with_neck:
             maps = tuple(self.neck(maps))
         return maps, token
