@@ -5,7 +5,7 @@ from .core import (
     CONVERTERS,
     Conversion,
     Converter,
-    Rule,
+    KeyRule,
     apply_rules,
     register_converter,
 )
@@ -19,7 +19,7 @@ __all__ = [
     'Conversion',
     'Converter',
     'ESDAConverter',
-    'Rule',
+    'KeyRule',
     'ZS3NetConverter',
     'ZegCLIPConverter',
     'apply_rules',

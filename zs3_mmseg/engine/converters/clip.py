@@ -1,14 +1,14 @@
-"""CLIP weights of OpenAI and open_clip as one plain file."""
+"""CLIP weights of OpenAI and open_clip as one plain file, and CLIPs in other files."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,189 +17,14 @@ from zs3_mmseg.models.towers import Architecture, openai_sha256, resolve_archite
 from zs3_mmseg.models.towers.architectures import build_model
 from zs3_mmseg.utils.checkpoint import CheckpointError, safe_load, state_dict_of
 
-from .core import Conversion, Converter, Rule, apply_rules, register_converter
-
-_TEXT = 'text_encoder.'
-
-#: Drops the text tower of a checkpoint, whose rows are kept instead.
-DROP_TEXT_TOWER = Rule(
-    r'text_encoder\.(positional_embedding|text_projection|token_embedding\.weight'
-    r'|ln_final\.(weight|bias)|transformer\.resblocks\.\d+\..*)',
-    None,
-    'the rows it gave are kept instead',
+from .core import (
+    Conversion,
+    Converter,
+    KeyRule,
+    OfficialWeights,
+    apply_rules,
+    register_converter,
 )
-
-
-def add_tower_arguments(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add the flags about the CLIP that a checkpoint was made from.
-
-    Args:
-        parser: of the sub-command.
-        default: which CLIP it is if the user names none, for the help.
-    """
-    parser.add_argument(
-        '--arch',
-        help='the CLIP it was made from: an open_clip model name or the path of a '
-        f'JSON model config; {default}',
-    )
-    parser.add_argument(
-        '--text-tower-out',
-        type=Path,
-        metavar='FILE.safetensors',
-        help='write the text tower in the checkpoint to this file, for rows of '
-        "new class names: class_embeddings.source.pretrained='FILE.safetensors'",
-    )
-
-
-ShapeReader = Callable[[str, int], torch.Size]
-
-
-@dataclass(frozen=True)
-class ImageTowerLayout:
-    """Sizes of the image tower in an official state dict.
-
-    Attributes:
-        width: channels of the image tower's tokens.
-        patch_size: of the image tower, in pixels.
-        num_blocks: blocks of the image tower.
-        grid: patches per side that the position embeddings are for.
-        embed_dim: of the space of images and texts.
-    """
-
-    width: int
-    patch_size: int
-    num_blocks: int
-    grid: int
-    embed_dim: int
-
-    @property
-    def image_size(self) -> int:
-        """Side of the images that the position embeddings are for, in pixels."""
-        return self.grid * self.patch_size
-
-    @staticmethod
-    def read(
-        state: Mapping[str, Tensor], shape: ShapeReader, prefix: str, what: str
-    ) -> dict[str, int]:
-        """Read the sizes, by name.
-
-        Args:
-            state: with the official keys.
-            shape: from :func:`shape_reader`.
-            prefix: of the image tower's keys, without the dot.
-            what: how messages call the state dict, e.g. the file.
-
-        Raises:
-            CheckpointError: if a weight that tells a size is not there.
-        """
-        width, _, patch_size, _ = shape(f'{prefix}.conv1.weight', 4)
-        positions = shape(f'{prefix}.positional_embedding', 2)[0] - 1
-        return dict(
-            width=width,
-            patch_size=patch_size,
-            num_blocks=count_numbered(state, f'{prefix}.transformer.resblocks'),
-            grid=side_of_grid(positions, what),
-            embed_dim=shape(f'{prefix}.proj', 2)[1],
-        )
-
-
-def shape_reader(state: Mapping[str, Tensor], what: str) -> ShapeReader:
-    """Return a function of a key and a number of dimensions, giving a weight's shape.
-
-    Args:
-        state: the official state dict.
-        what: how messages call it, e.g. ``'FILE is no official ZegCLIP checkpoint'``.
-    """
-
-    def shape(key: str, dimensions: int) -> torch.Size:
-        if key not in state or state[key].ndim != dimensions:
-            raise CheckpointError(
-                f'{what}: expected {key} with {dimensions} dimensions, and it has the '
-                f'keys {", ".join([*state][:4])}, ...'
-            )
-        return state[key].shape
-
-    return shape
-
-
-def side_of_grid(num_positions: int, what: str) -> int:
-    """Return the side of the square that so many positions of patches fill.
-
-    Raises:
-        CheckpointError: if they fill none.
-    """
-    side = math.isqrt(num_positions)
-    if side * side != num_positions:
-        raise CheckpointError(
-            f'{what}: {num_positions} positions are no square grid of patches'
-        )
-    return side
-
-
-def count_numbered(state: Mapping[str, Tensor], prefix: str) -> int:
-    """Return how many numbered parts there are below a prefix."""
-    pattern = re.compile(re.escape(prefix) + r'\.(\d+)\.')
-    numbers = [int(m[1]) for m in map(pattern.match, state) if m]
-    return max(numbers, default=-1) + 1
-
-
-def require_quick_gelu(architecture: Architecture, method: str) -> Architecture:
-    """Return an architecture that computes QuickGELU, as OpenAI's CLIP does.
-
-    Raises:
-        ValueError: if it computes GELU.
-    """
-    if not architecture.quick_gelu:
-        raise ValueError(
-            f'{method} computes QuickGELU, and --arch {architecture.name} GELU: use '
-            'the -quickgelu variant of the name, or "quick_gelu": true in the model '
-            'config'
-        )
-    return architecture
-
-
-def resized(architecture: Architecture, image_size: int) -> Architecture:
-    """Return an architecture for images of another size."""
-    config = dict(architecture.config)
-    config['vision_cfg'] = config['vision_cfg'] | dict(image_size=image_size)
-    return Architecture(architecture.name, config)
-
-
-def text_tower(
-    state: Mapping[str, Tensor], architecture: Architecture, what: str, advice: str = ''
-) -> Conversion:
-    """Take the text tower out of an official state dict, with open_clip's names.
-
-    Args:
-        state: the state dict.
-        architecture: what the tower is for.
-        what: how messages call the state dict, e.g. the file.
-        advice: what to do if there is none.
-
-    Raises:
-        CheckpointError: if there is none.
-    """
-    text = {
-        key.removeprefix(_TEXT): value
-        for key, value in state.items()
-        if key.startswith(_TEXT)
-    }
-    if not text:
-        raise CheckpointError(f'{what} holds no text tower{advice}')
-    with torch.device('meta'):
-        model = build_model(architecture)
-    target = {
-        key: value
-        for key, value in model.state_dict().items()
-        if not re.match(r'visual\.|logit_', key)
-    }
-    return apply_rules(
-        text,
-        [Rule('.*', r'\g<0>')],
-        target,
-        metadata=dict(format='pt', arch=architecture.name, activation='quick_gelu'),
-    )
-
 
 # OpenAI stores these scalars beside the weights. They stay in the result, because
 # they tell whoever loads it that the activation is QuickGELU.
@@ -208,6 +33,9 @@ _OPENAI_MARKS = ('input_resolution', 'context_length', 'vocab_size')
 _TEXT_KEYS = (
     r'(positional_embedding|text_projection|token_embedding\..*|transformer\..*'
     r'|ln_final\..*)'
+)
+_QUICK_GELU_ADVICE = (
+    'use the -quickgelu variant of the name, or "quick_gelu": true in the model config'
 )
 
 
@@ -246,25 +74,139 @@ class CLIPConverter(Converter):
         if any(key in state for key in _OPENAI_MARKS) and not architecture.quick_gelu:
             raise CheckpointError(
                 f'{source} holds weights of OpenAI, which need QuickGELU, and '
-                f'{arguments.arch} computes GELU: use the -quickgelu variant of the '
-                'name, or "quick_gelu": true in the model config'
+                f'{arguments.arch} computes GELU: {_QUICK_GELU_ADVICE}'
             )
-        target = build_model(architecture).state_dict()
+        target = _shapes(architecture)
         rules = [
-            Rule('|'.join(_OPENAI_MARKS), r'\g<0>', 'marks of OpenAI'),
-            Rule(r'(?:.*\.)?attn_mask', None, 'a constant that the model makes itself'),
+            KeyRule('|'.join(_OPENAI_MARKS), r'\g<0>', 'marks of OpenAI'),
+            KeyRule(r'(?:.*\.)?attn_mask', None, 'the model makes this constant'),
         ]
         if any(key.startswith('text.') for key in target):
-            rules.append(Rule(_TEXT_KEYS, r'text.\1', 'text tower of its own'))
-        rules.append(Rule('.*', r'\g<0>'))
+            rules.append(KeyRule(_TEXT_KEYS, r'text.\1', 'text tower of its own'))
+        rules.append(KeyRule('.*', r'\g<0>'))
         return apply_rules(
             state,
             rules,
             target,
             extra=_OPENAI_MARKS,
-            metadata={
-                'format': 'pt',
-                'arch': architecture.name,
-                'activation': 'quick_gelu' if architecture.quick_gelu else 'gelu',
-            },
+            metadata=_metadata(architecture),
         )
+
+
+def _shapes(architecture: Architecture) -> dict[str, Tensor]:
+    """Return the state dict of a CLIP, without memory for weights."""
+    with torch.device('meta'):
+        return build_model(architecture).state_dict()
+
+
+def _metadata(architecture: Architecture) -> dict[str, str]:
+    activation = 'quick_gelu' if architecture.quick_gelu else 'gelu'
+    return dict(format='pt', arch=architecture.name, activation=activation)
+
+
+#: Drops the text tower of a checkpoint, whose rows are kept instead.
+DROP_TEXT_TOWER = KeyRule(
+    r'text_encoder\.(positional_embedding|text_projection|token_embedding\.weight'
+    r'|ln_final\.(weight|bias)|transformer\.resblocks\.\d+\..*)',
+    None,
+    'the rows it gave are kept instead',
+)
+
+
+def add_tower_arguments(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the flags about the CLIP that a checkpoint was made from.
+
+    ``default`` says in the help which one it is if the user names none.
+    """
+    parser.add_argument(
+        '--arch',
+        help='the CLIP it was made from: an open_clip model name or the path of a '
+        f'JSON model config; {default}',
+    )
+    parser.add_argument(
+        '--text-tower-out',
+        type=Path,
+        metavar='FILE.safetensors',
+        help='write the text tower in the checkpoint to this file, for rows of '
+        "new class names: class_embeddings.source.pretrained='FILE.safetensors'",
+    )
+
+
+@dataclass(frozen=True)
+class TowerSizes:
+    """Sizes of the image tower in an official state dict.
+
+    ``image_size`` is the side of the images in pixels that its positions are for.
+    """
+
+    width: int
+    patch_size: int
+    num_blocks: int
+    image_size: int
+    embed_dim: int
+
+    @classmethod
+    def of(cls, weights: OfficialWeights, prefix: str) -> TowerSizes:
+        """Read them below a prefix, which has no dot at its end."""
+        width, _, patch_size, _ = weights.shape(f'{prefix}.conv1.weight', 4)
+        positions = weights.shape(f'{prefix}.positional_embedding', 2)[0] - 1
+        side = math.isqrt(positions)
+        if side * side != positions:
+            raise CheckpointError(
+                f'{weights.what}: {positions} positions are no square grid of patches'
+            )
+        return cls(
+            width=width,
+            patch_size=patch_size,
+            num_blocks=weights.count(f'{prefix}.transformer.resblocks'),
+            image_size=side * patch_size,
+            embed_dim=weights.shape(f'{prefix}.proj', 2)[1],
+        )
+
+    def backbone(self, architecture: Architecture, **options: Any) -> dict[str, Any]:
+        """Return the config of a backbone with the official numerics."""
+        return dict(
+            type='OpenCLIPViT',
+            arch=architecture.name,
+            image_size=self.image_size,
+            out_global=True,
+            grid='floor',
+            pos_interp='bilinear',
+            cls_embed_twice=True,
+            normalize=True,
+            **options,
+        )
+
+
+def require_quick_gelu(architecture: Architecture, method: str) -> Architecture:
+    """Return an architecture that computes QuickGELU, as OpenAI's CLIP does."""
+    if not architecture.quick_gelu:
+        raise ValueError(
+            f'{method} computes QuickGELU, and --arch {architecture.name} GELU: '
+            f'{_QUICK_GELU_ADVICE}'
+        )
+    return architecture
+
+
+def text_tower(
+    state: Mapping[str, Tensor], architecture: Architecture, what: str, advice: str = ''
+) -> Conversion:
+    """Take the text tower out of an official state dict, with open_clip's names.
+
+    ``what`` is how messages call the state dict, ``advice`` what to do if it has none.
+    """
+    prefix = 'text_encoder.'
+    text = {
+        key.removeprefix(prefix): value
+        for key, value in state.items()
+        if key.startswith(prefix)
+    }
+    if not text:
+        raise CheckpointError(f'{what} holds no text tower{advice}')
+    target = {
+        key: value
+        for key, value in _shapes(architecture).items()
+        if not re.match(r'visual\.|logit_', key)
+    }
+    rules = [KeyRule('.*', r'\g<0>')]
+    return apply_rules(text, rules, target, metadata=_metadata(architecture))

@@ -1,4 +1,4 @@
-"""What a converter is, and the table of all of them."""
+"""What a converter is, what it needs, and the table of all of them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
+
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmseg.registry import MODELS
+
+from zs3_mmseg.utils.checkpoint import CheckpointError
 
 
 @dataclass(frozen=True)
-class Rule:
+class KeyRule:
     """What happens to the keys that a pattern matches as a whole.
 
     Attributes:
@@ -116,7 +123,7 @@ def _with_sorted_metadata(raw: bytes) -> bytes:
 
 def apply_rules(
     state: Mapping[str, Tensor],
-    rules: Sequence[Rule],
+    rules: Sequence[KeyRule],
     target: Mapping[str, Tensor],
     *,
     extra: Sequence[str] = (),
@@ -167,6 +174,53 @@ def apply_rules(
         ),
         metadata=dict(metadata or {}),
     )
+
+
+class OfficialWeights:
+    """A state dict of others, whose shapes tell the sizes of its model.
+
+    ``what`` opens messages, e.g. ``'FILE is no official ZegCLIP checkpoint'``.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor], what: str) -> None:
+        self.state = state
+        self.what = what
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.state
+
+    def shape(self, key: str, dimensions: int) -> torch.Size:
+        """Return the shape of a weight; no other number of dimensions will do."""
+        if key not in self or self.state[key].ndim != dimensions:
+            raise CheckpointError(
+                f'{self.what}: expected {key} with {dimensions} dimensions, and it has '
+                f'the keys {", ".join([*self.state][:4])}, ...'
+            )
+        return self.state[key].shape
+
+    def count(self, prefix: str) -> int:
+        """Return how many numbered parts there are below a prefix."""
+        pattern = re.compile(re.escape(prefix) + r'\.(\d+)\.')
+        numbers = [int(m[1]) for m in map(pattern.match, self.state) if m]
+        return max(numbers, default=-1) + 1
+
+
+def empty_model(config: Mapping[str, Any], **head: Any) -> nn.Module:
+    """Build backbone and head of a segmentor's config without memory for weights.
+
+    ``head`` holds what the segmentor fills in, and what changes no shape.
+    """
+    parts = {
+        'backbone': config['backbone'],
+        'decode_head': {**config['decode_head'], **head},
+    }
+    with torch.device('meta'), DefaultScope.overwrite_default_scope('mmseg'):
+        return nn.ModuleDict({name: MODELS.build(part) for name, part in parts.items()})
+
+
+def as_text(**parts: Mapping[str, Any]) -> str:
+    """Return parts of a config as the text of a config file."""
+    return Config(parts).pretty_text
 
 
 #: Sub-commands of ``tools/convert_checkpoint.py``.

@@ -5,14 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
-
-import torch
-from torch import Tensor, nn
-
-from mmengine.config import Config
 
 from zs3_mmseg.datasets.splits import (
     ZeroShotSplit,
@@ -20,26 +15,29 @@ from zs3_mmseg.datasets.splits import (
     plain_split,
     resolve_split,
 )
-from zs3_mmseg.models.backbones.prompts import DeepPrompts
 from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank, ClassEmbeddings
-from zs3_mmseg.models.decode_heads import ZegCLIPHead
 from zs3_mmseg.models.segmentors.vocabulary import SETTINGS, row_state, rows_by_class
 from zs3_mmseg.models.towers import Architecture, resolve_architecture
-from zs3_mmseg.models.towers.architectures import build_model
 from zs3_mmseg.utils.checkpoint import safe_load, state_dict_of
 from zs3_mmseg.utils.origins import ZEGCLIP_ROWS
 
 from .clip import (
     DROP_TEXT_TOWER,
-    ImageTowerLayout,
+    TowerSizes,
     add_tower_arguments,
-    count_numbered,
     require_quick_gelu,
-    resized,
-    shape_reader,
     text_tower,
 )
-from .core import Conversion, Converter, Rule, apply_rules, register_converter
+from .core import (
+    Conversion,
+    Converter,
+    KeyRule,
+    OfficialWeights,
+    apply_rules,
+    as_text,
+    empty_model,
+    register_converter,
+)
 
 _DECODER = 'decode_head.decoder_1.layers'
 _EMPTY_WEIGHT = 'decode_head.loss_decode.criterion.empty_weight'
@@ -48,134 +46,49 @@ _EMPTY_WEIGHT = 'decode_head.loss_decode.criterion.empty_weight'
 _OPENAI = ('ViT-B-16-quickgelu', 'ViT-B-32-quickgelu', 'ViT-L-14-quickgelu')
 
 
-@dataclass(frozen=True)
-class ZegCLIPLayout(ImageTowerLayout):
-    """Sizes of a ZegCLIP model.
+def _architecture(sizes: TowerSizes, arch: str | None) -> Architecture:
+    """Return the CLIP of a checkpoint; without a name it is one of OpenAI's."""
+    if arch is not None:
+        return require_quick_gelu(resolve_architecture(arch), 'ZegCLIP')
+    ours = (sizes.width, sizes.patch_size, sizes.num_blocks, sizes.embed_dim)
+    for architecture in map(resolve_architecture, _OPENAI):
+        vision = architecture.config['vision_cfg']
+        theirs = (vision['width'], vision['patch_size'], vision['layers'])
+        if (*theirs, architecture.embed_dim) == ours:
+            return architecture
+    raise ValueError(
+        f'no CLIP of OpenAI has {sizes.num_blocks} blocks of width {sizes.width}, '
+        f'patches of {sizes.patch_size} pixels and an embedding of {sizes.embed_dim}: '
+        'say with --arch what the checkpoint was made from'
+    )
 
-    Attributes:
-        num_tokens: prompt tokens per block; 0: no prompts.
-        depth: of the prompts, see :class:`DeepPrompts`.
-        num_layers: layers of the mask decoder.
-        ffn_dim: hidden width of its feed-forward part.
-        project_patches: whether patches go through a linear map first.
-        num_trained: classes it was trained with, if the file tells.
-    """
 
-    num_tokens: int
-    depth: int
-    num_layers: int
-    ffn_dim: int
-    project_patches: bool
-    num_trained: int | None
+def _parts(
+    weights: OfficialWeights, sizes: TowerSizes, architecture: Architecture
+) -> dict[str, Any]:
+    """Return the config of the backbone and head that official weights fit."""
+    head: dict[str, Any] = dict(num_layers=weights.count(_DECODER))
+    ffn_dim = weights.shape(f'{_DECODER}.0.linear1.weight', 2)[0]
+    if ffn_dim != 4 * sizes.embed_dim:
+        head['ffn_dim'] = ffn_dim
+    if 'decode_head.input_proj_1.weight' in weights:
+        head['project_patches'] = True
+    return dict(
+        backbone=sizes.backbone(architecture, prompts=_prompts(weights)),
+        decode_head=dict(type='ZegCLIPHead', **head),
+    )
 
-    @classmethod
-    def of(cls, state: Mapping[str, Tensor], what: str) -> ZegCLIPLayout:
-        """Read the sizes of an official state dict.
 
-        Args:
-            state: with the official keys.
-            what: how messages call it, e.g. the file.
-
-        Raises:
-            CheckpointError: if a weight that tells a size is not there.
-        """
-
-        shape = shape_reader(state, f'{what} is no official ZegCLIP checkpoint')
-        num_tokens, depth = 0, 0
-        deep = 'backbone.deep_prompt_embeddings'
-        first = 'backbone.prompt_embeddings'
-        if deep in state:
-            depth, num_tokens, _ = shape(deep, 3)
-            depth = depth if first in state else -depth
-        elif first in state:
-            _, num_tokens, _ = shape(first, 3)
-        trained = shape(_EMPTY_WEIGHT, 1)[0] - 1 if _EMPTY_WEIGHT in state else None
-        return cls(
-            **cls.read(state, shape, 'backbone', what),
-            num_tokens=num_tokens,
-            depth=depth,
-            num_layers=count_numbered(state, _DECODER),
-            ffn_dim=shape(f'{_DECODER}.0.linear1.weight', 2)[0],
-            project_patches='decode_head.input_proj_1.weight' in state,
-            num_trained=trained,
-        )
-
-    @property
-    def sizes(self) -> str:
-        """The sizes of the image tower, for messages."""
-        return (
-            f'{self.num_blocks} blocks of width {self.width}, patches of '
-            f'{self.patch_size} pixels and an embedding of {self.embed_dim}'
-        )
-
-    def architectures(self) -> list[Architecture]:
-        """Return the CLIP models of OpenAI that have these sizes."""
-        found = []
-        for architecture in map(resolve_architecture, _OPENAI):
-            vision = architecture.config['vision_cfg']
-            sizes = (vision['width'], vision['patch_size'], vision['layers'])
-            ours = (self.width, self.patch_size, self.num_blocks)
-            if sizes == ours and architecture.embed_dim == self.embed_dim:
-                found.append(architecture)
-        return found
-
-    def empty_model(self, architecture: Architecture) -> nn.Module:
-        """Build what holds the weights, without memory for any.
-
-        Args:
-            architecture: of the CLIP; its image size is set to ours.
-        """
-        with torch.device('meta'):
-            model = nn.Module()
-            model.backbone = nn.Module()
-            clip = build_model(resized(architecture, self.image_size))
-            model.backbone.visual = clip.visual
-            if self.num_tokens:
-                model.backbone.prompts = DeepPrompts(
-                    num_tokens=self.num_tokens,
-                    depth=self.depth,
-                    num_blocks=self.num_blocks,
-                    width=self.width,
-                    patch_size=self.patch_size,
-                )
-            # The number of heads changes no shape.
-            model.decode_head = ZegCLIPHead(
-                self.embed_dim, num_heads=1, **self._head_options()
-            )
-        return model
-
-    def model_config(self, architecture: Architecture, setting: str) -> dict[str, Any]:
-        """Return the parts of a segmentor's config that a checkpoint fits.
-
-        Args:
-            architecture: of the CLIP.
-            setting: of the training; the seen scores are lowered unless transductive.
-        """
-        prompts = dict(num_tokens=self.num_tokens, depth=self.depth)
-        shift = dict(type='SeenShift', shift=0.1)
-        return dict(
-            backbone=dict(
-                type='OpenCLIPViT',
-                arch=architecture.name,
-                image_size=self.image_size,
-                out_global=True,
-                grid='floor',
-                pos_interp='bilinear',
-                cls_embed_twice=True,
-                normalize=True,
-                prompts=prompts if self.num_tokens else None,
-            ),
-            decode_head=dict(type='ZegCLIPHead', **self._head_options()),
-            calibrators=[] if setting == 'transductive' else [shift],
-        )
-
-    def _head_options(self) -> dict[str, Any]:
-        options: dict[str, Any] = dict(num_layers=self.num_layers)
-        if self.ffn_dim != 4 * self.embed_dim:
-            options['ffn_dim'] = self.ffn_dim
-        if self.project_patches:
-            options['project_patches'] = True
-        return options
+def _prompts(weights: OfficialWeights) -> dict[str, int] | None:
+    """Return the options of the prompt tokens, None if there are none."""
+    deep, first = 'backbone.deep_prompt_embeddings', 'backbone.prompt_embeddings'
+    if deep in weights:
+        depth, num_tokens, _ = weights.shape(deep, 3)
+        # A negative depth counts the last blocks, which have no first prompts.
+        return dict(num_tokens=num_tokens, depth=depth if first in weights else -depth)
+    if first in weights:
+        return dict(num_tokens=weights.shape(first, 3)[1], depth=0)
+    return None
 
 
 _NO_GRADIENT = 'no gradient ever reached it'
@@ -185,36 +98,35 @@ _NOTES = (
 )
 
 
-def zegclip_rules(num_layers: int) -> list[Rule]:
+def zegclip_rules(num_layers: int) -> list[KeyRule]:
     """Return what becomes of the keys of an official ZegCLIP state dict.
 
-    Args:
-        num_layers: layers of its mask decoder.
+    ``num_layers`` counts those of its mask decoder.
     """
     decoder = r'decode_head\.decoder_1\.layers\.'
     last = num_layers - 1
     return [
-        Rule(r'backbone\.((deep_)?prompt_.*)', r'backbone.prompts.\1', 'prompts'),
-        Rule(r'backbone\.(.*)', r'backbone.visual.\1', "open_clip's names"),
-        Rule(decoder + r'\d+\.(self_attn|norm1)\..*', None, 'never used'),
-        Rule(
+        KeyRule(r'backbone\.((deep_)?prompt_.*)', r'backbone.prompts.\1', 'prompts'),
+        KeyRule(r'backbone\.(.*)', r'backbone.visual.\1', "open_clip's names"),
+        KeyRule(decoder + r'\d+\.(self_attn|norm1)\..*', None, 'never used'),
+        KeyRule(
             decoder + rf'{last}\.multihead_attn\.([qk])\.(.*)',
             r'decode_head.decoder.matching.\1.\2',
             'the last layer only matches',
         ),
-        Rule(
+        KeyRule(
             decoder + rf'{last}\.(multihead_attn\.(v|proj)|linear[12]|norm[23])\..*',
             None,
             _NO_GRADIENT,
         ),
-        Rule(
+        KeyRule(
             decoder + r'(\d+)\.multihead_attn\.(.*)',
             r'decode_head.decoder.layers.\1.attn.\2',
         ),
-        Rule(decoder + r'(\d+\..*)', r'decode_head.decoder.layers.\1'),
-        Rule(r'decode_head\.(input_proj|proj_norm)_1\.(.*)', r'decode_head.\1.\2'),
-        Rule(r'decode_head\.q_proj\..*', r'\g<0>'),
-        Rule(
+        KeyRule(decoder + r'(\d+\..*)', r'decode_head.decoder.layers.\1'),
+        KeyRule(r'decode_head\.(input_proj|proj_norm)_1\.(.*)', r'decode_head.\1.\2'),
+        KeyRule(r'decode_head\.q_proj\..*', r'\g<0>'),
+        KeyRule(
             r'decode_head\.loss_decode\.criterion\.empty_weight',
             None,
             'a constant of the loss that is never read',
@@ -274,60 +186,45 @@ class ZegCLIPConverter(Converter):
         """
         content = safe_load(source, trust=arguments.trust)
         state = state_dict_of(content, str(source))
-        layout = ZegCLIPLayout.of(state, str(source))
-        architecture = _architecture(layout, arguments.arch)
+        weights = OfficialWeights(state, f'{source} is no official ZegCLIP checkpoint')
+        sizes = TowerSizes.of(weights, 'backbone')
+        architecture = _architecture(sizes, arguments.arch)
         split = _read_split(arguments.split)
-        setting = _setting(layout.num_trained, split, arguments.setting)
+        setting = _setting(weights, split, arguments.setting)
         rows = _rows(arguments.text_rows, split, content.get('meta'))
-        if rows.embeddings.shape[1] != layout.embed_dim:
+        if rows.embeddings.shape[1] != sizes.embed_dim:
             raise ValueError(
                 f'the rows of {arguments.text_rows} have {rows.embeddings.shape[1]} '
-                f'columns, and {source} needs {layout.embed_dim}'
+                f'columns, and {source} needs {sizes.embed_dim}'
             )
-        conversion = apply_rules(
-            state,
-            zegclip_rules(layout.num_layers),
-            layout.empty_model(architecture).state_dict(),
+        shift = dict(type='SeenShift', shift=0.1)
+        model = dict(
+            type='ZeroShotEncoderDecoder',
+            split=plain_split(split),
+            setting=setting,
+            **_parts(weights, sizes, architecture),
+            calibrators=[] if setting == 'transductive' else [shift],
+            class_embeddings=dict(
+                type='ClassEmbeddingBank',
+                source=dict(type='tensor', path=str(arguments.text_rows)),
+                normalize=False,
+            ),
         )
+        empty = empty_model(model, in_channels=sizes.embed_dim, num_heads=1)
+        rules = zegclip_rules(model['decode_head']['num_layers'])
+        conversion = apply_rules(state, rules, empty.state_dict())
         files = {}
         if arguments.text_tower_out is not None:
             files[arguments.text_tower_out] = text_tower(
                 state, architecture, str(source), ': leave --text-tower-out out'
             )
         parts = rows_by_class(rows.embeddings, rows.query_to_class, len(split.classes))
-        model = dict(
-            type='ZeroShotEncoderDecoder',
-            split=plain_split(split),
-            setting=setting,
-            **layout.model_config(architecture, setting),
-        )
-        source_config = dict(type='tensor', path=str(arguments.text_rows))
-        model['class_embeddings'] = dict(
-            type='ClassEmbeddingBank', source=source_config, normalize=False
-        )
         return replace(
             conversion,
             extra_state=dict(row_state(split, setting, parts, rows.provenance)),
             files=files,
-            notes=_NOTES + Config(dict(model=model)).pretty_text,
+            notes=_NOTES + as_text(model=model),
         )
-
-
-def _architecture(layout: ZegCLIPLayout, arch: str | None) -> Architecture:
-    """Return the CLIP of a checkpoint.
-
-    Raises:
-        ValueError: if it has none of the known sizes, or the wrong activation.
-    """
-    if arch is None:
-        found = layout.architectures()
-        if not found:
-            raise ValueError(
-                f'no CLIP of OpenAI has {layout.sizes}: say with --arch what the '
-                'checkpoint was made from'
-            )
-        return found[0]
-    return require_quick_gelu(resolve_architecture(arch), 'ZegCLIP')
 
 
 def _read_split(given: str) -> ZeroShotSplit:
@@ -340,13 +237,10 @@ def _read_split(given: str) -> ZeroShotSplit:
         raise ValueError(f'--split {given}: {error}') from error
 
 
-def _setting(num_trained: int | None, split: ZeroShotSplit, wanted: str | None) -> str:
-    """Return the setting of a training with so many classes.
-
-    Raises:
-        ValueError: if the split has other numbers, several settings are possible, or
-            the wanted one is not.
-    """
+def _setting(weights: OfficialWeights, split: ZeroShotSplit, wanted: str | None) -> str:
+    """Return the setting of the training, of which the number of classes may tell."""
+    known = _EMPTY_WEIGHT in weights
+    num_trained = weights.shape(_EMPTY_WEIGHT, 1)[0] - 1 if known else None
     seen, every = len(split.seen), len(split.classes)
     if num_trained not in (None, seen, every):
         raise ValueError(
@@ -377,14 +271,7 @@ def _setting(num_trained: int | None, split: ZeroShotSplit, wanted: str | None) 
 def _rows(path: Path, split: ZeroShotSplit, meta: object) -> ClassEmbeddings:
     """Read the official rows, which are used as they are.
 
-    Args:
-        path: the file.
-        split: its classes.
-        meta: of the checkpoint; mmseg 0.x saved the class names as ``CLASSES``.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it does not fit the split.
+    mmseg 0.x saved the class names as ``CLASSES`` in the ``meta`` of a checkpoint.
     """
     if not path.is_file():
         raise FileNotFoundError(

@@ -450,15 +450,19 @@ def tower_hash(arch: str | Mapping | Architecture, pretrained: str | Path) -> st
 
 
 def _random(architecture: Architecture) -> LoadedCLIP:
-    print_log(
-        f'arch={architecture.name!r} has no pretrained weights: they are random until '
-        'a checkpoint is loaded.',
-        logger='current',
-        level=logging.WARNING,
-    )
     model = build_model(architecture)
+    state = model.state_dict()
+    if any(value.is_meta for value in state.values()):
+        state = {}  # somebody asks for keys and shapes only
+    else:
+        print_log(
+            f'arch={architecture.name!r} has no pretrained weights: they are random '
+            'until a checkpoint is loaded.',
+            logger='current',
+            level=logging.WARNING,
+        )
     digest = hashlib.sha256()
-    for key, value in model.state_dict().items():
+    for key, value in state.items():
         digest.update(key.encode())
         digest.update(value.cpu().numpy().tobytes())
     mean, std = _statistics(architecture, None)
