@@ -17,7 +17,7 @@ from mmseg.registry import MODELS, PARAM_SCHEDULERS
 from zs3_mmseg.datasets.splits import get_split
 from zs3_mmseg.engine.launch import count_parameters
 from zs3_mmseg.models.towers import clip
-from zs3_mmseg.utils.config_check import require_files
+from zs3_mmseg.utils.config_check import require_config_files
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 FILES = sorted([*CONFIGS.glob('zegclip/*.py'), *CONFIGS.glob('shapes/ablations/*.py')])
@@ -130,7 +130,7 @@ def test_missing_files_are_named_with_their_keys(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = Config.fromfile(CONFIGS / 'zegclip/voc_vitb16_transductive.py')
     with pytest.raises(FileNotFoundError) as raised:
-        require_files(config, ['train_dataloader'])
+        require_config_files(config, ['train_dataloader'])
     text = str(raised.value)
     assert "load_from = 'work_dirs/voc_vitb16/iter_10000.pth'" in text
     assert "data_root = 'data/VOCdevkit/VOC2012'" in text

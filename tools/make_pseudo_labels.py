@@ -24,7 +24,7 @@ from zs3_mmseg.apis.pseudo_labels import (
 )
 from zs3_mmseg.datasets.labels import SIDECAR
 from zs3_mmseg.engine.launch import add_config_options, one_line_errors, require_keys
-from zs3_mmseg.utils.config_check import read_config, require_files
+from zs3_mmseg.utils.config_check import read_config, require_config_files
 
 
 def parse_args() -> argparse.Namespace:
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
     require_keys(config, 'model', 'train_dataloader')
     # The weights are those of the checkpoint.
     config.load_from = None
-    require_files(config, ['train_dataloader'])
+    require_config_files(config, ['train_dataloader'])
     model = init_segmentor(config, arguments.checkpoint, arguments.device)
     with arguments.checkpoint.open('rb') as stream:
         digest = hashlib.file_digest(stream, 'sha256').hexdigest()

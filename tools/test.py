@@ -28,7 +28,7 @@ from zs3_mmseg.engine.launch import (
 from zs3_mmseg.engine.protocol import ProtocolError
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.checkpoint import CheckpointError
-from zs3_mmseg.utils.config_check import require_extras, require_files
+from zs3_mmseg.utils.config_check import require_config_files, require_extras
 
 
 def parse_args() -> argparse.Namespace:
@@ -74,7 +74,7 @@ def prepare(arguments: argparse.Namespace) -> Config:
         if not set_in_metrics(config, 'report_dir', folder):
             raise ValueError('--report: no metric of test_evaluator writes reports')
     require_extras(config)
-    require_files(config, ['test_dataloader'])
+    require_config_files(config, ['test_dataloader'])
     return config
 
 

@@ -20,7 +20,11 @@ from zs3_mmseg.engine.launch import (
 )
 from zs3_mmseg.engine.protocol import ProtocolError
 from zs3_mmseg.utils.checkpoint import CheckpointError
-from zs3_mmseg.utils.config_check import ConfigError, require_extras, require_files
+from zs3_mmseg.utils.config_check import (
+    ConfigError,
+    require_config_files,
+    require_extras,
+)
 
 AUTO = 'auto'
 # What a user can mend and only shows when training starts.
@@ -58,7 +62,7 @@ def prepare(arguments: argparse.Namespace) -> Config:
         config.resume = True
         config.load_from = None if arguments.resume == AUTO else arguments.resume
     require_extras(config)
-    require_files(config, ['train_dataloader', 'val_dataloader'], training=True)
+    require_config_files(config, ['train_dataloader', 'val_dataloader'], training=True)
     return config
 
 

@@ -5,7 +5,11 @@ import pytest
 
 from mmengine.config import Config
 
-from zs3_mmseg.utils.config_check import read_config, require_extras, require_files
+from zs3_mmseg.utils.config_check import (
+    read_config,
+    require_config_files,
+    require_extras,
+)
 
 
 @pytest.fixture
@@ -94,7 +98,7 @@ def test_every_missing_file_is_named_with_its_key(here: Path) -> None:
         }
     )
     with pytest.raises(FileNotFoundError) as caught:
-        require_files(config, ['test_dataloader', 'val_dataloader'])
+        require_config_files(config, ['test_dataloader', 'val_dataloader'])
     message = str(caught.value)
     inner = 'test_dataloader.dataset.dataset'
     for line in (
@@ -118,16 +122,16 @@ def with_rows(**model: object) -> Config:
 
 def test_rows_may_be_in_the_checkpoint_alone(here: Path) -> None:
     (here / 'best.pth').touch()
-    require_files(with_rows(), [])
+    require_config_files(with_rows(), [])
     wrapped = Config({'load_from': 'best.pth', 'model': {'module': with_rows().model}})
-    require_files(wrapped, [])
+    require_config_files(wrapped, [])
     config = with_rows(test_split='voc12_15_5')
     with pytest.raises(FileNotFoundError, match=r'source\.path = .rows\.npy'):
-        require_files(config, [])
+        require_config_files(config, [])
     config = with_rows()
     config.load_from = None
     with pytest.raises(FileNotFoundError, match=r'source\.path = .rows\.npy'):
-        require_files(config, [])
+        require_config_files(config, [])
 
 
 def test_vectors_of_a_hook_are_for_training_only(here: Path) -> None:
@@ -139,9 +143,9 @@ def test_vectors_of_a_hook_are_for_training_only(here: Path) -> None:
             'custom_hooks': [{'class_embeddings': {'source': source}}],
         }
     )
-    require_files(config, [])
+    require_config_files(config, [])
     with pytest.raises(FileNotFoundError, match=r'(?s)custom_hooks\.0.*nlp\.stanford'):
-        require_files(config, [], training=True)
+        require_config_files(config, [], training=True)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +160,7 @@ def test_vectors_of_a_hook_are_for_training_only(here: Path) -> None:
 )
 def test_tags_addresses_and_present_files_pass(here: Path, model: dict) -> None:
     (here / 'w.pth').touch()
-    require_files(Config({'model': model, 'load_from': None}), [])
+    require_config_files(Config({'model': model, 'load_from': None}), [])
 
 
 @pytest.mark.parametrize(
@@ -170,7 +174,7 @@ def test_tags_addresses_and_present_files_pass(here: Path, model: dict) -> None:
 )
 def test_data_that_need_not_be_there_passes(here: Path, dataset: dict) -> None:
     loader = {'train_dataloader': {'dataset': dataset}}
-    require_files(Config(loader), ['train_dataloader'])
+    require_config_files(Config(loader), ['train_dataloader'])
 
 
 def test_missing_root_is_named_once(here: Path) -> None:
@@ -182,7 +186,7 @@ def test_missing_root_is_named_once(here: Path) -> None:
     with pytest.raises(
         FileNotFoundError, match=r"dataset\.data_root = 'VOC'"
     ) as caught:
-        require_files(
+        require_config_files(
             Config({'val_dataloader': {'dataset': dataset}}), ['val_dataloader']
         )
     assert 'ann_file' not in str(caught.value)

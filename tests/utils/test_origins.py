@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from zs3_mmseg.apis import shipped_configs
 from zs3_mmseg.datasets.preparation import BENCHMARKS
-from zs3_mmseg.utils.config_check import require_files
+from zs3_mmseg.utils.config_check import require_config_files
 from zs3_mmseg.utils.origins import (
     PREPARED,
     origin_of_checkpoint,
@@ -38,7 +38,7 @@ def test_what_shipped_configs_need_has_an_origin(
         if not name.startswith(f'{family}/') or name in OWN_DATA:
             continue
         try:
-            require_files(
+            require_config_files(
                 Config.fromfile(file),
                 ['train_dataloader', 'val_dataloader', 'test_dataloader'],
                 training=True,

@@ -23,7 +23,7 @@ from zs3_mmseg.engine.launch import (
 from zs3_mmseg.engine.runner import SafeRunner, read_checkpoint
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.checkpoint import load_into
-from zs3_mmseg.utils.config_check import require_files
+from zs3_mmseg.utils.config_check import require_config_files
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,7 +48,7 @@ def prepare(arguments: argparse.Namespace) -> Config:
     require_keys(config, 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
     config.load_from = arguments.checkpoint
     config.test_dataloader.batch_size = 1
-    require_files(config, ['test_dataloader'])
+    require_config_files(config, ['test_dataloader'])
     return config
 
 

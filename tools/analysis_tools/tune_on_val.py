@@ -29,7 +29,7 @@ from zs3_mmseg.engine.launch import (
     require_no_learning,
 )
 from zs3_mmseg.utils.cache import atomic_write
-from zs3_mmseg.utils.config_check import require_files
+from zs3_mmseg.utils.config_check import require_config_files
 
 SHOWN = ('mIoU_seen', 'mIoU_unseen', 'hIoU')
 
@@ -69,7 +69,7 @@ def prepare(arguments: argparse.Namespace) -> Config:
     config.optim_wrapper = None
     config.param_scheduler = None
     config.test_evaluator = None
-    require_files(config, ['val_dataloader'])
+    require_config_files(config, ['val_dataloader'])
     return config
 
 

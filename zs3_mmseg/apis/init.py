@@ -17,7 +17,7 @@ from mmseg.registry import DATASETS, MODELS
 
 from zs3_mmseg.engine.launch import require_no_learning
 from zs3_mmseg.utils.checkpoint import load_into, safe_load
-from zs3_mmseg.utils.config_check import read_config, require_files
+from zs3_mmseg.utils.config_check import read_config, require_config_files
 from zs3_mmseg.utils.names import did_you_mean
 from zs3_mmseg.utils.palette import default_palette
 
@@ -213,7 +213,7 @@ def init_segmentor(
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     loaded = None if checkpoint is None else safe_load(checkpoint)
     if loaded is None:
-        require_files(cfg, [])
+        require_config_files(cfg, [])
     model = MODELS.build(cfg.model)
     if loaded is None:
         require_no_learning(model, f'Name that of {cfg.filename or "this config"}')

@@ -18,6 +18,7 @@ from mmengine.logging import MMLogger
 from mmseg.registry import DATASETS
 
 from zs3_mmseg.utils.cache import atomic_write, cache_dir, content_hash
+from zs3_mmseg.utils.config_check import missing_data
 from zs3_mmseg.utils.origins import origin_of_data
 
 from .labels import LabelTable, read_labels
@@ -63,13 +64,12 @@ def missing_in_config(config: Mapping[str, Any]) -> FileNotFoundError | None:
         The error to raise, or None if every path of the config exists.
     """
     for leaf in _leaf_configs(config):
-        root = leaf.get('data_root') or ''
         name = leaf.get('type', 'data set')
-        for key, path in _paths(leaf, root):
-            if not exists(path, backend_args=leaf.get('backend_args')):
-                return FileNotFoundError(
-                    f'{name}: {path} ({key}) is missing; {_advice(name)}'
-                )
+        for option, path in missing_data(leaf, failed=True):
+            return FileNotFoundError(
+                f'{name}: {path} ({option}) is missing; {_advice(name)}'
+            )
+        root = leaf.get('data_root') or ''
         folder = os.path.join(root, (leaf.get('data_prefix') or {}).get('img_path', ''))
         suffix = leaf.get('img_suffix', _default_suffix(name))
         if not leaf.get('ann_file') and folder and not _holds(leaf, folder, suffix):
@@ -122,16 +122,6 @@ def _leaf_configs(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield config
     for part in parts:
         yield from _leaf_configs(part)
-
-
-def _paths(leaf: Mapping[str, Any], root: str) -> Iterator[tuple[str, str]]:
-    if root:
-        yield 'data_root', root
-    if leaf.get('ann_file'):
-        yield 'ann_file', os.path.join(root, leaf['ann_file'])
-    for key, prefix in (leaf.get('data_prefix') or {}).items():
-        if prefix:
-            yield f'data_prefix.{key}', os.path.join(root, prefix)
 
 
 def require_files(dataset: BaseDataset) -> None:

@@ -1,4 +1,4 @@
-"""Mistakes in a config that can be named before anything runs."""
+"""Mistakes in a config that can be named before anything is built from it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
+from mmengine.fileio import exists
 from mmengine.runner import Runner
 
 from .names import did_you_mean
@@ -44,11 +45,7 @@ class _Missing(NamedTuple):
 
 @contextmanager
 def building(key: str) -> Iterator[None]:
-    """Turn the errors of building a part of a config into :class:`ConfigError`.
-
-    Args:
-        key: where the part stands in the config.
-    """
+    """Turn errors of building what stands at ``key`` into :class:`ConfigError`."""
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -62,9 +59,7 @@ def read_config(
 ) -> Config:
     """Read a config file and merge ``--cfg-options`` into it.
 
-    Raises:
-        FileNotFoundError: if there is no such file, with the closest names there are.
-        ValueError: if an option changes a variable that was put into other places.
+    An option that only changes a variable of the file is refused.
     """
     file = Path(path)
     if not file.is_file():
@@ -120,32 +115,26 @@ def _drop_scope(config: Config) -> None:
             del node['_scope_']
 
 
-def require_files(
+def require_config_files(
     config: Config, loaders: Sequence[str], *, training: bool = False
 ) -> None:
-    """Check that the files and folders a config names are there.
+    """Check that the files and folders a config names are there; name all that are not.
 
     Looks at ``load_from``, at every value below ``model`` that ends like a weights
-    file, and at ``data_root``, ``data_prefix`` and ``ann_file`` of the data sets. A
-    data set that gives neither ``data_prefix`` nor ``ann_file`` may make its data on
-    first use and is left alone, and so are URLs and other storage backends. With
+    file, in training at those of ``custom_hooks`` too, and at the data sets of the
+    ``loaders`` that will be used; URLs and other storage backends are left alone. With
     ``load_from``, files of ``model.class_embeddings`` may be absent: a checkpoint
     brings the rows of its classes, but not those of a ``test_split``.
-
-    Args:
-        config: the whole config.
-        loaders: the data loaders that will be used, e.g. ``['test_dataloader']``.
-        training: look at the class vectors of ``custom_hooks``, too.
-
-    Raises:
-        FileNotFoundError: naming every missing file, the key to change, and where the
-            file comes from if that is known.
     """
     missing = [*_missing_weights(config, training)]
     for loader in loaders:
         for key, node in _walk(config.get(loader), loader):
             if isinstance(node, Mapping):
-                missing += _missing_data(key, node)
+                origin = origin_of_data(node.get('type'))
+                missing += [
+                    _Missing(f'{key}.{option}', path, origin)
+                    for option, path in missing_data(node)
+                ]
     if not missing:
         return
     listed = '\n'.join(f'  {key} = {path!r}' for key, path, _ in missing)
@@ -161,11 +150,7 @@ def require_files(
 
 
 def require_extras(config: Config) -> None:
-    """Check that optional packages a config asks for are installed.
-
-    Raises:
-        ModuleNotFoundError: naming the command that installs the extra.
-    """
+    """Check that optional packages a config asks for are installed."""
     for key, value in _walk(config.get('visualizer'), 'visualizer'):
         if not isinstance(value, str) or value not in _EXTRAS:
             continue
@@ -221,26 +206,31 @@ def _in_checkpoint(key: str, nodes: Mapping[str, Any]) -> bool:
     return isinstance(model, Mapping) and model.get('test_split') is None
 
 
-def _missing_data(key: str, dataset: Mapping) -> Iterator[_Missing]:
-    places: dict[str, str] = {}
-    if dataset.get('ann_file'):
-        places[f'{key}.ann_file'] = dataset['ann_file']
-    for name, value in (dataset.get('data_prefix') or {}).items():
-        if value is not None:
-            places[f'{key}.data_prefix.{name}'] = value
-    root = dataset.get('data_root') or ''
-    remote = dataset.get('backend_args') or not _is_local(root)
-    if not places or remote:
-        return
-    origin = origin_of_data(dataset.get('type'))
-    if root and not _exists(root):
-        yield _Missing(f'{key}.data_root', root, origin)
-        return
-    for name, place in places.items():
-        path = os.path.join(root, place)
-        if _is_local(place) and not _exists(path):
-            yield _Missing(name, path, origin)
-
-
 def _exists(path: str) -> bool:
     return Path(path).expanduser().exists()
+
+
+def missing_data(
+    dataset: Mapping[str, Any], *, failed: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Yield what the config of a data set names and is not there: option and path.
+
+    A missing ``data_root`` stands for all that is below it. Data sets without
+    ``data_prefix`` and ``ann_file`` may make their data on first use, and other storage
+    backends need not answer yet: both are looked at only after building has ``failed``.
+    """
+    places = {'ann_file': dataset.get('ann_file') or None}
+    for name, value in (dataset.get('data_prefix') or {}).items():
+        places[f'data_prefix.{name}'] = value
+    named = {option: place for option, place in places.items() if place is not None}
+    root, backend = dataset.get('data_root') or '', dataset.get('backend_args')
+    if not failed and (not named or backend or not _is_local(root)):
+        return
+    if root and not exists(root, backend_args=backend):
+        yield 'data_root', root
+        return
+    for option, place in named.items():
+        path = os.path.join(root, place)
+        asked = place and (failed or _is_local(place))
+        if asked and not exists(path, backend_args=backend):
+            yield option, path

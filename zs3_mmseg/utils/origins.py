@@ -42,10 +42,9 @@ _ROWS = (
 
 
 def origin_of_data(dataset: object) -> str | None:
-    """Return how to get a data set, or None if it is none of the benchmarks.
+    """Return how to get the benchmark that a data set class (or its name) reads.
 
-    Args:
-        dataset: its class or the class's name, as ``type`` of a config.
+    None if it reads none.
     """
     name = getattr(dataset, '__name__', str(dataset)).rpartition('.')[2]
     benchmarks = PREPARED.get(name)
@@ -61,9 +60,7 @@ def origin_of_data(dataset: object) -> str | None:
 def origin_of_file(path: str, arch: object = None) -> str | None:
     """Return where weights or vectors are published, or None if that is unknown.
 
-    Args:
-        path: as the config names it.
-        arch: what stands beside it as ``arch``, if it is the weights of a CLIP.
+    ``arch`` stands beside the path in the config if it is the weights of a CLIP.
     """
     name = Path(path).name
     for pattern, origin in _PUBLISHED.items():
@@ -75,14 +72,9 @@ def origin_of_file(path: str, arch: object = None) -> str | None:
 
 
 def origin_of_tower(arch: str, name: str) -> str | None:
-    """Return where a file of weights is published that open_clip knows.
+    """Return where open_clip finds a file of weights, or which tags need no file.
 
-    Args:
-        arch: open_clip's name of the model.
-        name: of the file. Of other files it is told which tags need none.
-
-    Returns:
-        None if open_clip has no weights for the model.
+    None if open_clip has no weights for the model.
     """
     import open_clip
 
@@ -101,12 +93,9 @@ def tag_address(entry: Mapping[str, Any]) -> str:
 
 
 def origin_of_checkpoint(path: str, config: str | None) -> str | None:
-    """Return the training that writes a checkpoint, or None if it is not one of ours.
+    """Return the training that writes ``work_dirs/NAME/FILE``, None for other paths.
 
-    Args:
-        path: of the checkpoint, ``work_dirs/NAME/...`` if a config called ``NAME``
-            writes it.
-        config: file that names the checkpoint; the other one stands beside it.
+    Its config, ``NAME.py``, is looked for beside the one that names the checkpoint.
     """
     parts = Path(path).parts
     if len(parts) != 3 or parts[0] != 'work_dirs':
