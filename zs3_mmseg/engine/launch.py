@@ -38,11 +38,11 @@ class ConfigOptions(DictAction):
     ) -> None:
         """Read ``KEY=VALUE`` pairs; leave with status 2 and a message for others."""
         for pair in values or ():
-            _check(parser, str(pair))
+            _require_readable(parser, str(pair))
         super().__call__(parser, namespace, values, option_string)
 
 
-def _check(parser: argparse.ArgumentParser, pair: str) -> None:
+def _require_readable(parser: argparse.ArgumentParser, pair: str) -> None:
     key, equals, value = pair.partition('=')
     if not key or not equals:
         parser.error(f'--cfg-options takes KEY=VALUE, got {pair!r}')
@@ -115,11 +115,7 @@ def config_of(arguments: argparse.Namespace) -> Config:
 
 
 def require_keys(config: Config, *keys: str) -> None:
-    """Check that a config has the parts a tool works with.
-
-    Raises:
-        ValueError: naming the absent ones.
-    """
+    """Check that a config has the parts a tool works with."""
     absent = [key for key in keys if config.get(key) is None]
     if absent:
         raise ValueError(f'the config {config.filename} has no {", ".join(absent)}')
@@ -129,10 +125,6 @@ def build_runner(config: Config) -> SafeRunner:
     """Build the runner of a tool, for one process or several, with or without GPU.
 
     From here on, everything mmengine loads in this process is read safely.
-
-    Raises:
-        ValueError: if the config names a runner that could load unsafely, or the
-            launcher cannot work on this machine.
     """
     route_mmengine_loading()
     if config.launcher != 'none':
@@ -175,14 +167,10 @@ def _prepare_processes(config: Config) -> None:
 
 
 def build_loops(runner: SafeRunner, *names: str) -> None:
-    """Build loops with their data sets now, which a runner puts off until it starts.
+    """Build ``'train'``, ``'val'`` or ``'test'`` loops with their data sets now.
 
-    A mistake in the config of a data set is then told like any other, and not after
-    the first results of a run.
-
-    Args:
-        runner: the runner of a tool.
-        *names: out of ``'train'``, ``'val'`` and ``'test'``.
+    A runner puts them off until it starts. A mistake in the config of a data set is
+    then told like any other, and not after the first results of a run.
     """
     for name in names:
         getattr(runner, f'{name}_loop')
@@ -191,12 +179,7 @@ def build_loops(runner: SafeRunner, *names: str) -> None:
 def require_no_learning(model: nn.Module, advice: str) -> None:
     """Refuse a model without checkpoint of which a part would stay random.
 
-    Args:
-        model: a model without trained weights.
-        advice: where to name them, for the message.
-
-    Raises:
-        ValueError: if anything in the model learns.
+    ``advice`` says where to name a checkpoint.
     """
     learnt = [name for name, value in model.named_parameters() if value.requires_grad]
     if learnt:
@@ -223,11 +206,8 @@ def close_processes() -> None:
 def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Turn errors that a user can mend into one message and exit status 2.
 
-    Everything else keeps its traceback; ``ZS3_MMSEG_TRACEBACK=1`` brings it back for
-    these, too.
-
-    Args:
-        *kinds: the errors; by default :data:`USER_ERRORS`, for reading and building.
+    By default these are :data:`USER_ERRORS`, for reading and building. Everything else
+    keeps its traceback; ``ZS3_MMSEG_TRACEBACK=1`` brings it back for these, too.
     """
     caught = kinds or USER_ERRORS
     try:
@@ -242,11 +222,7 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
 
 
 def require_accelerator_for_amp(config: Config) -> None:
-    """Check that mixed precision can work here.
-
-    Raises:
-        ValueError: if there is no accelerator, which mmengine answers by an assert.
-    """
+    """Check that mixed precision can work here, for which mmengine has an assert."""
     if get_device() == 'cpu':
         raise ValueError(
             f'optim_wrapper.type = {config.optim_wrapper.type!r} (--amp): mixed '

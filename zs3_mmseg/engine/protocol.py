@@ -1,4 +1,9 @@
-"""Stop before the first iteration if parts of an experiment disagree."""
+"""Stop before the first iteration if parts of an experiment disagree.
+
+What a part can know of itself is checked by its constructor. Here are the questions
+about pairs: data set, model, metric and hook. :class:`ProtocolCheckHook` asks them of
+what a runner has built; ``tools/check_data.py`` asks those that need no model.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +22,7 @@ from mmseg.registry import HOOKS
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit
 from zs3_mmseg.evaluation import FoldIoUMetric, ZeroShotIoUMetric
+from zs3_mmseg.utils.checkpoint import unwrap
 from zs3_mmseg.utils.labels import special_labels
 from zs3_mmseg.utils.random_state import get_random_state, set_random_state
 
@@ -176,8 +182,7 @@ def require_fitting_metrics(
     metrics: Iterable[Any], meta: Mapping[str, Any], key: str
 ) -> None:
     """Metrics must count the data set's classes and ignore its ignored label."""
-    evaluator = key.replace('dataloader', 'evaluator')
-    ignore = ignore_index_of(meta)
+    evaluator, ignore = _evaluator(key), ignore_index_of(meta)
     for metric in metrics:
         ignored = getattr(metric, 'ignore_index', None)
         if ignored not in (None, ignore):
@@ -202,10 +207,14 @@ def require_scores_for_metrics(
     for metric in metrics:
         if getattr(metric, 'needs_scores', False):
             raise ProtocolError(
-                f'{key.replace("dataloader", "evaluator")}: modes other than gzsl and '
+                f'{_evaluator(key)}: modes other than gzsl and '
                 'gamma_sweep need scores, but model.test_cfg.return_scores is False; '
                 "set it to 'groups'"
             )
+
+
+def _evaluator(key: str) -> str:
+    return key.replace('dataloader', 'evaluator')
 
 
 def ignore_index_of(meta: Mapping[str, Any]) -> int:
@@ -215,13 +224,7 @@ def ignore_index_of(meta: Mapping[str, Any]) -> int:
 
 @dataclass
 class LabelCounts:
-    """What some samples of a data set really hold.
-
-    Attributes:
-        pixels: how many pixels have each label.
-        samples: how many samples were looked at.
-        maps: how many label maps they held.
-    """
+    """What some samples of a data set really hold: pixels by label, samples, maps."""
 
     pixels: Counter[int] = field(default_factory=Counter)
     samples: int = 0
@@ -251,7 +254,7 @@ def _label_maps(sample: Any) -> Iterator[Any]:
 def allowed_in_training(meta: Mapping[str, Any]) -> set[int]:
     """Return the labels that training data of a setting may hold."""
     if 'prompted' in meta:
-        return _mask_labels(meta)
+        return allowed_in_testing(meta)
     allowed = {*meta['seen'], meta['ignore_index']}
     if meta['setting'] in ('supervised', 'layout_oracle') or meta.get('pseudo_labels'):
         allowed |= {*meta['unseen']}
@@ -262,14 +265,9 @@ def allowed_in_training(meta: Mapping[str, Any]) -> set[int]:
 
 def allowed_in_testing(meta: Mapping[str, Any]) -> set[int]:
     """Return the labels that validation and test data may hold."""
-    if 'prompted' in meta:
-        return _mask_labels(meta)
+    if 'prompted' in meta:  # masks of one named class
+        return {0, 1, meta['ignore_index']}
     return {*meta['seen'], *meta['unseen'], meta['ignore_index']}
-
-
-def _mask_labels(meta: Mapping[str, Any]) -> set[int]:
-    """Return the labels of masks of one named class."""
-    return {0, 1, meta['ignore_index']}
 
 
 def require_legal_labels(
@@ -310,8 +308,8 @@ def require_matching_prompts(
 ) -> None:
     """Masks of one named class are for segmentors that read the name, and only those.
 
-    A segmentor that reads names can be tested on all classes at once, too. Instead of
-    the segmentor, its class will do.
+    These can be tested on all classes at once, too. Instead of a segmentor, its class
+    will do.
     """
     has_prompts = 'prompted' in meta
     reads_prompts = getattr(segmentor, 'reads_prompts', False)
@@ -339,14 +337,14 @@ def require_prompt_metrics(
     metrics: Iterable[Any], meta: Mapping[str, Any], key: str
 ) -> None:
     """Masks of one class and maps of all classes are scored by different metrics."""
-    evaluator = key.replace('dataloader', 'evaluator')
-    wrong = ZeroShotIoUMetric if 'prompted' in meta else FoldIoUMetric
-    right = FoldIoUMetric if 'prompted' in meta else ZeroShotIoUMetric
+    prompted = 'prompted' in meta
+    wrong = ZeroShotIoUMetric if prompted else FoldIoUMetric
+    right = FoldIoUMetric if prompted else ZeroShotIoUMetric
+    given = 'one named class' if prompted else 'all classes at once'
     for metric in metrics:
         if isinstance(metric, wrong):
-            given = 'one named class' if 'prompted' in meta else 'all classes at once'
             raise ProtocolError(
-                f'{evaluator} is a {wrong.__name__}, but {key}.dataset asks for '
+                f'{_evaluator(key)} is a {wrong.__name__}, but {key}.dataset asks for '
                 f"{given}; use dict(type='{right.__name__}')"
             )
 
@@ -486,11 +484,7 @@ class ProtocolCheckHook(Hook):
         )
 
     def _look(self, dataset: Any, key: str) -> LabelCounts:
-        """Count the labels of some samples without touching anyone's randomness.
-
-        Raises:
-            ProtocolError: if a sample cannot be loaded; the message names the file.
-        """
+        """Count the labels of some samples without touching anyone's randomness."""
         counts = LabelCounts()
         if not hasattr(dataset, '__len__'):
             return counts  # a stream cannot be looked into without taking from it
@@ -510,24 +504,24 @@ class ProtocolCheckHook(Hook):
         if not counts.maps:
             return
         if 'prompted' in meta:
-            MMLogger.get_current_instance().info(
-                f'ProtocolCheckHook: {key} agrees with the model; one of '
-                f'{len(meta["prompted"])} classes is named in each sample and covers '
-                f'{counts.share(1):.0%} of the pixels.'
+            text = (
+                f'one of {len(meta["prompted"])} classes is named in each sample and '
+                f'covers {counts.share(1):.0%} of the pixels'
             )
-            return
-        seen, unseen = (
-            sum(label in counts.pixels for label in meta[kind])
-            for kind in ('seen', 'unseen')
-        )
-        shares = f'{counts.share(meta["ignore_index"]):.0%} ignored'
-        hidden = counts.share(meta['unlabelled_index'])
-        if hidden:
-            shares += f', {hidden:.0%} unlabelled'
+        else:
+            seen, unseen = (
+                f'{sum(label in counts.pixels for label in meta[kind])} of '
+                f'{len(meta[kind])} {kind}'
+                for kind in ('seen', 'unseen')
+            )
+            text = (
+                f'{counts.samples} samples hold {seen} and {unseen} classes, '
+                f'{counts.share(meta["ignore_index"]):.0%} ignored'
+            )
+            hidden = counts.share(meta['unlabelled_index'])
+            text += f', {hidden:.0%} unlabelled' if hidden else ''
         MMLogger.get_current_instance().info(
-            f'ProtocolCheckHook: {key} agrees with the model; {counts.samples} samples '
-            f'hold {seen} of {len(meta["seen"])} seen and {unseen} of '
-            f'{len(meta["unseen"])} unseen classes, {shares}.'
+            f'ProtocolCheckHook: {key} agrees with the model; {text}.'
         )
 
 
@@ -551,13 +545,6 @@ def _require_broadcast(runner: Runner) -> None:
             "as if it were a tensor. Set runner_type='SafeRunner' in the config, or "
             'use tools/dist_train.sh of this package'
         )
-
-
-def unwrap(model: Any) -> Any:
-    """Return the segmentor inside DistributedDataParallel or a TTA model."""
-    while isinstance(getattr(model, 'module', None), nn.Module):
-        model = model.module
-    return model
 
 
 def _metrics(loop: Any) -> Iterable[Any]:

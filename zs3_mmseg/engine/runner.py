@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 
 from mmengine.device import get_device
 from mmengine.dist import barrier, broadcast, get_dist_info, is_main_process
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
 from mmengine.registry import OPTIMIZERS as ROOT_OPTIMIZERS
 from mmengine.runner import CheckpointLoader, Runner
@@ -39,6 +38,7 @@ from zs3_mmseg.utils.checkpoint import (
     rename_keys,
     safe_load,
     state_dict_of,
+    unwrap,
 )
 from zs3_mmseg.utils.config_check import ConfigError, building
 from zs3_mmseg.utils.names import did_you_mean
@@ -47,30 +47,21 @@ _MMCLS = 'mmcls://'
 
 
 def read_checkpoint(source: str, map_location: MapLocation = 'cpu') -> dict:
-    """Read a local file, a URL or one of mmengine's model names, safely.
+    """Read a checkpoint safely.
 
-    Args:
-        source: a path, ``http(s)://``, ``open-mmlab://``, ``torchvision://`` or
-            ``mmcls://`` name, as in ``load_from`` and ``init_cfg`` of any config.
-        map_location: where the tensors go.
-
-    Raises:
-        CheckpointError: if the source is of another kind or the file cannot be read.
-        FileNotFoundError: if there is no such file.
-        KeyError: if there is no model of that name.
+    ``source`` is a path, URL, ``open-mmlab://``, ``torchvision://`` or ``mmcls://``
+    name, as in ``load_from`` and ``init_cfg`` of any config.
     """
     checkpoint = safe_load(_local_file(source), map_location)
     if source.startswith(_MMCLS):
         # Classifiers of mmcls: their backbone only, as in mmengine.
         prefix = 'backbone.'
-        weights = state_dict_of(checkpoint, source)
-        return {
-            'state_dict': {
-                key.removeprefix(prefix): value
-                for key, value in weights.items()
-                if key.startswith(prefix)
-            }
+        weights = {
+            key.removeprefix(prefix): value
+            for key, value in state_dict_of(checkpoint, source).items()
+            if key.startswith(prefix)
         }
+        return {'state_dict': weights}
     return checkpoint
 
 
@@ -79,9 +70,8 @@ def route_mmengine_loading() -> None:
 
     mmengine's own loader unpickles a file with code as soon as the safe way fails, and
     it serves more than the runner: ``init_cfg=dict(type='Pretrained', ...)``, the
-    ``init_weights`` of backbones, publishing hooks. A library must not change that
-    for the process it happens to be imported into. Our command-line tools own their
-    process, so they call this once, before a model is built.
+    ``init_weights`` of backbones, publishing hooks. A library must not change that for
+    the process it is imported into; our tools own theirs and call this at their start.
     """
     # The keys are patterns of sources; plug-ins may have added some, so none is named.
     for prefix in list(CheckpointLoader._schemes):
@@ -188,11 +178,7 @@ class SafeRunner(Runner):
     def build_optim_wrapper(
         self, optim_wrapper: Optimizer | OptimWrapper | dict
     ) -> OptimWrapper | OptimWrapperDict:
-        """Build the optimiser, which mmengine puts off until training starts.
-
-        Raises:
-            ConfigError: naming what in the config it cannot be built from.
-        """
+        """Build the optimiser; a ``ConfigError`` names what it can't be built from."""
         if isinstance(optim_wrapper, Mapping):
             _require_optimizer(optim_wrapper)
         with building('optim_wrapper'):
@@ -201,11 +187,7 @@ class SafeRunner(Runner):
     def build_param_scheduler(
         self, scheduler: _ParamScheduler | dict | list
     ) -> list[_ParamScheduler] | dict[str, list[_ParamScheduler]]:
-        """Build the schedules of learning rate and momentum, as put off.
-
-        Raises:
-            ConfigError: naming what in the config they cannot be built from.
-        """
+        """Build the schedules of learning rate and momentum, with such errors."""
         with building('param_scheduler'):
             return super().build_param_scheduler(scheduler)
 
@@ -215,7 +197,7 @@ class SafeRunner(Runner):
         mmengine broadcasts whatever is in the state dict, and stops at class names and
         the like, which a zero-shot segmentor keeps there beside its tensors.
         """
-        model = self.model.module if is_model_wrapper(self.model) else self.model
+        model = unwrap(self.model)
         if not hasattr(model, 'init_weights'):
             return
         model.init_weights()
@@ -288,8 +270,7 @@ class SafeRunner(Runner):
     def load_or_resume(self) -> None:
         """Load or resume; without a named checkpoint, resume from the last intact one.
 
-        Raises:
-            CheckpointError: if there are checkpoints and all of them are damaged.
+        If there are checkpoints and all of them are damaged, that is an error.
         """
         automatic = self._resume and self._load_from is None
         if self._has_loaded or not automatic:

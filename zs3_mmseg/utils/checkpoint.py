@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ __all__ = [
     'safe_load',
     'safe_load_object',
     'state_dict_of',
+    'unwrap',
 ]
 
 
@@ -359,6 +361,13 @@ def _copy_metadata(source: Mapping, target: OrderedDict) -> None:
         target._metadata = metadata  # type: ignore[attr-defined]
 
 
+def unwrap(model: nn.Module) -> Any:
+    """Return the model inside wrappers for parallel training and augmented testing."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.get_submodule('module')
+    return model
+
+
 def load_into(
     model: nn.Module,
     state: Mapping,
@@ -381,8 +390,7 @@ def load_into(
     Raises:
         CheckpointError: if anything does not fit and ``allow_missing`` is False.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.get_submodule('module')
+    model = unwrap(model)
     weights = state_dict_of(state, what)
     try:
         report = _copy(model, weights)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module, metadata
@@ -23,29 +23,18 @@ from packaging.version import Version
 
 @dataclass(frozen=True)
 class MMPackage:
-    """One import name and what may provide it.
-
-    Attributes:
-        module: the name that is imported.
-        minimum: the oldest version that has the interfaces used here.
-        fork: the maintained distribution.
-        upstream: the original distribution.
-    """
+    """An import name, the oldest version that will do, and the maintained provider."""
 
     module: str
     minimum: str
     fork: str
-    upstream: str
 
 
 PACKAGES = (
-    MMPackage('mmengine', '0.10.0', 'onedl-mmengine', 'mmengine'),
-    MMPackage('mmcv', '2.0.0', 'onedl-mmcv', 'mmcv'),
-    MMPackage('mmseg', '1.1.0', 'onedl-mmsegmentation', 'mmsegmentation'),
+    MMPackage('mmengine', '0.10.0', 'onedl-mmengine'),
+    MMPackage('mmcv', '2.0.0', 'onedl-mmcv'),
+    MMPackage('mmseg', '1.1.0', 'onedl-mmsegmentation'),
 )
-
-#: ``{module: names of the distributions that provide it}``.
-Providers = Mapping[str, Sequence[str]]
 
 _INSTALL = (
     '\nInstall the maintained fork (recommended; no compiler needed):\n'
@@ -71,13 +60,8 @@ _MISSING_INSIDE_MMSEG = {
 def check_packages() -> None:
     """Check the three mm-packages without importing them.
 
-    Raises:
-        ImportError: a module is missing or too old; the message holds the lines that
-            install it.
-
-    Warns:
-        UserWarning: two distributions provide one module; the message holds the lines
-            that repair it.
+    One that is missing or too old is an ``ImportError``; two distributions that provide
+    the same one are a warning. Either message holds the lines that repair it.
     """
     providers = metadata.packages_distributions()
     for package in PACKAGES:
@@ -143,9 +127,7 @@ def name_modules_for_mmengine() -> None:
 def import_mmseg() -> None:
     """Import the parts of mmseg that everything here builds on.
 
-    Raises:
-        ImportError: mmseg cannot be imported for a reason whose cause is known; the
-            message names it and the lines that repair it.
+    Failures of a known cause become an ``ImportError`` that names it and the repair.
     """
     try:
         with _without_onedl_notice():

@@ -160,8 +160,8 @@ def test_a_model_may_be_tested_on_other_classes(folder: dict) -> None:
 
 
 def test_models_inside_wrappers_are_found(folder: dict) -> None:
-    wrapped = nn.Module()
-    wrapped.module = Segmentor(dict(classes=CLASSES[::-1], unseen=['cow']))
+    other = Segmentor(dict(classes=CLASSES[::-1], unseen=['cow']))
+    wrapped = nn.DataParallel(other)
     with pytest.raises(ProtocolError, match='the order differs'):
         run(wrapped, data(folder))
 

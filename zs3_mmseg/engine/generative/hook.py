@@ -24,7 +24,7 @@ from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
 
 from zs3_mmseg.datasets.splits import resolve_split
-from zs3_mmseg.engine.protocol import unwrap
+from zs3_mmseg.utils.checkpoint import unwrap
 
 from .plan import (
     ClassRoles,

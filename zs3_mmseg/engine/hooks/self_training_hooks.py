@@ -14,7 +14,8 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from zs3_mmseg.engine.protocol import ProtocolError, unwrap
+from zs3_mmseg.engine.protocol import ProtocolError
+from zs3_mmseg.utils.checkpoint import unwrap
 
 #: The entry of a checkpoint that belongs to this hook.
 KEY = 'ema_teacher'
