@@ -6,6 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from zs3_mmseg.utils.config_check import (
+    missing_data,
     read_config,
     require_config_files,
     require_extras,
@@ -175,6 +176,34 @@ def test_tags_addresses_and_present_files_pass(here: Path, model: dict) -> None:
 def test_data_that_need_not_be_there_passes(here: Path, dataset: dict) -> None:
     loader = {'train_dataloader': {'dataset': dataset}}
     require_config_files(Config(loader), ['train_dataloader'])
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'at_start', 'after_failure'),
+    [
+        (dict(data_root='no', ann_file='a'), ['data_root'], ['data_root']),
+        (dict(data_root='no'), [], ['data_root']),
+        (dict(data_root='.', ann_file='no'), ['ann_file'], ['ann_file']),
+        (dict(ann_file='no', data_prefix={}), ['ann_file'], ['ann_file']),
+        (
+            dict(data_root='.', data_prefix={'img_path': 'no', 'seg_map_path': ''}),
+            ['data_prefix.img_path'],
+            ['data_prefix.img_path'],
+        ),
+        (
+            dict(data_root='no', ann_file='a', backend_args={'backend': 'local'}),
+            [],
+            ['data_root'],
+        ),
+        (dict(data_root='.', data_prefix={'img_path': None}), [], []),
+    ],
+)
+def test_more_is_looked_at_once_building_has_failed(
+    here: Path, dataset: dict, at_start: list[str], after_failure: list[str]
+) -> None:
+    assert [option for option, _ in missing_data(dataset)] == at_start
+    found = missing_data(dataset, failed=True)
+    assert [option for option, _ in found] == after_failure
 
 
 def test_missing_root_is_named_once(here: Path) -> None:
