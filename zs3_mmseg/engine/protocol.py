@@ -439,24 +439,25 @@ class ProtocolCheckHook(Hook):
         key = f'{name}_dataloader'
         loop = getattr(runner, f'{name}_loop')
         dataset = loop.dataloader.dataset
+        metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', [])
         segmentor = unwrap(runner.model)
         meta = getattr(dataset, 'metainfo', {})
         if 'seen' not in meta:
             self._check_foreign(segmentor, meta, key)
             if meta.get('classes'):
-                require_fitting_metrics(_metrics(loop), meta, key)
+                require_fitting_metrics(metrics, meta, key)
             return
         require_phase(meta, 'test', key)
         require_matching_prompts(segmentor, meta, key, training=False)
-        require_prompt_metrics(_metrics(loop), meta, key)
+        require_prompt_metrics(metrics, meta, key)
         self._check_model(segmentor, meta, key, tested=True)
-        require_fitting_metrics(_metrics(loop), meta, key)
-        require_scores_for_metrics(segmentor, _metrics(loop), key)
+        require_fitting_metrics(metrics, meta, key)
+        require_scores_for_metrics(segmentor, metrics, key)
         counts = self._look(dataset, key)
         require_legal_labels(
             counts, allowed_in_testing(meta), {**meta, 'unseen': ()}, key
         )
-        if _metrics(loop):
+        if metrics:
             require_some_labels(counts, meta, key)
         self._tell(counts, meta, key)
 
@@ -545,7 +546,3 @@ def _require_broadcast(runner: Runner) -> None:
             "as if it were a tensor. Set runner_type='SafeRunner' in the config, or "
             'use tools/dist_train.sh of this package'
         )
-
-
-def _metrics(loop: Any) -> Iterable[Any]:
-    return getattr(getattr(loop, 'evaluator', None), 'metrics', [])
