@@ -48,20 +48,16 @@ def build_dataset(dataset: Mapping[str, Any] | Any) -> Any:
     try:
         return DATASETS.build(dataset)
     except (AssertionError, OSError, ValueError, TypeError) as error:
-        missing = missing_in_config(dataset)
+        missing = _missing_in_config(dataset)
         if missing is None:
             raise
         raise missing from error
 
 
-def missing_in_config(config: Mapping[str, Any]) -> FileNotFoundError | None:
-    """Find out whether a data set could not be built because files are missing.
+def _missing_in_config(config: Mapping[str, Any]) -> FileNotFoundError | None:
+    """Return what to raise for a data set that could not be built for want of files.
 
-    Args:
-        config: config of the data set, or of a wrapper with data sets inside.
-
-    Returns:
-        The error to raise, or None if every path of the config exists.
+    None if every path of the config exists, wrappers and what they hold included.
     """
     for leaf in _leaf_configs(config):
         name = leaf.get('type', 'data set')

@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmengine.dataset import BaseDataset
-from mmseg.registry import DATASETS
 
-from zs3_mmseg.datasets.scan import missing_in_config
+from zs3_mmseg.datasets.scan import build_dataset
 from zs3_mmseg.datasets.splits import ZeroShotSplit, resolve_split
 from zs3_mmseg.utils.labels import NARROW
 
@@ -186,7 +185,8 @@ def part_configs(
     ]
     children = [(name, one) for name, one in inside if isinstance(one, Mapping)]
     if not children:
-        bare = {name: value for name, value in config.items() if name != 'pipeline'}
+        left_out = ('lazy_init', 'pipeline')  # everything is read at once
+        bare = {name: value for name, value in config.items() if name not in left_out}
         yield PartConfig(key, bare, split)
     for name, child in children:
         yield from part_configs(f'{key}.{name}', child, split)
@@ -199,12 +199,8 @@ def build_part(found: PartConfig) -> Part:
         FileNotFoundError: naming the missing path and the config key.
         Exception: whatever else the data set raises.
     """
-    try:
-        dataset = DATASETS.build({**found.config, 'pipeline': []})
-        dataset.full_init()
-    except (AssertionError, OSError, ValueError, TypeError) as error:
-        missing = missing_in_config(found.config)
-        raise (missing or error) from error
+    dataset = build_dataset({**found.config, 'pipeline': []})
+    dataset.full_init()
     return Part(found.key, dataset, _meaning(dataset, found.split), found.split)
 
 
