@@ -84,11 +84,7 @@ def collect_files(
 
 
 def list_pictures(inputs: Picture | Sequence[Picture]) -> list[Path | np.ndarray]:
-    """Return pictures one by one: arrays, and the files of folders and patterns.
-
-    Raises:
-        FileNotFoundError: a folder or a pattern without any picture.
-    """
+    """Return pictures one by one: arrays, and the files of folders and patterns."""
     if isinstance(inputs, str | os.PathLike | np.ndarray):
         inputs = [inputs]
     pictures: list[Path | np.ndarray] = []
@@ -125,11 +121,6 @@ def load_picture(item: Picture, channel_order: str = 'rgb') -> DecodedImage:
 
     Args:
         item: a file, or an array ``(H, W, 3)`` or, if grey, ``(H, W)`` of uint8.
-        channel_order: of an array: ``'rgb'``, or ``'bgr'`` as ``cv2.imread`` gives.
-
-    Raises:
-        OSError: see :func:`~zs3_mmseg.utils.image_io.decode_image`.
-        ValueError: an array of another shape or type, or without any pixel.
     """
     if isinstance(item, np.ndarray):
         return DecodedImage(_as_rgb(item, channel_order))
@@ -257,11 +248,7 @@ class ZeroShotInferencer(BaseInferencer):
     def _inputs_to_list(
         self, inputs: Picture | Sequence[Picture]
     ) -> list[Path | np.ndarray]:
-        """Return pictures one by one; folders and patterns give their files.
-
-        Raises:
-            FileNotFoundError: a folder or a pattern without any picture.
-        """
+        """Return pictures one by one; folders and patterns give their files."""
         return list_pictures(inputs)
 
     def preprocess(
@@ -349,24 +336,10 @@ class ZeroShotInferencer(BaseInferencer):
     ) -> dict[str, list]:
         """Segment pictures, and write the results if ``out_dir`` is given.
 
-        Args:
-            images: path of a picture, a folder or a glob pattern, an array, or a list
-                of these.
-            out_dir: folder for ``NAME_overlay.png``, ``NAME_labels.png`` and
-                ``NAME.json`` of each picture.
-            return_datasamples: give mmseg's data samples as predictions.
-            return_vis: return the overlays, too.
-            alpha: 0 shows the picture alone, 1 the label colours alone.
-            channel_order: of arrays; ``'bgr'`` for what ``cv2.imread`` returns.
-
         Returns:
             ``predictions``, one for each picture in order: a dict with ``labels``
             ``(H, W)``, ``classes`` with names and shares, ``file`` and more; and
             ``visualization``, the overlays ``(h, w, 3)`` uint8 RGB or nothing.
-
-        Raises:
-            OSError, ValueError: see :meth:`segment`; the first picture that fails
-                ends the call.
         """
         listed = self._inputs_to_list(images)
         files = [item for item in listed if isinstance(item, Path)]

@@ -119,11 +119,7 @@ def tested_dataset(config: Config) -> Mapping[str, Any]:
 
 
 def _check_device(device: str | torch.device) -> torch.device:
-    """Return the device if tensors can be made on it.
-
-    Raises:
-        ValueError: there is no such device on this machine.
-    """
+    """Return the device if tensors can be made on it."""
     try:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
@@ -139,9 +135,6 @@ def _adopt_meta(model: Any, checkpoint: dict, config: Config) -> None:
     """Give the model the class names and colours of its checkpoint, or of the data.
 
     A model that knows its names takes colours only, and only for these names.
-
-    Raises:
-        ValueError: neither the model nor the checkpoint names any class.
     """
     meta = checkpoint.get('meta') or {}
     saved = meta.get('dataset_meta') or {}

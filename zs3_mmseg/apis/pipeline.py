@@ -19,11 +19,7 @@ _RESIZES = ('Resize', 'ResizeShortestEdge')
 
 
 def find_test_pipeline(config: Config) -> list[ConfigDict]:
-    """Return the transforms of a config's test data, those in wrappers included.
-
-    Raises:
-        ValueError: the config has no test pipeline.
-    """
+    """Return the transforms of a config's test data, those in wrappers included."""
     if config.get('test_pipeline'):
         return list(config.test_pipeline)
     dataset = tested_dataset(config)
@@ -45,16 +41,6 @@ def target_size(
     is mmcv's ``Resize(scale=(long, short), keep_ratio=True)``. Very long strips would
     end up thinner than a patch there, or without any pixel: their short side becomes
     ``least`` and the ratio gives way.
-
-    Args:
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
-        short: wanted length of the short side.
-        long: largest length of the long side.
-        least: smallest length of either side, the patch of the backbone.
-
-    Returns:
-        height and width.
     """
     factor = min(long / max(height, width), short / min(height, width))
     # Rounding as in mmcv.rescale_size.
@@ -142,11 +128,6 @@ def build_pipeline(
 
     The config's test transforms run as they are, without those that read files, and
     with :class:`FitResize` for its resize.
-
-    Args:
-        transforms: the config's test pipeline.
-        least: smallest length of a side, the patch of the backbone.
-        max_side: largest length of a side where the config has no resize.
 
     Returns:
         a function of an RGB picture ``(H, W, 3)`` uint8, which gives ``inputs``

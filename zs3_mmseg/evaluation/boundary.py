@@ -23,11 +23,7 @@ _OUTSIDE = -1
 
 
 def check_ratio(ratio: float) -> float:
-    """Return the width of the band as a share of the image's diagonal.
-
-    Raises:
-        ValueError: if it is not between 0 and 1.
-    """
+    """Return the width of the band as a share of the image's diagonal."""
     if not 0 < ratio < 1:
         raise ValueError(
             'boundary_ratio is a share of the diagonal of the image, between 0 and 1 '
@@ -40,12 +36,6 @@ class BoundaryCounter:
     """Counts, for each class, the pixels near its outlines.
 
     Ignored pixels belong to no mask, neither to the true nor to the predicted one.
-
-    Args:
-        ratio: how far from the outline, as a share of the image's diagonal; one pixel
-            at least.
-        num_classes: K.
-        ignore_index: label of pixels that don't count.
     """
 
     needs_groups = False
@@ -58,11 +48,7 @@ class BoundaryCounter:
         self.size = math.prod(self._shape)
 
     def count(self, maps: ImageMaps) -> PixelCounts:
-        """Count hits, true and predicted pixels of each class's band.
-
-        Raises:
-            ValueError: if a label is out of range.
-        """
+        """Count hits, true and predicted pixels of each class's band."""
         device = maps.prediction.device
         truth, prediction = maps.truth.to(device, torch.int32), maps.prediction.int()
         ignored = truth == self._ignore_index
@@ -84,12 +70,7 @@ class BoundaryCounter:
         return counts[1:]
 
     def iou(self, counts: np.ndarray, absent: str = 'nan') -> np.ndarray:
-        """Return the boundary IoU of each class, (K,), within [0, 1] or NaN.
-
-        Args:
-            counts: what :meth:`count` found, summed over the images, (size,).
-            absent: see :func:`~zs3_mmseg.evaluation.scores.class_scores`.
-        """
+        """Return the boundary IoU of each class, (K,), within [0, 1] or NaN."""
         hits, truth, predicted = counts.reshape(self._shape)
         return area_scores(hits, truth, predicted, absent)[0]
 
@@ -99,7 +80,6 @@ def _surrounded(labels: Tensor, distance: int) -> Tensor:
 
     Args:
         labels: (H, W), at least 0, or :data:`_OUTSIDE`.
-        distance: from a pixel to the sides of its square.
     """
     padded = F.pad(labels, (distance,) * 4, value=_OUTSIDE)
     side = 2 * distance + 1
@@ -124,8 +104,6 @@ def boundary_scores(
 
     Args:
         iou: boundary IoU of each class, (K,).
-        seen: indices of the seen classes.
-        unseen: indices of the unseen classes.
     """
     means = {
         'mBIoU': mean_of_present(iou),

@@ -43,14 +43,6 @@ def count_pixels(
     Args:
         prediction: predicted classes, (H, W), integers in 0..K-1.
         truth: labels, (H, W), integers in 0..K-1 or ``ignore_index``.
-        num_classes: K.
-        ignore_index: label of pixels that don't count.
-
-    Returns:
-        The non-zero cells of the image's confusion matrix, on the CPU.
-
-    Raises:
-        ValueError: if the sizes differ or a value is out of range.
     """
     if prediction.shape != truth.shape:
         raise ValueError(
@@ -71,16 +63,7 @@ def count_pixels(
 
 
 def require_range(labels: Tensor, num_classes: int, what: str) -> None:
-    """Check that integers lie in ``0..num_classes-1``.
-
-    Args:
-        labels: a map of any shape.
-        num_classes: K.
-        what: what a value should be, for the message.
-
-    Raises:
-        ValueError: naming up to eight of the wrong values.
-    """
+    """Check that integers lie in ``0..num_classes-1``."""
     if not labels.numel():
         return
     low, high = torch.aminmax(labels)
@@ -133,12 +116,7 @@ class Counter(Protocol):
 
 
 class ConfusionCounter:
-    """The confusion matrix of the predictions: all classes compete.
-
-    Args:
-        num_classes: K.
-        ignore_index: label of pixels that don't count.
-    """
+    """The confusion matrix of the predictions: all classes compete."""
 
     needs_groups = False
 
@@ -158,12 +136,6 @@ class GroupCounter:
     """The confusion matrix of one group alone.
 
     Only its classes compete, and only pixels whose truth is in the group count.
-
-    Args:
-        group: 0 for the seen classes, 1 for the unseen ones.
-        members: indices of its classes.
-        num_classes: K.
-        ignore_index: label of pixels that don't count.
     """
 
     needs_groups = True
@@ -193,11 +165,7 @@ class GroupCounter:
 
 
 class Counters:
-    """Several counters, whose cells follow one another in one vector.
-
-    Args:
-        counters: by name.
-    """
+    """Several counters, whose cells follow one another in one vector."""
 
     def __init__(self, **counters: Counter) -> None:
         self._counters = counters
@@ -212,11 +180,7 @@ class Counters:
         self.needs_groups = any(c.needs_groups for c in counters.values())
 
     def count(self, maps: ImageMaps) -> PixelCounts:
-        """Count everything in one image.
-
-        Raises:
-            ValueError: if sizes differ or a label is out of range.
-        """
+        """Count everything in one image."""
         parts = [
             (self._blocks[name].start, counter.count(maps))
             for name, counter in self._counters.items()

@@ -56,12 +56,6 @@ def fold_scores(
 
     Intersections and unions are summed up before they are divided: for the mean over
     the episodes of each class, for FB-IoU over all episodes, whatever their class.
-
-    Args:
-        episodes: what was counted.
-        prompted: indices of the classes asked for, C of them.
-        absent: a class that no episode asked for counts 0 (``'zero'``, as in the
-            official code) or not at all (``'nan'``).
     """
     per_class = np.zeros((len(prompted), 2, 2), dtype=np.int64)
     place = {prompt: index for index, prompt in enumerate(prompted)}

@@ -21,11 +21,7 @@ from zs3_mmseg.evaluation.scores import area_scores, harmonic_mean, mean_of_pres
 
 
 def check_gammas(gammas: Iterable[float]) -> tuple[float, ...]:
-    """Return the shifts in ascending order.
-
-    Raises:
-        ValueError: if there is none, one occurs twice or is no finite number.
-    """
+    """Return the shifts in ascending order."""
     ordered = tuple(sorted(float(gamma) for gamma in gammas))
     if not ordered or not all(math.isfinite(gamma) for gamma in ordered):
         raise ValueError(f'gamma_sweep must be finite numbers, got {list(ordered)}')
@@ -42,8 +38,6 @@ class GammaCounter:
 
     Args:
         gammas: shifts in ascending order, (G,).
-        num_classes: K.
-        ignore_index: label of pixels that don't count.
     """
 
     needs_groups = True
@@ -58,11 +52,7 @@ class GammaCounter:
         self.size = math.prod(self._shape)
 
     def count(self, maps: ImageMaps) -> PixelCounts:
-        """Count one image.
-
-        Raises:
-            ValueError: if a best class is none of the K classes.
-        """
+        """Count one image."""
         assert maps.groups is not None
         ignored = maps.truth == self._ignore_index
         truth = maps.truth.int()
@@ -110,12 +100,7 @@ class GammaCounter:
         """Make the seen-unseen curve of all images.
 
         Args:
-            counts: what :meth:`count` found, summed over the images, (size,).
             truth: pixels of each class, (K,).
-            seen: indices of the seen classes.
-            unseen: indices of the unseen classes.
-            absent: what 0/0 is, see
-                :func:`~zs3_mmseg.evaluation.scores.class_scores`.
         """
         tables = counts.reshape(self._shape)
         # Row j: sums over the intervals below j and from j on. Gamma number g makes

@@ -26,11 +26,7 @@ MODES = ('gzsl', *GROUP_MODES)
 
 
 def check_modes(modes: Sequence[str]) -> tuple[str, ...]:
-    """Return the modes as a tuple.
-
-    Raises:
-        ValueError: if there is none, or one is unknown.
-    """
+    """Return the modes as a tuple."""
     if isinstance(modes, str) or not modes:
         raise ValueError(f'modes must be a list out of {", ".join(MODES)}, got {modes}')
     for mode in modes:
@@ -43,19 +39,7 @@ def check_modes(modes: Sequence[str]) -> tuple[str, ...]:
 
 
 class ProtocolCounters(Counters):
-    """Counts what the chosen protocols need; the confusion matrix always.
-
-    Args:
-        split: classes in label order, and who is unseen.
-        ignore_index: label of pixels that don't count.
-        modes: out of :data:`MODES`.
-        gammas: shifts in ascending order; None for no sweep.
-        boundary_ratio: width of the band of boundary IoU as a share of an image's
-            diagonal; None for no boundary IoU.
-
-    Raises:
-        ValueError: if the split lacks the group that a mode or the sweep is about.
-    """
+    """Counts what the chosen protocols need; the confusion matrix always."""
 
     def __init__(
         self,
@@ -97,13 +81,7 @@ class ProtocolCounters(Counters):
         super().__init__(**counters)
 
     def results(self, total: np.ndarray, images: int, absent: str) -> ZeroShotResults:
-        """Turn the counts of all images into scores.
-
-        Args:
-            total: the summed vector, (size,).
-            images: how many images were counted.
-            absent: the rule for classes without pixels, ``'nan'`` or ``'zero'``.
-        """
+        """Turn the counts of all images into scores."""
         confusion = self._matrix(total, 'gzsl')
         curve = None
         if self._sweep is not None:

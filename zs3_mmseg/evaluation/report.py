@@ -53,12 +53,6 @@ def top_confusions(
 
     Args:
         confusion: pixel counts, rows = truth, (K, K).
-        seen: indices of the seen classes.
-        unseen: indices of the unseen classes.
-        top: at most how many wrong predictions of each.
-
-    Returns:
-        One entry for each unseen class that is in the truth.
     """
     found = []
     for label in unseen:
@@ -131,9 +125,6 @@ def class_table(
 
     Args:
         confusion: pixel counts, rows = truth, (K, K).
-        classes: K names.
-        unseen: indices of the unseen ones.
-        absent: see :func:`~zs3_mmseg.evaluation.scores.class_scores`.
         boundary_iou: boundary IoU of each class, (K,), for a column of its own.
     """
     iou, accuracy = class_scores(confusion, absent)
@@ -163,9 +154,7 @@ def summary_table(
     """Draw the scores of the groups and how many of their classes are there.
 
     Args:
-        scores: what :meth:`ZeroShotResults.generalised` returns.
         confusion: pixel counts, rows = truth, (K, K).
-        unseen: indices of the unseen classes.
     """
     there = confusion.sum(1) > 0
     hidden = np.isin(np.arange(len(confusion)), unseen)
@@ -185,12 +174,7 @@ def summary_table(
 
 
 def group_table(groups: Mapping[str, Mapping[str, float]]) -> str:
-    """Draw the scores of groups whose classes compete among themselves only.
-
-    Args:
-        groups: mode to scores, see
-            :func:`~zs3_mmseg.evaluation.scores.group_scores`.
-    """
+    """Draw the scores of groups whose classes compete among themselves only."""
     keys = ('aAcc', 'mAcc', 'mIoU')
     table = PrettyTable(['', *keys])
     for mode, scores in groups.items():
@@ -199,12 +183,7 @@ def group_table(groups: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def confusion_table(confusions: Sequence[Confusions], classes: Sequence[str]) -> str:
-    """Draw what the pixels of unseen classes were taken for.
-
-    Args:
-        confusions: see :func:`~zs3_mmseg.evaluation.report.top_confusions`.
-        classes: K names.
-    """
+    """Draw what the pixels of unseen classes were taken for."""
     table = PrettyTable(['Unseen class', '% right', '% as seen', 'taken for (%)'])
     table.align.update({'Unseen class': 'l', 'taken for (%)': 'l'})
     for found in confusions:
@@ -230,12 +209,7 @@ def curve_table(curve: SeenUnseenCurve) -> str:
 
 
 def report_tables(found: ZeroShotResults, modes: Collection[str]) -> Iterator[str]:
-    """Yield a titled table for each thing that an evaluation was asked for.
-
-    Args:
-        found: counts and scores.
-        modes: those of :class:`~zs3_mmseg.evaluation.ZeroShotIoUMetric`.
-    """
+    """Yield a titled table for each thing that an evaluation was asked for."""
     split, confusion = found.split, found.confusion
     if 'gzsl' in modes:
         unseen = split.unseen_indices

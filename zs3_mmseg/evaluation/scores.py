@@ -24,15 +24,7 @@ _HARMONIC = {'haAcc': 'aAcc', 'hAcc': 'mAcc', 'hIoU': 'mIoU', 'hfwIoU': 'fwIoU'}
 
 
 def absent_rule(name: str) -> str:
-    """Return the rule for absent classes that a name stands for.
-
-    Args:
-        name: ``'nan'``, ``'zero'``, or the code base whose convention is wanted:
-            ``'cagnet'`` or ``'zs3net'``.
-
-    Raises:
-        ValueError: if nothing is called so.
-    """
+    """Return the rule for absent classes that a name stands for."""
     known = (*ABSENT_RULES, *ABSENT_CONVENTIONS)
     if name not in known:
         raise ValueError(
@@ -65,7 +57,6 @@ def class_scores(
 
     Args:
         confusion: pixel counts, rows = truth, columns = prediction, (K, K).
-        absent: ``'nan'``, or ``'zero'`` as in ZS3Net's code.
 
     Returns:
         IoU and accuracy, (K,) each, within [0, 1] or NaN.
@@ -83,7 +74,6 @@ def area_scores(
         hits: pixels of each class predicted as it, (K,).
         truth: pixels of each class, (K,).
         predicted: pixels predicted as each class, (K,).
-        absent: see :func:`class_scores`.
     """
     hits = np.asarray(hits, dtype=np.float64)
     union = truth + predicted - hits
@@ -100,9 +90,6 @@ def gzsl_scores(
 
     Args:
         confusion: pixel counts, rows = truth, columns = prediction, (K, K).
-        seen: indices of the seen classes.
-        unseen: indices of the unseen classes.
-        absent: what 0/0 is, see :func:`class_scores`.
 
     Returns:
         Values within [0, 1] or NaN: ``aAcc`` (pixel accuracy), ``mAcc`` and ``mIoU``
@@ -147,11 +134,6 @@ def group_scores(
 
     Args:
         confusion: pixel counts of such predictions, rows = truth, (K, K).
-        members: indices of the group's classes.
-        absent: what 0/0 is, see :func:`class_scores`.
-
-    Returns:
-        ``aAcc``, ``mAcc``, ``mIoU`` and ``fwIoU``, within [0, 1] or NaN.
     """
     inside = np.asarray(confusion)[np.ix_(members, members)]
     scores = gzsl_scores(inside, range(len(members)), (), absent)

@@ -42,15 +42,7 @@ from .scores import absent_rule
 def split_of_dataset(
     metainfo: Mapping[str, Any], given: ZeroShotSplit | None
 ) -> ZeroShotSplit:
-    """Return the split of a data set, or bring a given one into its class order.
-
-    Args:
-        metainfo: of the data set; with ``seen`` and ``unseen`` if it has a split.
-        given: the split that the metric was told, if any.
-
-    Raises:
-        ValueError: if there is no split, or the classes of the two don't agree.
-    """
+    """Return the split of a data set, or bring a given one into its class order."""
     classes = tuple(metainfo.get('classes') or ())
     if not classes:
         raise ValueError('ZeroShotIoUMetric: the data set has no class names')
@@ -92,11 +84,7 @@ def _reordered(split: ZeroShotSplit, classes: tuple[str, ...]) -> ZeroShotSplit:
 
 
 def group_best(sample: Mapping[str, Any], split: ZeroShotSplit) -> GroupBest:
-    """Return the best seen and unseen class of each pixel of a sample.
-
-    Raises:
-        ValueError: if the sample has neither scores nor the best classes.
-    """
+    """Return the best seen and unseen class of each pixel of a sample."""
     if 'seg_logits' in sample:
         scores = sample['seg_logits']['data']
         running = GroupArgmax(torch.tensor(split.seen_mask()))
@@ -112,11 +100,7 @@ def group_best(sample: Mapping[str, Any], split: ZeroShotSplit) -> GroupBest:
 
 
 def require_channels(sample: Mapping[str, Any], classes: int) -> None:
-    """Check that the scores of a sample, if it has any, are those of all classes.
-
-    Raises:
-        ValueError: if there are more or fewer.
-    """
+    """Check that the scores of a sample, if it has any, are those of all classes."""
     logits = (sample.get('seg_logits') or {}).get('data')
     if logits is not None and len(logits) != classes:
         raise ValueError(
@@ -126,11 +110,7 @@ def require_channels(sample: Mapping[str, Any], classes: int) -> None:
 
 
 def pixel_map(sample: Mapping[str, Any], key: str) -> Tensor:
-    """Return the (H, W) map of a sample.
-
-    Raises:
-        ValueError: if it is not there.
-    """
+    """Return the (H, W) map of a sample."""
     if key not in sample:
         hint = ' Does the test pipeline load annotations?' if key[:2] == 'gt' else ''
         raise ValueError(f'the sample has no {key}.{hint}')

@@ -61,11 +61,7 @@ class Outcome:
 
 
 def shapes_methods(configs: Path) -> tuple[Method, ...]:
-    """Return the methods that the demo and the Shapes benchmark compare.
-
-    Args:
-        configs: the folder of the configs.
-    """
+    """Return the methods that the demo and the Shapes benchmark compare."""
     dense, baselines = configs / 'clip_dense', configs / 'baselines'
     zegclip = configs / 'zegclip'
     return (
@@ -108,10 +104,6 @@ def shortened(config: Config, iterations: int) -> dict[str, object]:
     """Return the config options that end a training early.
 
     Schedules and the beginnings of hooks move in proportion.
-
-    Args:
-        config: a whole config with ``train_cfg.max_iters``.
-        iterations: its new length.
     """
     share = iterations / config.train_cfg.max_iters
     options: dict[str, object] = {'train_cfg.max_iters': iterations}
@@ -124,11 +116,7 @@ def shortened(config: Config, iterations: int) -> dict[str, object]:
 
 
 def run_command(arguments: list[str], log: Path) -> float:
-    """Run ``python ARGUMENTS`` with its output in ``log``; return the seconds taken.
-
-    Raises:
-        CommandFailed: naming the command, the log and its last lines.
-    """
+    """Run ``python ARGUMENTS`` with its output in ``log``; return the seconds taken."""
     log.parent.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     with log.open('w') as stream:
@@ -148,12 +136,7 @@ def run_command(arguments: list[str], log: Path) -> float:
 
 
 class ExperimentRunner:
-    """Runs methods below one folder and skips those whose outcome is there.
-
-    Args:
-        tools: the folder of ``train.py`` and ``test.py``.
-        work_dir: where each run gets a folder of its own.
-    """
+    """Runs methods below one folder and skips those whose outcome is there."""
 
     def __init__(self, tools: Path, work_dir: Path) -> None:
         self._tools = tools
@@ -168,17 +151,7 @@ class ExperimentRunner:
         options: Mapping[str, object] | None = None,
         subsets: Sequence[str] = ('test',),
     ) -> Outcome:
-        """Train (where the method trains) and test, or read the kept outcome.
-
-        Args:
-            method: what to run.
-            run_name: folder below the work directory; the method's name if None.
-            options: further ``--cfg-options``; they win over the method's own.
-            subsets: subsets of a Shapes config to test on.
-
-        Raises:
-            CommandFailed: if a tool exits with an error.
-        """
+        """Train (where the method trains) and test, or read the kept outcome."""
         merged = {**method.options, **(options or {})}
         folder = self._work_dir / (run_name or method.name)
         training = self._fingerprint(method, merged)

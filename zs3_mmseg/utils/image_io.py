@@ -177,12 +177,6 @@ def decode_image(path: str | os.PathLike) -> DecodedImage:
     clipped); transparent parts are put on white; the EXIF orientation is applied; of
     several frames the first is used.
 
-    Args:
-        path: a PNG, JPEG, BMP, GIF, TIFF, WebP, AVIF, JPEG 2000 or PPM file.
-
-    Returns:
-        The picture, and notes about what was changed.
-
     Raises:
         FileNotFoundError: there is no such file.
         IsADirectoryError: it is a folder.

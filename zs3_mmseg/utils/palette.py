@@ -17,16 +17,9 @@ def default_palette(n: int, *, avoid: Iterable[Sequence[int]] = ()) -> list[list
 
     Any first few of them are far apart.
 
-    Args:
-        n: how many colours, >= 0.
-        avoid: colours that are taken already; none of them is returned.
-
     Returns:
         ``n`` lists of three ints in 0..255; black, which reads as "nothing", is
         never one of them.
-
-    Raises:
-        ValueError: if ``n`` is negative.
     """
     if n < 0:
         raise ValueError(f'a palette has at least 0 colours, not {n}')

@@ -21,11 +21,7 @@ Colour = tuple[int, int, int]
 def class_indices(
     classes: Sequence[str], wanted: Collection[int | str]
 ) -> frozenset[int]:
-    """Return positions in ``classes`` for names and positions alike.
-
-    Raises:
-        ValueError: a name or a position that ``classes`` does not have.
-    """
+    """Return positions in ``classes`` for names and positions alike."""
     positions = {name: index for index, name in enumerate(classes)}
     found = set()
     for item in wanted:
@@ -174,12 +170,7 @@ PAPER = (255, 255, 255)
 
 @lru_cache(maxsize=64)
 def load_font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans, which matplotlib ships: Latin, Greek, Cyrillic and more.
-
-    Args:
-        size: height of a line, in pixels, about 1.2 times that of a capital letter.
-        bold: the heavy cut.
-    """
+    """Return DejaVu Sans, which matplotlib ships: Latin, Greek, Cyrillic and more."""
     name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
     folder = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf'
     return ImageFont.truetype(str(folder / name), size)

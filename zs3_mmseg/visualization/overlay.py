@@ -41,9 +41,6 @@ def for_display(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.n
     Args:
         image: ``(H, W, 3)`` uint8.
         labels: ``(H, W)`` integers.
-
-    Returns:
-        both, at the same new size; labels as int32.
     """
     height, width = labels.shape
     labels = labels.astype(np.int32)
@@ -77,7 +74,6 @@ def class_shares(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
     Args:
         labels: ``(H, W)`` integers; those that are no class count for the total only.
-        num_classes: K.
 
     Returns:
         ``(K,)`` float64, 0..1.

@@ -61,13 +61,7 @@ def _check_rows(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> 
 
 
 def draw_titles(titles: Sequence[str], size: int, font_size: int) -> Image.Image:
-    """Draw one centred title for each column, as large as the longest allows.
-
-    Args:
-        titles: one for each column.
-        size: width of a column in pixels; :data:`GAP` lies between two of them.
-        font_size: the largest height of the text in pixels.
-    """
+    """Draw one centred title for each column, as large as the longest allows."""
     width = len(titles) * (size + GAP) - GAP
     font = load_font(font_size, bold=True)
     while font_size > 8 and max(text_width(font, title) for title in titles) > size:
@@ -182,12 +176,6 @@ def draw_shapes(
     """Draw image, truth and every model's prediction for a few test scenes.
 
     They are the first ones that hold an unseen class and at least two things.
-
-    Args:
-        models: a title and a segmentor for each column.
-        split: name of a split of Shapes.
-        data_root: where the scenes are, or will be drawn.
-        count: number of scenes.
 
     Returns:
         the sheet, ``(H, W, 3)`` uint8 RGB, see

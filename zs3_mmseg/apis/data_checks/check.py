@@ -120,17 +120,7 @@ def deliver(
     shown: int,
     known_bad: bool,
 ) -> Delivered:
-    """Build a data set with its pipeline and look at what comes out.
-
-    Args:
-        key: of the data loader in the config.
-        config: of the data set.
-        experiment: what the model expects.
-        samples: how many samples to load, spread evenly.
-        shown: how many of them to keep for pictures.
-        known_bad: whether faults were found in the files already; what fails here
-            probably follows from them then, and is only noted.
-    """
+    """Build a data set with its pipeline and look at what comes out."""
     result, where = Delivered(), f'{key}.dataset'
     try:
         dataset = DATASETS.build(config)
@@ -469,10 +459,6 @@ REPORT_NAME, SHEET_NAME = 'report.json', 'contact_sheet_{}.png'
 
 def class_histogram(report: DataReport, phase: str) -> list[dict[str, Any]]:
     """Count the classes on disk, over the data sets of one loader.
-
-    Args:
-        report: the result of a check.
-        phase: ``'train'``, ``'val'`` or ``'test'``.
 
     Returns:
         One row for each name, with ``group`` (``'seen'``, ``'unseen'``, ``'void'`` or

@@ -40,14 +40,7 @@ class MaskFacts:
 
 
 def inspect_mask(path: str, reader: LabelReader | None, deep: bool) -> MaskFacts:
-    """Decode a mask without the pipeline.
-
-    Args:
-        path: the file.
-        reader: how the data set itself turns a file into labels, if it does not leave
-            that to mmseg's ``LoadAnnotations``.
-        deep: whether 16 bits are expected.
-    """
+    """Decode a mask without the pipeline."""
     facts = MaskFacts(path)
     try:
         if reader is not None:
@@ -83,11 +76,7 @@ def _read(facts: MaskFacts, image: Image.Image, deep: bool) -> None:
 
 
 def image_problem(path: str) -> tuple[str | None, tuple[int, int] | None]:
-    """Decode an image to its end.
-
-    Returns:
-        What is wrong with it, or None; and its upright size (height, width).
-    """
+    """Decode an image to its end."""
     try:
         height, width, _ = read_image(path).shape
     except OSError as error:
@@ -106,12 +95,7 @@ _MOSTLY = 0.5
 
 
 def check_listing(part: Part, infos: Infos) -> Iterator[Finding]:
-    """Find missing files, doubled ids and masks without images.
-
-    Args:
-        part: the data set.
-        infos: the annotation of each of its samples.
-    """
+    """Find missing files, doubled ids and masks without images."""
     images = [str(info.get('img_path')) for info in infos]
     masks = [info.get('seg_map_path') for info in infos]
     yield from _missing_images(part, images)
@@ -192,11 +176,7 @@ def _unpaired_masks(
 
 
 def check_overlap(images: Mapping[str, Iterable[str]]) -> Iterator[Finding]:
-    """Find images of training that are evaluated too.
-
-    Args:
-        images: paths of the images of each data set, by the key of the data set.
-    """
+    """Find images of training that are evaluated too."""
     real = {
         key: {os.path.realpath(path) for path in paths} for key, paths in images.items()
     }

@@ -70,13 +70,7 @@ def _is_nothing(meaning: LabelMeaning, value: int) -> bool:
 def check_values(
     key: str, counts: ValueCounts, meaning: LabelMeaning
 ) -> Iterator[Finding]:
-    """Find labels that are no class, and classes that look shifted by one.
-
-    Args:
-        key: the data set's key in the config.
-        counts: what its masks hold, before anything is mapped.
-        meaning: what the values should mean.
-    """
+    """Find labels that are no class, and classes that look shifted by one."""
     wrong = {value for value in counts.pixels if not meaning.is_legal(value)}
     if not meaning.reduces and meaning.end in wrong:
         wrong.remove(meaning.end)
@@ -213,9 +207,6 @@ def check_order(
     """Compare the order of the names with lists of names and colours found.
 
     Args:
-        part: the data set.
-        meaning: what its label values should mean.
-        present: values that occur in the masks.
         palettes: the palettes of the masks that have one, (256, 3) each.
     """
     found = _by_name_file(part, meaning)

@@ -170,13 +170,7 @@ class Part:
 def part_configs(
     key: str, config: Mapping[str, Any], split: ZeroShotSplit | None = None
 ) -> Iterator[PartConfig]:
-    """Yield the data sets inside wrappers with their keys.
-
-    Args:
-        key: dotted key of ``config``.
-        config: config of a data set or a wrapper.
-        split: split of a wrapper further out.
-    """
+    """Yield the data sets inside wrappers with their keys."""
     if config.get('split') is not None and 'phase' in config:
         split = resolve_split(config['split'])
     inside = [
@@ -193,12 +187,7 @@ def part_configs(
 
 
 def build_part(found: PartConfig) -> Part:
-    """Build a data set without its pipeline.
-
-    Raises:
-        FileNotFoundError: naming the missing path and the config key.
-        Exception: whatever else the data set raises.
-    """
+    """Build a data set without its pipeline."""
     dataset = build_dataset({**found.config, 'pipeline': []})
     dataset.full_init()
     return Part(found.key, dataset, _meaning(dataset, found.split), found.split)
