@@ -1,4 +1,4 @@
-"""Pictures in, segmentations out."""
+"""Pictures in, segmentations out: collecting, reading and segmenting them."""
 
 from __future__ import annotations
 

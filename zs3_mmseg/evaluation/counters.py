@@ -1,4 +1,4 @@
-"""Everything that is counted for an image, as one flat vector of pixel counts."""
+"""What is counted for an image, as one flat vector of pixel counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results on disk: JSON and CSV for programs, PNG for people, label maps."""
+"""Results for people and programs: tables, JSON, CSV, charts, label maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The states of all random generators of a process, as plain values."""
+"""Random draws keyed by sample, and the states of all generators as plain values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Charts of how seen and unseen classes compete."""
+"""Charts of results: classes, summaries, confusions, seen against unseen."""
 
 from __future__ import annotations
 

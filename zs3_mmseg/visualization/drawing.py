@@ -1,4 +1,4 @@
-"""A key to the colours of a picture, and names written into regions."""
+"""Coloured label maps, a key to their colours, and names written into regions."""
 
 from __future__ import annotations
 

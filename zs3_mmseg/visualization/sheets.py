@@ -1,4 +1,4 @@
-"""Predictions of several segmentors on the same scenes of Shapes."""
+"""Sheets that compare label maps of several sources on the same pictures."""
 
 from __future__ import annotations
 

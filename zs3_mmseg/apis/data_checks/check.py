@@ -1,4 +1,4 @@
-"""The result of a check as tables, JSON and a contact sheet."""
+"""Check the data of a config, from files to what the model would get, and report it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of the lists of files; nothing is decoded."""
+"""Checks of files: lists that belong together, images and masks that can be read."""
 
 from __future__ import annotations
 

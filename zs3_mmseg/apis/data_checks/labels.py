@@ -1,4 +1,4 @@
-"""Do names and label values belong together? Evidence from files beside the masks."""
+"""Checks of labels: values that mean something, in the order of the names."""
 
 from __future__ import annotations
 

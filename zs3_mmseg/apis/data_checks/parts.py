@@ -1,4 +1,4 @@
-"""The data sets of a config that read files, and what their label values mean."""
+"""What a check looks at and finds: data sets that read files, and findings."""
 
 from __future__ import annotations
 
