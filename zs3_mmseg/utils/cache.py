@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from torch import Tensor
+
+from mmengine.logging import print_log
 
 CACHE_ENV = 'ZS3_MMSEG_CACHE'
 
@@ -76,3 +81,49 @@ def atomic_write(
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, target)
     return target
+
+
+def cached_tensors(
+    folder: str,
+    key: str,
+    compute: Callable[[], dict[str, Tensor]],
+    complaint: Callable[[dict[str, Tensor]], str | None],
+) -> dict[str, Tensor]:
+    """Return tensors from the cache, or compute and keep them.
+
+    Several processes may do so at once: each writes the same tensors in one step. A
+    damaged file is computed again, and a cache that cannot be written is done without.
+
+    Args:
+        folder: where in the cache directory.
+        key: hash of everything that the tensors depend on.
+        compute: makes them.
+        complaint: says what is wrong with tensors read from a file; None if nothing.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load, save
+
+    path = cache_dir() / folder / f'{key}.safetensors'
+    try:
+        # Opened once: another process may replace or remove the file meanwhile.
+        known = load(path.read_bytes())
+    except FileNotFoundError:
+        pass
+    except (SafetensorError, OSError) as error:
+        _warn(f'{path} is computed again: {error}')
+    else:
+        wrong = complaint(known)
+        if wrong is None:
+            return known
+        _warn(f'{path} is computed again: {wrong}')
+    made = {name: tensor.contiguous() for name, tensor in compute().items()}
+    content = save(made)
+    try:
+        atomic_write(path, lambda stream: stream.write(content))
+    except OSError as error:
+        _warn(f'{path.parent.name} are not cached: {error}')
+    return made
+
+
+def _warn(message: str) -> None:
+    print_log(message, logger='current', level=logging.WARNING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
@@ -27,3 +28,18 @@ def duplicates(names: Iterable[str]) -> list[str]:
             repeated[name] = None
         seen.add(name)
     return list(repeated)
+
+
+def choose(name: str, value: Any, allowed: Iterable[str]) -> str:
+    """Return ``value`` if it is allowed; else say which option is wrong and what fits.
+
+    Raises:
+        ValueError: naming the option, the value, what is allowed and what is closest.
+    """
+    known = tuple(allowed)
+    if value not in known:
+        raise ValueError(
+            f'{name} must be one of {known}, not {value!r}.'
+            f'{did_you_mean(str(value), known)}'
+        )
+    return str(value)
