@@ -102,7 +102,7 @@ class Proposer(ABC):
                     f'{tuple(masks.shape)}, expected bool masks (M, {size[0]}, '
                     f'{size[1]})'
                 )
-            bits = np.packbits(masks.cpu().numpy().reshape(len(masks), -1), axis=1)
+            bits = np.packbits(masks.flatten(1).cpu().numpy(), axis=1)
             return {'bits': torch.from_numpy(bits)}
 
         row = -(-size.numel() // 8)
@@ -121,4 +121,4 @@ class Proposer(ABC):
             else packed()
         )
         flat = np.unpackbits(tensors['bits'].numpy(), axis=1, count=size.numel())
-        return torch.from_numpy(flat.astype(bool)).view(-1, *size)
+        return torch.from_numpy(flat.astype(bool)).view(len(flat), *size)

@@ -84,7 +84,8 @@ class MaskPoolingClassifier(RegionClassifier):
     def forward(self, regions: Regions, queries: ClassQueries) -> Tensor:
         """Return softmax scores ``(N, M, K)``."""
         features = regions.maps[self.in_index]  # (N, C, h, w)
-        shares = F.adaptive_avg_pool2d(regions.masks.float(), features.shape[-2:])
+        grid = (features.shape[2], features.shape[3])
+        shares = F.adaptive_avg_pool2d(regions.masks.float(), grid)
         weights = shares.flatten(2)  # (N, M, hw)
         pooled = weights @ features.flatten(2).transpose(1, 2)  # (N, M, C)
         rows = F.normalize(queries.embeddings, dim=-1)
