@@ -16,7 +16,7 @@ from mmengine.structures import PixelData
 
 from zs3_mmseg.apis import OutputNames, ZeroShotInferencer
 from zs3_mmseg.apis.segmentation import written_files
-from zs3_mmseg.models.segmentors.vocabulary import Vocabulary
+from zs3_mmseg.models.segmentors.vocabulary import ClassList
 from zs3_mmseg.utils.image_io import ImageReadError
 from zs3_mmseg.utils.palette import default_palette
 
@@ -38,7 +38,7 @@ class StrongestChannel(nn.Module):
 
     def set_classes(self, names: list[str], unseen: list[str] | None) -> None:
         seen = tuple(name not in (unseen or names) for name in names)
-        self.vocabulary = Vocabulary(tuple(names), seen, default_palette(len(names)))
+        self.vocabulary = ClassList(tuple(names), seen, default_palette(len(names)))
 
     def test_step(self, data: dict) -> list:
         sample = data['data_samples'][0]

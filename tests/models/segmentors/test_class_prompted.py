@@ -253,7 +253,7 @@ def test_unseen_names_are_not_trained_nor_computed(
     model = build().train()
     with pytest.raises(ValueError, match="'bee' is none of the 2 classes"):
         model.loss(images, labelled('bee', 'ant'))
-    assert {*model._rows._rows} == {'ant', 'cat'}
+    assert {*model.vocabulary.rows} == {'ant', 'cat'}
 
 
 @torch.no_grad()

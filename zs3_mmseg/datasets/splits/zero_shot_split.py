@@ -85,6 +85,9 @@ def find_name(name: str, candidates: Sequence[str]) -> int | None:
     return None
 
 
+#: What a model may be trained as: which labels and which rows it gets.
+SETTINGS = ('inductive', 'transductive', 'supervised')
+
 _SPLIT_KEYS = ('name', 'classes', 'seen', 'unseen', 'source')
 
 

@@ -9,9 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit, plain_split, resolve_split
-from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank, ClassEmbeddings
-from zs3_mmseg.models.class_embeddings.queries import TokenRows
-from zs3_mmseg.models.segmentors.vocabulary import row_state, rows_by_class
+from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank
+from zs3_mmseg.models.segmentors.vocabulary import RowState, Vocabulary
 from zs3_mmseg.models.towers import Architecture, resolve_architecture
 from zs3_mmseg.utils.checkpoint import safe_load, state_dict_of
 
@@ -211,20 +210,23 @@ class ESDAConverter(Converter):
         if not tower.complete:
             # Its report says which keys; rows cannot be made.
             return replace(conversion, files={Path('the text tower'): tower})
-        rows = _rows(tower, name, architecture, split)
-        parts = rows_by_class(rows.embeddings, rows.query_to_class, len(split.classes))
+        rows = _rows(tower, name, architecture, split, setting)
         return replace(
             conversion,
-            extra_state=dict(row_state(split, setting, parts, rows.provenance)),
+            extra_state=dict(rows),
             files={} if out is None else {out: tower},
             notes=_NOTES + as_text(model=model),
         )
 
 
 def _rows(
-    tower: Conversion, name: str, architecture: Architecture, split: ZeroShotSplit
-) -> ClassEmbeddings:
-    """Encode the class names of a split; features of all tokens are behind the rows.
+    tower: Conversion,
+    name: str,
+    architecture: Architecture,
+    split: ZeroShotSplit,
+    setting: str,
+) -> RowState:
+    """Encode the class names of a split, as a checkpoint holds them.
 
     ``name`` is that of the file with the tower's weights, which the rows remember.
     """
@@ -234,4 +236,5 @@ def _rows(
         source = dict(
             type='clip_text', arch=architecture, pretrained=str(path), cache=False
         )
-        return TokenRows(ClassEmbeddingBank(source, **_BANK)).embed(split.classes)
+        bank = ClassEmbeddingBank(source, **_BANK)
+        return Vocabulary(split, setting, bank).state()

@@ -15,8 +15,9 @@ from zs3_mmseg.datasets.splits import (
     plain_split,
     resolve_split,
 )
+from zs3_mmseg.datasets.splits.zero_shot_split import SETTINGS
 from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank, ClassEmbeddings
-from zs3_mmseg.models.segmentors.vocabulary import SETTINGS, row_state, rows_by_class
+from zs3_mmseg.models.segmentors.vocabulary import row_state, rows_by_class
 from zs3_mmseg.models.towers import Architecture, resolve_architecture
 from zs3_mmseg.utils.checkpoint import safe_load, state_dict_of
 from zs3_mmseg.utils.origins import ZEGCLIP_ROWS

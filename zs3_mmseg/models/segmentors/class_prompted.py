@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +15,6 @@ from mmseg.utils import ConfigType, OptConfigType, SampleList, add_prefix
 
 from zs3_mmseg.models.backbones.outputs import TowerOutput
 from zs3_mmseg.models.class_embeddings import ClassQueries
-from zs3_mmseg.models.class_embeddings.queries import (
-    TokenQueries,
-    TokenRows,
-    split_token_rows,
-)
 from zs3_mmseg.utils.names import did_you_mean
 
 from .encoder_decoder import ZeroShotEncoderDecoder, with_labels
@@ -29,69 +24,9 @@ from .inference import (
     Size,
     call_with,
     covered_size,
-    declared,
     to_original,
 )
-from .vocabulary import OpenVocabulary, Vocabulary
-
-
-class TokenVocabulary(OpenVocabulary):
-    """The part of :class:`ClassPromptedSegmentor` that knows its classes.
-
-    If the bank gives token features, rows carry them behind the embedding, so that
-    checkpoints and caches need not know about them.
-    """
-
-    #: Length ``E`` of an embedding, without token features.
-    embed_dim: int
-    #: Whether the bank gives token features.
-    has_tokens: bool
-
-    def _init_classes(
-        self, class_embeddings: Mapping | Any | None, split: Any, setting: str
-    ) -> None:
-        """Build the bank, and refuse classes of several names.
-
-        Raises:
-            ValueError: if there is no bank, or a class has several names.
-        """
-        if class_embeddings is None:
-            raise ValueError(
-                'ClassPromptedSegmentor reads class names: set model.class_embeddings'
-            )
-        bank: Any = class_embeddings
-        if isinstance(bank, Mapping):
-            bank = MODELS.build(dict(bank))
-        self.embed_dim = bank.dim
-        self.has_tokens = bool(getattr(bank, 'token_features', False))
-        rows = TokenRows(bank) if self.has_tokens else bank
-        super()._init_classes(rows, split, setting)
-        several = [name for name in self.split.classes if '|' in name]
-        if several:
-            raise ValueError(
-                f'ClassPromptedSegmentor asks for one name at a time, but split '
-                f'{self.split.name!r} has {several[0]!r}'
-            )
-
-    def training_queries(self) -> TokenQueries:
-        """Return the rows used in training, with token features if there are any."""
-        return split_token_rows(super().training_queries(), self.embed_dim)
-
-    def current_queries(self) -> TokenQueries:
-        """Return the rows of the current classes, with token features if any."""
-        return split_token_rows(super().current_queries(), self.embed_dim)
-
-    def _fitting_rows(self, embeddings: Tensor, names: Sequence[str]) -> list[Tensor]:
-        rows = super()._fitting_rows(embeddings, names)
-        width = rows[0].shape[1]
-        if width % self.embed_dim or self.has_tokens == (width == self.embed_dim):
-            layout = f'{self.embed_dim} values'
-            if self.has_tokens:
-                layout += ', and as many for each token of its text behind them'
-            raise ValueError(
-                f'the given embeddings have {width} columns, expected {layout}'
-            )
-        return rows
+from .vocabulary import Vocabulary
 
 
 def pair_scores(
@@ -228,7 +163,7 @@ _CHANNELS = 2
 
 
 @MODELS.register_module()
-class ClassPromptedSegmentor(TokenVocabulary, ZeroShotEncoderDecoder):
+class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
     """Segments one named class at a time, and whole vocabularies name by name.
 
     **Pairs.** Samples of :class:`~zs3_mmseg.datasets.ClassPromptDataset` carry
@@ -267,6 +202,7 @@ class ClassPromptedSegmentor(TokenVocabulary, ZeroShotEncoderDecoder):
 
     #: Whether training samples are pairs of an image and a name.
     reads_prompts = True
+    _channels_are_classes = False
 
     def __init__(
         self,
@@ -303,13 +239,22 @@ class ClassPromptedSegmentor(TokenVocabulary, ZeroShotEncoderDecoder):
             )
         self._name_batch_size = size
 
+    def _check_vocabulary(self, vocabulary: Vocabulary) -> None:
+        if vocabulary.bank is None:
+            raise ValueError(
+                'ClassPromptedSegmentor reads class names: set model.class_embeddings'
+            )
+        split = vocabulary.split
+        several = [name for name in split.classes if '|' in name]
+        if several:
+            raise ValueError(
+                f'ClassPromptedSegmentor asks for one name at a time, but split '
+                f'{split.name!r} has {several[0]!r}'
+            )
+
     def _init_decode_head(self, decode_head: ConfigType) -> None:
         """Build the head; maps beyond the first are not what it classifies."""
         decode_head.setdefault('in_index', 0)
-        kind = decode_head.get('type')
-        head_class = MODELS.get(kind) if isinstance(kind, str) else kind
-        if head_class is not None and 'embed_dim' in declared(head_class):
-            decode_head.setdefault('embed_dim', self.embed_dim)
         super()._init_decode_head(decode_head)
 
     def _check_options(self, class_embeddings: Any) -> None:
@@ -317,7 +262,7 @@ class ClassPromptedSegmentor(TokenVocabulary, ZeroShotEncoderDecoder):
         wanted = inspect.signature(self.decode_head.forward).parameters
         tokens = wanted.get('text_tokens')
         needs_tokens = tokens is not None and tokens.default is inspect.Parameter.empty
-        if needs_tokens and not self.has_tokens:
+        if needs_tokens and not self.vocabulary.has_tokens:
             raise ValueError(
                 f'{type(self.decode_head).__name__} reads the outputs of all text '
                 'tokens: set model.class_embeddings.token_features=True'
@@ -338,11 +283,6 @@ class ClassPromptedSegmentor(TokenVocabulary, ZeroShotEncoderDecoder):
                     f'without any name, which {type(self.backbone).__name__} does not '
                     'give: use OpenCLIPViT, or a backbone with image_token(images)'
                 )
-
-    def _use(self, vocabulary: Vocabulary, given: list[Tensor] | None) -> None:
-        super()._use(vocabulary, given)
-        # They don't follow the vocabulary.
-        self.decode_head.num_classes = self.decode_head.out_channels = _CHANNELS
 
     @property
     def score_kind(self) -> str:
@@ -404,7 +344,7 @@ class ClassPromptedSegmentor(TokenVocabulary, ZeroShotEncoderDecoder):
         return names or None
 
     def _logits(
-        self, state: Any, queries: TokenQueries, image_index: Tensor | None = None
+        self, state: Any, queries: ClassQueries, image_index: Tensor | None = None
     ) -> Tensor:
         """Return the head's logits ``(N, 2, h, w)`` of ``N`` pairs."""
         maps, token = self._pair_features.of_pairs(
@@ -484,7 +424,6 @@ class ClassPromptedSegmentor(TokenVocabulary, ZeroShotEncoderDecoder):
         token: Tensor | None,
     ) -> Tensor:
         """Return log-odds of foreground ``(B, Q, h, w)``, one pass per name."""
-        assert isinstance(queries, TokenQueries)
         num_images = len(metas)
         num_rows = len(queries.embeddings)
         at_once = max(self._name_batch_size // num_images, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, get_args
 
 import torch
@@ -20,6 +21,7 @@ from mmseg.utils import ConfigType, OptConfigType, SampleList, add_prefix
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit, resolve_split
 from zs3_mmseg.models.calibrators import SPACES
+from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads.zero_shot_head import ScoreKind
 from zs3_mmseg.utils.labels import SpecialLabels, special_labels
 
@@ -32,7 +34,7 @@ from .inference import (
     declared,
     reads_queries,
 )
-from .vocabulary import OpenVocabulary, Vocabulary, new_vocabulary
+from .vocabulary import ClassList, RowState, Vocabulary
 
 
 class LabelMapping:
@@ -139,11 +141,16 @@ SWITCHABLE = ('inductive', 'transductive')
 _METHODS = ('training_outputs', 'resolve_unlabelled')
 
 
-class SelfTraining(OpenVocabulary):
+class SelfTraining(nn.Module):
     """The part of :class:`ZeroShotEncoderDecoder` that fills unlabelled pixels."""
 
     pseudo_label_threshold: float | None
+    vocabulary: Vocabulary
+    decode_head: Any
+    setting: Any
+    split: Any
     score_kind: Any
+    training_queries: Any
     _features: Any
     _init_label_mappings: Any
 
@@ -189,8 +196,7 @@ class SelfTraining(OpenVocabulary):
                 f'a model with setting={self.setting!r} cannot be trained as '
                 f"{setting!r}: expected setting='transductive' and one of {SWITCHABLE}"
             )
-        self.training_setting = setting
-        self._queries.pop('training', None)
+        self.vocabulary.train_as(setting)
         self._init_label_mappings()
 
     def set_teacher(self, teacher: SelfTraining | None) -> None:
@@ -280,6 +286,8 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
     """
 
     auxiliary_head: Any
+    #: Whether the head's channels are the current classes, if it reads their rows.
+    _channels_are_classes = True
 
     def __init__(
         self,
@@ -300,7 +308,9 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
         pretrained: str | None = None,
         init_cfg: Any = None,
     ) -> None:
-        self._init_classes(class_embeddings, split, setting)
+        vocabulary = Vocabulary(split, setting, class_embeddings)
+        self._check_vocabulary(vocabulary)
+        self.vocabulary = vocabulary
         # mmengine's registries and mmseg write into configs: not into the caller's.
         super().__init__(
             backbone=ConfigDict(backbone),
@@ -316,13 +326,17 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
         self.calibrators = nn.ModuleList(
             MODELS.build(c) if isinstance(c, Mapping) else c for c in calibrators
         )
+        vocabulary.rows_needed = self._needs_rows()
         self._init_self_training(pseudo_label_threshold)
         self._check_options(class_embeddings)
         self._init_label_mappings()
         self.test_split = self.split
-        self._use(self._trained_vocabulary, None)
+        self._use(vocabulary.trained)
         if test_split is not None:
             self._test_on(resolve_split(test_split))
+
+    def _check_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Refuse a vocabulary that a kind of segmentor cannot work with."""
 
     def _init_decode_head(self, decode_head: ConfigType) -> None:
         """Build the head, with widths that only backbone and rows know."""
@@ -340,7 +354,7 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
 
     def _row_width(self) -> int | None:
         try:
-            return self._rows.width
+            return self.vocabulary.dim
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f'{error}. If a checkpoint brings the rows, say how long they are: set '
@@ -360,7 +374,7 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
                 f'{type(self.decode_head).__name__}.score_kind is '
                 f'{self.score_kind!r}, expected one of {SCORE_KINDS}'
             )
-        if self._needs_rows() and class_embeddings is None:
+        if self.vocabulary.rows_needed and class_embeddings is None:
             raise ValueError(
                 'class_embeddings is None, but the head or a calibrator reads class '
                 'embeddings: set model.class_embeddings'
@@ -403,7 +417,7 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
         common: dict[str, Any] = dict(
             num_classes=len(classes),
             special=special_labels(len(classes)),
-            others_ignored=self.training_setting == 'inductive',
+            others_ignored=self.vocabulary.training_setting == 'inductive',
         )
         #: To positions among the rows, and to places among all classes.
         self._to_rows = LabelMapping(
@@ -430,8 +444,94 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
             calibrator.needs_global_token for calibrator in self.calibrators
         )
 
-    def _check_vocabulary(self, vocabulary: Vocabulary) -> None:
-        rule, num_classes = self.label_rule, len(vocabulary.names)
+    # -- names ---------------------------------------------------------------------
+
+    @property
+    def split(self) -> ZeroShotSplit:
+        """The classes of the training."""
+        return self.vocabulary.split
+
+    @property
+    def setting(self) -> str:
+        """``'inductive'``, ``'transductive'`` or ``'supervised'``."""
+        return self.vocabulary.setting
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the current classes, in the order of the scores."""
+        return self.vocabulary.names
+
+    def training_names(self) -> tuple[str, ...]:
+        """Return the names whose rows training uses, in the order of the rows."""
+        return self.vocabulary.training_names
+
+    @property
+    def dataset_meta(self) -> dict[str, Any]:
+        """``classes`` and ``palette`` of the current vocabulary, as mmseg wants them.
+
+        Setting it changes colours only: mmseg's own APIs set the classes of the
+        training data, or those of Cityscapes, after a model has been built.
+        """
+        return {
+            'classes': self.vocabulary.display_names,
+            'palette': [list(colour) for colour in self.vocabulary.palette],
+        }
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: Mapping[str, Any] | None) -> None:
+        self.vocabulary.recolour(meta or {})
+
+    def set_classes(
+        self,
+        names: Sequence[str],
+        unseen: Sequence[str] | None = None,
+        embeddings: Tensor | Any | None = None,
+    ) -> None:
+        """Change the vocabulary; training and checkpoints keep that of the split.
+
+        Args:
+            names: new class names; ``'sofa|couch'`` is one class with two names.
+            unseen: those among them that are unseen; None: all but those that mean a
+                class seen in training.
+            embeddings: rows to use, ``(Q, D)`` in the order of names and synonyms or
+                ``(K, D)``; None: known rows are used and new ones computed.
+
+        Raises:
+            ValueError: if names are empty or occur twice, if ``unseen`` holds others,
+                if rows do not fit, or if the head's classes are fixed.
+            FileNotFoundError: if a file to compute new rows is missing.
+        """
+        self._require_open_classes()
+        classes = self.vocabulary.new(names, unseen)
+        if embeddings is None:
+            self.vocabulary.rows_of(classes.names, self._device_and_dtype()[0])
+        else:
+            given = torch.as_tensor(embeddings)
+            classes.rows = self.vocabulary.given_rows(given, classes.names)
+        self._use(classes)
+
+    def reset_classes(self) -> None:
+        """Return to the classes of the split."""
+        self._use(self.vocabulary.trained)
+
+    def _test_on(self, split: ZeroShotSplit) -> None:
+        """Make the classes of another split the current ones."""
+        self._require_open_classes()
+        self.test_split = split
+        classes = self.vocabulary.new(split.classes, None)
+        classes.from_bank = True
+        self._use(classes)
+
+    def _require_open_classes(self) -> None:
+        if not self._reads_queries():
+            raise ValueError(
+                f'the classes of this model are fixed: its decode head '
+                f'{type(self.decode_head).__name__} does not read class embeddings'
+            )
+
+    def _use(self, classes: ClassList) -> None:
+        """Make classes the current ones, here and for mmseg's tools."""
+        rule, num_classes = self.label_rule, len(classes.names)
         if rule.prob_thd is not None and rule.bg_index >= num_classes:
             raise ValueError(
                 f'decode_head.bg_index={rule.bg_index} is none of the {num_classes} '
@@ -440,18 +540,50 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
         if num_classes == 1 and self.score_kind == 'softmax':
             print_log(
                 f'A softmax over one class is 1 everywhere: add names to tell '
-                f'{vocabulary.names[0]!r} from, such as "background".',
+                f'{classes.names[0]!r} from, such as "background".',
                 logger='current',
                 level=logging.WARNING,
             )
+        self.vocabulary.use(classes)
+        self.num_classes = self.out_channels = num_classes
+        if self._reads_queries() and self._channels_are_classes:
+            self.decode_head.num_classes = self.decode_head.out_channels = num_classes
 
-    def _test_on(self, split: ZeroShotSplit) -> None:
-        """Make the classes of another split the current ones."""
-        self._require_open_classes()
-        self.test_split = split
-        names = new_vocabulary(split.classes, None, self._trained_vocabulary)
-        self._test_vocabulary = names
-        self._use(names, None)
+    # -- rows ----------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch the mode; inductive training does not keep rows of unseen names."""
+        if mode:
+            self.vocabulary.forget_unseen()
+        return super().train(mode)
+
+    def training_queries(self) -> ClassQueries:
+        """Return the rows used in training, on the model's device."""
+        return self.vocabulary.queries('training', *self._device_and_dtype())
+
+    def current_queries(self) -> ClassQueries:
+        """Return the rows of the current classes, on the model's device."""
+        return self.vocabulary.queries('current', *self._device_and_dtype())
+
+    def _device_and_dtype(self) -> tuple[torch.device, torch.dtype]:
+        """Return where the parameters are, and their floating type."""
+        for tensor in chain(self.parameters(), self.buffers()):
+            if tensor.is_floating_point():
+                return tensor.device, tensor.dtype
+        return torch.device('cpu'), torch.get_default_dtype()
+
+    def get_extra_state(self) -> RowState:
+        """Return the split's names and rows, as plain tensors and strings."""
+        return self.vocabulary.state(self._device_and_dtype()[0])
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Take names and rows from a checkpoint.
+
+        Raises:
+            ValueError: if the checkpoint's classes, their order, or the unseen ones
+                among them are not those of the config's split.
+        """
+        self.vocabulary.load(state)
 
     # -- training ------------------------------------------------------------------
 
@@ -476,7 +608,7 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
         classes = self._covered_labels(inputs, data_samples, ignored)
         labels = self._to_rows(classes)
         head, losses = self.decode_head, {}
-        if self.training_setting == 'transductive':
+        if self.vocabulary.training_setting == 'transductive':
             self._require_pseudo_labels()
             outputs = call_with(head.training_outputs, maps, **given)
             labels = self._fill_unlabelled(inputs, outputs, labels)

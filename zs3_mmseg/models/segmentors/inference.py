@@ -21,8 +21,6 @@ from zs3_mmseg.models.calibrators import Calibrator
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads.zero_shot_head import RunningArgmax, reduce_queries
 
-from .vocabulary import OpenVocabulary
-
 
 def declared(function: Callable) -> frozenset[str]:
     """Return the names of the parameters of a function or class."""
@@ -510,7 +508,7 @@ def average_windows(
 UNTRAINED = -1e4
 
 
-class ScoredInference(OpenVocabulary):
+class ScoredInference(nn.Module):
     """The part of :class:`ZeroShotEncoderDecoder` that predicts.
 
     Whole images and windows take the same way: the network runs once for all classes
@@ -520,6 +518,11 @@ class ScoredInference(OpenVocabulary):
 
     backbone: Any
     neck: Any
+    decode_head: Any
+    class_names: Any
+    training_queries: Any
+    current_queries: Any
+    _reads_queries: Any
     with_neck: bool
     calibrators: Any
     test_cfg: Any

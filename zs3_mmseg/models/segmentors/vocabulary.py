@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmengine.logging import print_log
 from mmseg.registry import MODELS
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit, find_name, resolve_split
+from zs3_mmseg.datasets.splits.zero_shot_split import SETTINGS
 from zs3_mmseg.models.class_embeddings import (
     ClassQueries,
     display_name,
@@ -28,203 +28,317 @@ from zs3_mmseg.utils.palette import default_palette
 Palette = list[list[int]]
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """Names, which of them are seen, and their colours.
+class NameRows(NamedTuple):
+    """Rows of one class, float32 on the CPU.
 
-    Attributes:
-        names: one name per class; ``'sofa|couch'`` is one class with two names.
-        seen: for each class whether it had labels in training.
-        palette: an RGB colour for each class.
+    ``embeddings`` ``(q * P, D)`` of ``q`` synonyms in ``P`` prompts, and ``tokens``
+    ``(q * P, L, D)``, outputs of the text tower for single tokens, if the bank gives
+    them.
+    """
+
+    embeddings: Tensor
+    tokens: Tensor | None = None
+
+
+@dataclass
+class ClassList:
+    """Classes by name: which of them are seen, and an RGB colour for each.
+
+    They have the rows that are known by name or that the bank makes, unless ``rows``
+    were given with them; with ``from_bank`` the bank's, even if a checkpoint brought
+    rows of these names, as those may come from other sentences.
     """
 
     names: tuple[str, ...]
     seen: tuple[bool, ...]
     palette: Palette
+    rows: list[NameRows] | None = None
+    from_bank: bool = False
+
+
+class Vocabulary:
+    """What a segmentor knows of its classes.
+
+    There are two lists of classes: those of the split, with which it is trained and
+    saved, and the current ones, which :meth:`use` changes. Each name's rows are kept
+    once they are known. Rows of a checkpoint win over what the bank would compute, so
+    that a loaded model needs neither text tower nor network for them.
+
+    Args:
+        split: name of a split, a dict with ``classes`` and ``unseen``, or a split.
+        setting: ``'inductive'``, ``'transductive'`` or ``'supervised'``.
+        bank: config of a ``ClassEmbeddingBank``, or anything with its ``embed``; None
+            if there is nothing to compute rows with.
+
+    Attributes:
+        split: the classes of the training.
+        setting: what the model is for.
+        training_setting: the setting of the present part of the training.
+        rows_needed: whether anything in the model reads rows.
+        rows: of each name, as far as they are known.
+        provenance: where the rows come from, in plain strings.
+
+    Raises:
+        ValueError: for an unknown setting.
+    """
+
+    def __init__(
+        self, split: Any, setting: str, bank: Mapping | Any | None = None
+    ) -> None:
+        if setting not in SETTINGS:
+            raise ValueError(
+                f'setting={setting!r} is unknown: expected one of {SETTINGS}.'
+                f'{did_you_mean(str(setting), SETTINGS)}'
+            )
+        self.split: ZeroShotSplit = resolve_split(split)
+        self.setting = self.training_setting = setting
+        self.bank: Any = MODELS.build(dict(bank)) if isinstance(bank, Mapping) else bank
+        self.rows_needed = True
+        self.rows: dict[str, NameRows] = {}
+        self.provenance: dict[str, str] = {}
+        self._loaded: frozenset[str] = frozenset()
+        self._queries: dict[str, ClassQueries] = {}
+        # In the supervised setting every class has labels in training.
+        supervised = setting == 'supervised'
+        classes = self.split.classes
+        self.trained = ClassList(
+            names=classes,
+            seen=tuple(supervised or seen for seen in self.split.seen_mask()),
+            palette=default_palette(len(classes)),
+        )
+        self.current = self.trained
+
+    # -- names ---------------------------------------------------------------------
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name per current class; ``'sofa|couch'`` is one class with two names."""
+        return self.current.names
+
+    @property
+    def seen(self) -> tuple[bool, ...]:
+        """For each current class whether it had labels in training."""
+        return self.current.seen
+
+    @property
+    def palette(self) -> Palette:
+        """An RGB colour for each current class."""
+        return self.current.palette
 
     @property
     def display_names(self) -> tuple[str, ...]:
-        """What classes are called in legends: their first synonym."""
+        """What current classes are called in legends: their first synonym."""
         return tuple(display_name(name) for name in self.names)
 
+    @property
+    def training_names(self) -> tuple[str, ...]:
+        """The names whose rows training uses, in the order of the rows."""
+        inductive = self.training_setting == 'inductive'
+        return self.split.seen if inductive else self.split.classes
 
-def split_vocabulary(split: ZeroShotSplit, setting: str) -> Vocabulary:
-    """Return the vocabulary of a split.
+    def new(self, names: Sequence[str], unseen: Sequence[str] | None) -> ClassList:
+        """Make a list of a user's names.
 
-    In the supervised setting every class has labels in training, so all are seen.
-    """
-    supervised = setting == 'supervised'
-    return Vocabulary(
-        names=split.classes,
-        seen=tuple(supervised or seen for seen in split.seen_mask()),
-        palette=default_palette(len(split.classes)),
-    )
+        With ``unseen=None`` all are unseen but those that mean a class that was seen
+        in training, in any spelling the alias table knows. Trained names keep their
+        colours.
 
+        Raises:
+            ValueError: if names are empty or occur twice, also as synonyms, or if
+                ``unseen`` holds anything else than some of the names.
+        """
+        # mmengine's config files and numpy may bring other string types and sequences.
+        texts = names if isinstance(names, str) else [*names]
+        split_names(texts)  # raises what is wrong with them
+        listed = tuple(name.strip() for name in texts)
+        if unseen is None:
+            seen = tuple(map(self._was_seen, listed))
+        else:
+            seen = _all_but(unseen, listed)
+        known = dict(zip(self.trained.names, self.trained.palette, strict=True))
+        fresh = iter(default_palette(len(listed), avoid=self.trained.palette))
+        palette = [list(known[n]) if n in known else next(fresh) for n in listed]
+        return ClassList(listed, seen, palette)
 
-def new_vocabulary(
-    names: Sequence[str], unseen: Sequence[str] | None, trained: Vocabulary
-) -> Vocabulary:
-    """Make a vocabulary of a user's names.
+    def _was_seen(self, name: str) -> bool:
+        trained = self.trained
+        matches = (find_name(word, trained.names) for word in synonyms_of(name))
+        return any(index is not None and trained.seen[index] for index in matches)
 
-    Args:
-        names: the new names.
-        unseen: those among them that are unseen. None: all but the ones that mean a
-            class that was seen in training, in any spelling the alias table knows.
-        trained: vocabulary of the training.
+    def use(self, classes: ClassList) -> None:
+        """Make a list the current one."""
+        self.current = classes
+        self._queries.pop('current', None)
 
-    Raises:
-        ValueError: if names are empty or occur twice, also as synonyms, or if
-            ``unseen`` holds anything else than some of the names.
-    """
-    # mmengine's config files and numpy may bring other string types and sequences.
-    texts = names if isinstance(names, str) else [*names]
-    split_names(texts)  # raises what is wrong with them
-    listed = tuple(name.strip() for name in texts)
-    if unseen is None:
-        seen = tuple(_is_seen(name, trained) for name in listed)
-    else:
-        seen = _all_but(unseen, listed)
-    return Vocabulary(listed, seen, _colours(listed, trained))
+    def train_as(self, setting: str) -> None:
+        """Use the rows of another setting in training."""
+        self.training_setting = setting
+        self._queries.pop('training', None)
 
+    def recolour(self, meta: Mapping[str, Any]) -> None:
+        """Take the colours of a ``dataset_meta`` with the current classes."""
+        classes, palette = tuple(meta.get('classes') or ()), meta.get('palette') or ()
+        if classes not in (self.names, self.display_names):
+            if classes:
+                print_log(
+                    f'The segmentor keeps its {len(self.names)} classes; dataset_meta '
+                    f'names {len(classes)} others. set_classes() changes the '
+                    'vocabulary.',
+                    logger='current',
+                    level=logging.WARNING,
+                )
+        elif len(palette) == len(classes):
+            colours = [[int(value) for value in colour] for colour in palette]
+            self.current.palette = colours
 
-def _is_seen(name: str, trained: Vocabulary) -> bool:
-    matches = (find_name(word, trained.names) for word in synonyms_of(name))
-    return any(index is not None and trained.seen[index] for index in matches)
-
-
-def _all_but(unseen: Sequence[str], names: tuple[str, ...]) -> tuple[bool, ...]:
-    if isinstance(unseen, str):
-        raise ValueError(f'unseen must be a list of names, got the string {unseen!r}')
-    for name in unseen:
-        if name not in names:
-            raise ValueError(
-                f'unseen name {name!r} is none of the classes.'
-                f'{did_you_mean(name, names)}'
-            )
-    return tuple(name not in unseen for name in names)
-
-
-def _colours(names: tuple[str, ...], trained: Vocabulary) -> Palette:
-    """Return the trained colour of trained names and fresh ones for the others."""
-    known = dict(zip(trained.names, trained.palette, strict=True))
-    fresh = iter(default_palette(len(names), avoid=trained.palette))
-    return [list(known[name]) if name in known else next(fresh) for name in names]
-
-
-class Embedder(Protocol):
-    """What a bank of class embeddings has to offer."""
-
-    def embed(self, names: Sequence[str]) -> Any:
-        """Return an object with ``embeddings``, ``query_to_class``, ``provenance``."""
-
-
-class ClassRows:
-    """Keeps the rows of each class name.
-
-    Rows are float32 on the CPU. Rows of a checkpoint win over what the bank would
-    compute, so that a loaded model needs neither text tower nor network for them.
-
-    Args:
-        bank: computes rows of new names; None if there is nothing to compute with.
-    """
-
-    def __init__(self, bank: Embedder | None) -> None:
-        self._bank = bank
-        self._rows: dict[str, Tensor] = {}
-        self._loaded: frozenset[str] = frozenset()
-        self.provenance: dict[str, str] = {}
+    # -- rows ----------------------------------------------------------------------
 
     @property
-    def width(self) -> int | None:
+    def dim(self) -> int | None:
         """Length of a row, if it is known without computing one."""
-        for rows in self._rows.values():
-            return rows.shape[1]
-        return getattr(self._bank, 'dim', None)
+        for rows in self.rows.values():
+            return rows.embeddings.shape[1]
+        return getattr(self.bank, 'dim', None)
 
-    def get(
+    @property
+    def prompts_per_row(self) -> int:
+        """How many rows a query has."""
+        return getattr(self.bank, 'prompts_per_row', 1)
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether rows come with the outputs of single tokens."""
+        return bool(getattr(self.bank, 'token_features', False))
+
+    def rows_of(
         self, names: Sequence[str], device: torch.device | None = None
-    ) -> list[Tensor]:
-        """Return the rows ``(q, D)`` of each name, computing those not known yet.
-
-        Args:
-            names: class names.
-            device: where to compute.
+    ) -> list[NameRows]:
+        """Return the rows of each name, computing those not known yet on ``device``.
 
         Raises:
             ValueError: if rows are missing and there is no bank, or the bank belongs
                 to another text tower than the rows of the checkpoint.
         """
-        missing = [name for name in names if name not in self._rows]
+        missing = [name for name in names if name not in self.rows]
         if missing:
-            self._compute(missing, device)
-        return [self._rows[name] for name in names]
+            rows, provenance = self._embed(missing, device)
+            self._check_provenance(provenance)
+            self.rows.update(zip(missing, rows, strict=True))
+        return [self.rows[name] for name in names]
 
-    def made_by_bank(
-        self, names: Sequence[str], device: torch.device | None = None
-    ) -> list[Tensor]:
-        """Return rows ``(q, D)`` of each name as the bank makes them, keeping none.
+    def given_rows(self, embeddings: Tensor, names: Sequence[str]) -> list[NameRows]:
+        """Split rows that a user gives with names, one per synonym or one per class."""
+        owners = torch.tensor(split_names(names)[1])
+        if len(embeddings) == len(names) * self.prompts_per_row:
+            owners = torch.arange(len(names))
+        parts = rows_by_class(embeddings, owners, len(names), self.prompts_per_row)
+        width = parts[0].shape[1]
+        try:
+            dim = self.dim
+        except FileNotFoundError:  # given rows do without the files of the bank
+            dim = None
+        if self.has_tokens and dim is not None:
+            if width % dim or width == dim:
+                raise ValueError(
+                    f'the given embeddings have {width} columns, expected {dim} '
+                    'values, and as many for each token of its text behind them'
+                )
+        elif dim not in (None, width):
+            raise ValueError(
+                f'the given embeddings have {width} columns, the model was built for '
+                f'{dim}'
+            )
+        return [self._unpacked(part) for part in parts]
 
-        Rows of a checkpoint do not win here, as they may come from other sentences.
+    def forget_unseen(self) -> None:
+        """Before inductive training, drop computed rows of all but its names."""
+        if self.training_setting == 'inductive':
+            self._queries.pop('current', None)
+            kept = {*self.training_names, *self._loaded}
+            self.rows = {name: rows for name, rows in self.rows.items() if name in kept}
 
-        Args:
-            names: class names.
-            device: where to compute.
+    # Queries made by a prediction in inference mode are kept, and serve gradients too.
+    @torch.inference_mode(mode=False)
+    def queries(
+        self, which: str, device: torch.device, dtype: torch.dtype
+    ) -> ClassQueries:
+        """Return the rows of the ``'current'`` or ``'training'`` names for heads."""
+        known = self._queries.get(which)
+        if known is not None and (
+            (known.embeddings.device, known.embeddings.dtype) == (device, dtype)
+        ):
+            return known
+        names, seen = self.current.names, self.current.seen
+        if which == 'training':
+            names = self.training_names
+            trained = dict(zip(self.trained.names, self.trained.seen, strict=True))
+            seen = tuple(trained[name] for name in names)
+        rows = self._rows_now(which, names, device)
+        prompts = self.prompts_per_row if self.rows_needed else 1
+        embeddings = [part.embeddings for part in rows]
+        owners = _owners(embeddings, prompts)
+        tokens = [part.tokens for part in rows if part.tokens is not None]
+        self._queries[which] = ClassQueries(
+            embeddings=torch.cat(embeddings).to(device, dtype),
+            query_to_class=torch.tensor(owners, device=device),
+            seen_mask=torch.tensor(seen, device=device),
+            prompts_per_row=prompts,
+            token_features=torch.cat(tokens).to(device, dtype) if tokens else None,
+        )
+        return self._queries[which]
 
-        Raises:
-            ValueError: if there is no bank, or it belongs to another text tower than
-                the rows of the checkpoint.
-        """
-        rows, provenance = self._embed(names, device)
-        self._check_tower(provenance)
-        return rows
-
-    def load(
-        self,
-        names: Sequence[str],
-        embeddings: Tensor,
-        query_to_class: Tensor,
-        provenance: Mapping[str, str],
-    ) -> None:
-        """Take rows from a checkpoint in place of all rows known so far."""
-        rows = rows_by_class(embeddings, query_to_class, len(names))
-        self._rows = dict(zip(names, rows, strict=True))
-        self._loaded = frozenset(names)
-        self.provenance = dict(provenance)
-
-    def forget_all_but(self, names: Collection[str]) -> None:
-        """Drop computed rows of other names; rows of a checkpoint stay."""
-        self._rows = {
-            name: rows
-            for name, rows in self._rows.items()
-            if name in names or name in self._loaded
-        }
-
-    def _compute(self, names: list[str], device: torch.device | None) -> None:
-        rows, provenance = self._embed(names, device)
-        self._check_provenance(provenance)
-        self._rows.update(zip(names, rows, strict=True))
+    def _rows_now(
+        self, which: str, names: Sequence[str], device: torch.device
+    ) -> list[NameRows]:
+        if not self.rows_needed:
+            return [NameRows(torch.zeros(1, 0))] * len(names)
+        if which == 'current' and self.current.rows is not None:
+            return self.current.rows
+        if which == 'current' and self.current.from_bank:
+            rows, provenance = self._embed(names, device)
+            self._check_tower(provenance)
+            return rows
+        return self.rows_of(names, device)
 
     @torch.no_grad()
     def _embed(
         self, names: Sequence[str], device: torch.device | None
-    ) -> tuple[list[Tensor], Mapping[str, str]]:
-        if self._bank is None:
-            known = ', '.join(self._rows) or 'none'
+    ) -> tuple[list[NameRows], Mapping[str, str]]:
+        """Let the bank make rows; return them and their provenance."""
+        if self.bank is None:
+            known = ', '.join(self.rows) or 'none'
             raise ValueError(
                 f'there are no class embeddings for {", ".join(names)}: '
                 f'model.class_embeddings is None, and the known rows are {known}.'
-                f'{did_you_mean(names[0], self._rows)}'
+                f'{did_you_mean(names[0], self.rows)}'
             )
         on_accelerator = device is not None and device.type != 'cpu'
-        made = self._bank.embed(names, **({'device': device} if on_accelerator else {}))
-        rows = rows_by_class(made.embeddings, made.query_to_class, len(names))
-        widths = {r.shape[1] for r in (*rows, *self._rows.values())}
+        made = self.bank.embed(names, **({'device': device} if on_accelerator else {}))
+        layout = made.query_to_class, len(names), self.prompts_per_row
+        parts = rows_by_class(made.embeddings, *layout)
+        widths = {part.shape[1] for part in parts}
+        widths |= {rows.embeddings.shape[1] for rows in self.rows.values()}
         if len(widths) > 1:
             raise ValueError(
                 f'class embeddings have different widths {sorted(widths)}: those of '
                 'the checkpoint and those of model.class_embeddings'
             )
-        return rows, made.provenance
+        if not self.has_tokens:
+            return [NameRows(part) for part in parts], made.provenance
+        tokens = made.token_features
+        if tokens is None or tokens.shape[2] != made.embeddings.shape[1]:
+            width = 'no' if tokens is None else f'{tokens.shape[2]}-wide'
+            raise ValueError(
+                f'class_embeddings gives {width} token features with embeddings of '
+                f'{made.embeddings.shape[1]} values: token features need a text tower '
+                'that is as wide as its embeddings'
+            )
+        flat = rows_by_class(tokens.flatten(1), *layout)
+        shape = tokens.shape[1:]
+        return [
+            NameRows(part, token.unflatten(1, shape))
+            for part, token in zip(parts, flat, strict=True)
+        ], made.provenance
 
     def _check_tower(self, new: Mapping[str, str]) -> None:
         """Refuse to mix rows of two text towers."""
@@ -255,6 +369,91 @@ class ClassRows:
                 level=logging.WARNING,
             )
 
+    # -- checkpoints ---------------------------------------------------------------
+
+    def state(self, device: torch.device | None = None) -> RowState:
+        """Return the split's names and rows, as plain tensors and strings."""
+        rows = [torch.zeros(1, 0)] * len(self.split.classes)
+        if self.rows_needed:
+            known = self.rows_of(self.split.classes, device)
+            rows = [_packed(part) for part in known]
+        prompts = self.prompts_per_row if self.rows_needed else 1
+        return row_state(self.split, self.setting, rows, self.provenance, prompts)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take names and rows from a checkpoint, in place of all rows known so far.
+
+        Raises:
+            ValueError: if the checkpoint's classes, their order, or the unseen ones
+                among them are not those of the split, or its rows have another layout.
+        """
+        _check_split(state, self.split)
+        theirs = state.get('setting', self.setting)
+        # Self-training starts from an inductive model.
+        if theirs != self.setting and self.setting != 'transductive':
+            print_log(
+                f'The checkpoint was trained with setting={theirs!r}, the config has '
+                f'setting={self.setting!r}: its calibrators (such as SeenShift) may be '
+                'those of another setting. Set model.setting, or use the config of the '
+                'training.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        if not (self.rows_needed and state['embeddings'].shape[1]):
+            return
+        prompts = state.get('prompts_per_row', 1)
+        if prompts != self.prompts_per_row:
+            raise ValueError(
+                f'the checkpoint has {prompts} rows for each name, and '
+                f'model.class_embeddings makes {self.prompts_per_row}'
+            )
+        names = self.split.classes
+        parts = rows_by_class(
+            state['embeddings'], state['query_to_class'], len(names), prompts
+        )
+        rows = [self._unpacked(part) for part in parts]
+        self.rows = dict(zip(names, rows, strict=True))
+        self._loaded = frozenset(names)
+        self.provenance = dict(state['provenance'])
+        self._queries.clear()
+
+    def _unpacked(self, rows: Tensor) -> NameRows:
+        """Take rows ``(q, (1 + L) * D)`` apart, see :func:`_packed`."""
+        if not self.has_tokens:
+            return NameRows(rows)
+        dim = self.bank.dim
+        if rows.shape[1] % dim:
+            raise ValueError(
+                f'class embeddings of {rows.shape[1]} values are no rows of {dim} with '
+                'token features behind them'
+            )
+        parts = rows.unflatten(1, (-1, dim))
+        return NameRows(parts[:, 0], parts[:, 1:] if parts.shape[1] > 1 else None)
+
+
+def _packed(rows: NameRows) -> Tensor:
+    """Put token features behind the embedding, as checkpoints have one width."""
+    if rows.tokens is None:
+        return rows.embeddings
+    return torch.cat([rows.embeddings[:, None], rows.tokens], dim=1).flatten(1)
+
+
+def _owners(rows: Sequence[Tensor], prompts: int) -> list[int]:
+    """Return the class of each query, for rows ``(q * P, D)`` of each class."""
+    return [index for index, part in enumerate(rows) for _ in part[::prompts]]
+
+
+def _all_but(unseen: Sequence[str], names: tuple[str, ...]) -> tuple[bool, ...]:
+    if isinstance(unseen, str):
+        raise ValueError(f'unseen must be a list of names, got the string {unseen!r}')
+    for name in unseen:
+        if name not in names:
+            raise ValueError(
+                f'unseen name {name!r} is none of the classes.'
+                f'{did_you_mean(name, names)}'
+            )
+    return tuple(name not in unseen for name in names)
+
 
 def _describe(provenance: Mapping[str, str]) -> str:
     names = [provenance.get(key, '?') for key in ('arch', 'pretrained', 'tower_hash')]
@@ -262,22 +461,23 @@ def _describe(provenance: Mapping[str, str]) -> str:
 
 
 def rows_by_class(
-    embeddings: Tensor, query_to_class: Tensor, num_classes: int
+    embeddings: Tensor, query_to_class: Tensor, num_classes: int, prompts: int = 1
 ) -> list[Tensor]:
-    """Split ``(Q, D)`` rows into one float32 CPU tensor ``(q, D)`` per class.
+    """Split ``(Q * P, D)`` rows into a float32 CPU tensor ``(q * P, D)`` per class.
 
     Raises:
         ValueError: if rows and classes don't fit, or a value is not finite.
     """
-    if embeddings.ndim != 2 or len(embeddings) != len(query_to_class):
+    if embeddings.ndim != 2 or len(embeddings) != len(query_to_class) * prompts:
+        each = 'one row' if prompts == 1 else f'{prompts} rows'
         raise ValueError(
             f'class embeddings of shape {tuple(embeddings.shape)} do not fit '
-            f'{len(query_to_class)} queries: expected one row for each'
+            f'{len(query_to_class)} queries: expected {each} for each'
         )
     rows = embeddings.detach().to('cpu', torch.float32, copy=True)
     if not rows.isfinite().all():
         raise ValueError('class embeddings hold values that are not finite')
-    owner = query_to_class.cpu()
+    owner = query_to_class.cpu().repeat_interleave(prompts)
     parts = [rows[owner == index] for index in range(num_classes)]
     empty = [index for index, part in enumerate(parts) if not len(part)]
     if empty or sum(map(len, parts)) != len(rows):
@@ -318,331 +518,43 @@ def row_state(
     setting: str,
     rows: Sequence[Tensor],
     provenance: Mapping[str, str],
+    prompts: int = 1,
 ) -> RowState:
     """Return the extra state with which a segmentor's checkpoint carries its classes.
 
-    Args:
-        split: of the training.
-        setting: of the training.
-        rows: ``(q, D)`` for each of ``split.classes``.
-        provenance: where the rows come from, in plain strings.
+    ``rows`` are ``(q * P, D)`` for each of ``split.classes``.
     """
-    owners = [index for index, part in enumerate(rows) for _ in part]
-    return RowState(
+    state = RowState(
         split=split.name,
         setting=setting,
         classes=list(split.classes),
         unseen=list(split.unseen),
         embeddings=torch.cat([*rows]),
-        query_to_class=torch.tensor(owners),
+        query_to_class=torch.tensor(_owners(rows, prompts)),
         provenance=dict(provenance),
     )
+    if prompts > 1:
+        state['prompts_per_row'] = prompts
+    return state
 
 
-SETTINGS = ('inductive', 'transductive', 'supervised')
-
-
-class OpenVocabulary(nn.Module):
-    """The part of a segmentor that knows its classes.
-
-    There are two vocabularies: the classes of the split, with which it is trained and
-    saved, and the current one, which :meth:`set_classes` changes at run time.
-    """
-
-    split: ZeroShotSplit
-    setting: str
-    #: The setting of the present part of a training, see :meth:`train_as`.
-    training_setting: str
-    #: Classes of another split to test on; their rows are always the bank's.
-    _test_vocabulary: Vocabulary | None = None
-    decode_head: Any
-
-    def _init_classes(
-        self, class_embeddings: Mapping | Any | None, split: Any, setting: str
-    ) -> None:
-        """Resolve the split and build the bank; nothing is computed yet.
-
-        Args:
-            class_embeddings: config of a bank, a bank, or None.
-            split: name, dict or split.
-            setting: one of :data:`SETTINGS`.
-
-        Raises:
-            ValueError: for an unknown setting.
-        """
-        if setting not in SETTINGS:
-            raise ValueError(
-                f'setting={setting!r} is unknown: expected one of {SETTINGS}.'
-                f'{did_you_mean(str(setting), SETTINGS)}'
-            )
-        self.split = resolve_split(split)
-        self.setting = self.training_setting = setting
-        bank: Any = class_embeddings
-        if isinstance(bank, Mapping):
-            bank = MODELS.build(dict(bank))
-        self._rows = ClassRows(bank)
-        self._trained_vocabulary = split_vocabulary(self.split, setting)
-        self._vocabulary = self._trained_vocabulary
-        self._given_rows: list[Tensor] | None = None
-        self._queries: dict[str, ClassQueries] = {}
-
-    # -- names ---------------------------------------------------------------------
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The current classes: names, seen or unseen, colours."""
-        return self._vocabulary
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the current classes, in the order of the scores."""
-        return self._vocabulary.names
-
-    def training_names(self) -> tuple[str, ...]:
-        """Return the names whose rows training uses, in the order of the rows."""
-        inductive = self.training_setting == 'inductive'
-        return self.split.seen if inductive else self.split.classes
-
-    @property
-    def dataset_meta(self) -> dict[str, Any]:
-        """``classes`` and ``palette`` of the current vocabulary, as mmseg wants them.
-
-        Setting it changes colours only: mmseg's own APIs set the classes of the
-        training data, or those of Cityscapes, after a model has been built.
-        """
-        return {
-            'classes': self._vocabulary.display_names,
-            'palette': [list(colour) for colour in self._vocabulary.palette],
-        }
-
-    @dataset_meta.setter
-    def dataset_meta(self, meta: Mapping[str, Any] | None) -> None:
-        meta = meta or {}
-        classes = tuple(meta.get('classes') or ())
-        palette = meta.get('palette') or ()
-        current = self._vocabulary
-        if classes not in (current.names, current.display_names):
-            if classes:
-                print_log(
-                    f'{type(self).__name__} keeps its {len(current.names)} classes; '
-                    f'dataset_meta names {len(classes)} others. set_classes() changes '
-                    'the vocabulary.',
-                    logger='current',
-                    level=logging.WARNING,
-                )
-            return
-        if len(palette) == len(classes):
-            colours = [[int(value) for value in colour] for colour in palette]
-            changed = Vocabulary(current.names, current.seen, colours)
-            if current is self._trained_vocabulary:
-                self._trained_vocabulary = changed
-            if current is self._test_vocabulary:
-                self._test_vocabulary = changed
-            self._vocabulary = changed
-
-    def set_classes(
-        self,
-        names: Sequence[str],
-        unseen: Sequence[str] | None = None,
-        embeddings: Tensor | Any | None = None,
-    ) -> None:
-        """Change the vocabulary; training and checkpoints keep that of the split.
-
-        Args:
-            names: new class names; ``'sofa|couch'`` is one class with two names.
-            unseen: those among them that are unseen; None: all but those that mean a
-                class seen in training.
-            embeddings: rows to use, ``(Q, D)`` in the order of names and synonyms or
-                ``(K, D)``; None: known rows are used and new ones computed.
-
-        Raises:
-            ValueError: if names are empty or occur twice, if ``unseen`` holds others,
-                if rows do not fit, or if the head's classes are fixed.
-            FileNotFoundError: if a file to compute new rows is missing.
-        """
-        self._require_open_classes()
-        vocabulary = new_vocabulary(names, unseen, self._trained_vocabulary)
-        given = None
-        if embeddings is None:
-            self._rows.get(vocabulary.names, self._device_and_dtype()[0])
-        else:
-            given = self._fitting_rows(torch.as_tensor(embeddings), vocabulary.names)
-        self._use(vocabulary, given)
-
-    def _require_open_classes(self) -> None:
-        if not self._reads_queries():
-            raise ValueError(
-                f'the classes of this model are fixed: its decode head '
-                f'{type(self.decode_head).__name__} does not read class embeddings'
-            )
-
-    def reset_classes(self) -> None:
-        """Return to the classes of the split."""
-        self._use(self._trained_vocabulary, None)
-
-    def _use(self, vocabulary: Vocabulary, given: list[Tensor] | None) -> None:
-        """Make a vocabulary the current one."""
-        self._check_vocabulary(vocabulary)
-        self._vocabulary = vocabulary
-        self._given_rows = given
-        self._queries.pop('current', None)
-        self.num_classes = self.out_channels = len(vocabulary.names)
-        if self._reads_queries():
-            self.decode_head.num_classes = self.num_classes
-            self.decode_head.out_channels = self.num_classes
-
-    def _reads_queries(self) -> bool:
-        """Tell whether the decode head reads class embeddings."""
-        raise NotImplementedError
-
-    def _check_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Refuse a vocabulary that the model's options do not fit."""
-
-    # -- rows ----------------------------------------------------------------------
-
-    def train(self, mode: bool = True) -> Any:
-        """Switch the mode; inductive training does not keep rows of unseen names."""
-        if mode and self.training_setting == 'inductive':
-            self._queries.pop('current', None)
-            self._rows.forget_all_but(self.training_names())
-        return super().train(mode)
-
-    def training_queries(self) -> ClassQueries:
-        """Return the rows used in training, on the model's device."""
-        names = self.training_names()
-        seen = dict(
-            zip(
-                self._trained_vocabulary.names,
-                self._trained_vocabulary.seen,
-                strict=True,
-            )
+def _check_split(state: Mapping[str, Any], split: ZeroShotSplit) -> None:
+    """Refuse a checkpoint of other classes, another order, or other unseen ones."""
+    theirs = f'the checkpoint was trained with split {state["split"]!r}'
+    ours = f'the config has split {split.name!r}'
+    for key, expected in (('classes', split.classes), ('unseen', split.unseen)):
+        found = tuple(state[key])
+        if found == expected:
+            continue
+        pairs = zip(found, expected, strict=False)
+        differing = (index for index, (a, b) in enumerate(pairs) if a != b)
+        first = next(differing, min(len(found), len(expected)))
+        raise ValueError(
+            f'{theirs} ({len(found)} {key}: {_around(found, first)}), but {ours} '
+            f'({len(expected)} {key}: {_around(expected, first)}); they differ '
+            f'from number {first} on. Set model.split to the split of the '
+            'checkpoint.'
         )
-        return self._cached_queries('training', names, [seen[name] for name in names])
-
-    def current_queries(self) -> ClassQueries:
-        """Return the rows of the current classes, on the model's device."""
-        vocabulary = self._vocabulary
-        return self._cached_queries('current', vocabulary.names, vocabulary.seen)
-
-    # Queries made by a prediction in inference mode are kept, and serve gradients too.
-    @torch.inference_mode(mode=False)
-    def _cached_queries(
-        self, kind: str, names: Sequence[str], seen: Sequence[bool]
-    ) -> ClassQueries:
-        device, dtype = self._device_and_dtype()
-        known = self._queries.get(kind)
-        if known is not None and (
-            (known.embeddings.device, known.embeddings.dtype) == (device, dtype)
-        ):
-            return known
-        if not self._needs_rows():
-            rows = [torch.zeros(1, 0)] * len(names)
-        elif kind == 'current' and self._given_rows is not None:
-            rows = self._given_rows
-        elif kind == 'current' and self._vocabulary is self._test_vocabulary:
-            rows = self._rows.made_by_bank(names, device)
-        else:
-            rows = self._rows.get(names, device)
-        owners = [index for index, part in enumerate(rows) for _ in part]
-        queries = ClassQueries(
-            embeddings=torch.cat(rows).to(device, dtype),
-            query_to_class=torch.tensor(owners, device=device),
-            seen_mask=torch.tensor(list(seen), device=device),
-        )
-        self._queries[kind] = queries
-        return queries
-
-    def _needs_rows(self) -> bool:
-        """Tell whether anything in the model reads class embeddings."""
-        raise NotImplementedError
-
-    def _fitting_rows(self, embeddings: Tensor, names: Sequence[str]) -> list[Tensor]:
-        owners = torch.tensor(split_names(names)[1])
-        if len(embeddings) == len(names) != len(owners):
-            owners = torch.arange(len(names))
-        rows = rows_by_class(embeddings, owners, len(names))
-        try:
-            width = self._rows.width
-        except FileNotFoundError:  # given rows do without the files of the bank
-            width = None
-        if width is not None and rows[0].shape[1] != width:
-            raise ValueError(
-                f'the given embeddings have {rows[0].shape[1]} columns, the model was '
-                f'built for {width}'
-            )
-        return rows
-
-    def _device_and_dtype(self) -> tuple[torch.device, torch.dtype]:
-        """Return where the parameters are, and their floating type."""
-        for tensor in chain(self.parameters(), self.buffers()):
-            if tensor.is_floating_point():
-                return tensor.device, tensor.dtype
-        return torch.device('cpu'), torch.get_default_dtype()
-
-    # -- checkpoints ---------------------------------------------------------------
-
-    def get_extra_state(self) -> RowState:
-        """Return the split's names and rows, as plain tensors and strings."""
-        rows = [torch.zeros(1, 0)] * len(self.split.classes)
-        if self._needs_rows():
-            rows = self._rows.get(self.split.classes, self._device_and_dtype()[0])
-        return row_state(self.split, self.setting, rows, self._rows.provenance)
-
-    def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Take names and rows from a checkpoint.
-
-        Raises:
-            ValueError: if the checkpoint's classes, their order, or the unseen ones
-                among them are not those of the config's split.
-        """
-        self._check_split(state)
-        self._compare_setting(state)
-        if self._needs_rows() and state['embeddings'].shape[1]:
-            self._rows.load(
-                self.split.classes,
-                state['embeddings'],
-                state['query_to_class'],
-                state['provenance'],
-            )
-            self._queries.clear()
-
-    def _compare_setting(self, state: Mapping[str, Any]) -> None:
-        theirs = state.get('setting', self.setting)
-        # Self-training starts from an inductive model.
-        if theirs != self.setting and self.setting != 'transductive':
-            print_log(
-                f'The checkpoint was trained with setting={theirs!r}, the config has '
-                f'setting={self.setting!r}: its calibrators (such as SeenShift) may be '
-                'those of another setting. Set model.setting, or use the config of the '
-                'training.',
-                logger='current',
-                level=logging.WARNING,
-            )
-
-    def _check_split(self, state: Mapping[str, Any]) -> None:
-        theirs = f'the checkpoint was trained with split {state["split"]!r}'
-        ours = f'the config has split {self.split.name!r}'
-        for key, expected in (
-            ('classes', self.split.classes),
-            ('unseen', self.split.unseen),
-        ):
-            found = tuple(state[key])
-            if found == expected:
-                continue
-            first = next(
-                (
-                    i
-                    for i, (a, b) in enumerate(zip(found, expected, strict=False))
-                    if a != b
-                ),
-                min(len(found), len(expected)),
-            )
-            raise ValueError(
-                f'{theirs} ({len(found)} {key}: {_around(found, first)}), but {ours} '
-                f'({len(expected)} {key}: {_around(expected, first)}); they differ '
-                f'from number {first} on. Set model.split to the split of the '
-                'checkpoint.'
-            )
 
 
 def _around(names: Sequence[str], place: int, shown: int = 4) -> str:
