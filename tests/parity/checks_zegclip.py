@@ -128,9 +128,11 @@ def build_segmentor(
 def check_evaluation(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     model.eval()
     with torch.no_grad():
-        maps, token = model._features(tensors['img'])
+        maps, given = model._features(tensors['img'], model.current_queries())
         assert_close(maps[-1], tensors['eval.patch_feat'], what='patches')
-        assert_close(token, tensors['eval.global_feat'], what='global token')
+        assert_close(
+            given['global_token'], tensors['eval.global_feat'], what='global token'
+        )
         scores = model.encode_decode(tensors['img'], [{}] * len(tensors['img']))
         assert_close(scores, tensors['eval.logits'], what='scores')
         for key in [k for k in tensors if k.endswith('.img') and k != 'img']:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
@@ -17,70 +17,15 @@ from zs3_mmseg.models.backbones.outputs import TowerOutput
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.utils.names import did_you_mean
 
-from .encoder_decoder import ZeroShotEncoderDecoder, with_labels
-from .inference import (
-    CropScores,
-    ScoringRule,
-    Size,
-    call_with,
-    covered_size,
-    to_original,
-)
+from .encoder_decoder import ZeroShotEncoderDecoder, call_with, with_labels
+from .inference import GROUPS, covered_size, resize_maps, to_original
 from .vocabulary import Vocabulary
-
-
-def pair_scores(
-    logits: Tensor,
-    crop: Size,
-    backbone: nn.Module,
-    *,
-    mask_size: Size | None,
-    align_corners: bool,
-) -> Tensor:
-    """Bring logits of background and foreground to input size, as all scores are.
-
-    Args:
-        logits: ``(N, 2, h, w)``.
-        crop: size of the input in pixels.
-        backbone: tells what its patch grid covers.
-        mask_size: size on the way, as in ``test_cfg``.
-        align_corners: of every resize.
-
-    Returns:
-        ``(N, 2, H, W)``.
-    """
-    channels = logits.shape[1]
-    anything = ClassQueries(
-        embeddings=logits.new_zeros(channels, 0),
-        query_to_class=torch.arange(channels, device=logits.device),
-        seen_mask=torch.ones(channels, dtype=torch.bool, device=logits.device),
-    )
-    rule = ScoringRule(
-        score_kind='logit',
-        query_reduce='max',
-        calibrators=(),
-        mask_size=mask_size,
-        align_corners=align_corners,
-        class_chunk=channels,
-    )
-    covered = covered_size(backbone, crop)
-    scores = CropScores(logits, anything, None, crop=crop, covered=covered, rule=rule)
-    return scores(slice(0, channels))
 
 
 def rows_of(
     prompts: Sequence[str], names: Sequence[str], queries: ClassQueries
 ) -> list[int]:
-    """Find the rows of prompts.
-
-    Args:
-        prompts: names of classes.
-        names: of all classes, in the order of ``queries``.
-        queries: the rows of the classes.
-
-    Raises:
-        ValueError: naming a prompt that is none of the names, or has several rows.
-    """
+    """Find the queries of prompts; ``names`` are those of all classes in order."""
     missing = [prompt for prompt in prompts if prompt not in names]
     if missing:
         raise ValueError(
@@ -98,68 +43,13 @@ def rows_of(
     return [sum(queries.queries_per_class[:place]) for place in found]
 
 
-class PromptedFeatures:
-    """Runs a backbone for pairs; what does not depend on the name runs once per image.
-
-    A backbone with ``forward_shared`` and ``forward_from``, as ``OpenCLIPViT``, reads
-    the text row of the name if it has ``replace_cls``, and where the class is, in
-    training, if it has ``priors``. Any other backbone knows nothing of names: all of
-    it runs once per image.
-
-    Args:
-        backbone: the backbone.
-        neck: run on the maps, or None.
-    """
-
-    def __init__(self, backbone: nn.Module, neck: Callable | None) -> None:
-        self._backbone: Any = backbone
-        self._neck = neck
-        self._reads_names = hasattr(backbone, 'forward_from')
-
-    def shared(self, images: Tensor) -> Any:
-        """Return what :meth:`of_pairs` starts from, for images ``(B, 3, H, W)``."""
-        if self._reads_names:
-            return self._backbone.forward_shared(images)
-        return self._backbone(images)
-
-    def of_pairs(
-        self,
-        state: Any,
-        rows: Tensor,
-        *,
-        image_index: Tensor | None = None,
-        foreground: Tensor | None = None,
-    ) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        """Return maps ``(N, C, h, w)`` and global tokens ``(N, E)`` of ``N`` pairs.
-
-        Args:
-            state: what :meth:`shared` returned for ``B`` images.
-            rows: ``(N, E)``, the text row of each pair.
-            image_index: ``(N,)``, the image of each pair; None: the images in order.
-            foreground: ``(N, H, W)``, where the named class is; in training only.
-        """
-        if self._reads_names:
-            reads_text = bool(self._backbone.replace_cls)
-            reads_mask = bool(self._backbone.priors)
-            outputs = self._backbone.forward_from(
-                state,
-                rows if reads_text else None,
-                image_index=image_index,
-                foreground=foreground if reads_mask else None,
-            )
-        else:
-            outputs = (state,) if isinstance(state, Tensor) else tuple(state)
-            if image_index is not None:
-                outputs = tuple(output[image_index] for output in outputs)
-        output = TowerOutput.of(outputs)
-        maps, token = output.maps, output.global_token
-        if self._neck is not None:
-            maps = tuple(self._neck(maps))
-        return maps, token
-
-
-#: Channels of the head: background and foreground of whatever was asked for.
-_CHANNELS = 2
+def _picked(output: TowerOutput, index: Tensor) -> TowerOutput:
+    """Return the outputs of some images, ``(N,)``, in place of all of them."""
+    tokens = output.global_token, output.cls_tokens, output.group_tokens
+    return TowerOutput(
+        tuple(maps[index] for maps in output.maps),
+        *(None if token is None else token[index] for token in tokens),
+    )
 
 
 @MODELS.register_module()
@@ -232,12 +122,6 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
             test_cfg=test_cfg,
             **kwargs,
         )
-        size = self.test_cfg.get('name_batch_size', 16)
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(
-                f'test_cfg.name_batch_size must be an int >= 1, not {size!r}'
-            )
-        self._name_batch_size = size
 
     def _check_vocabulary(self, vocabulary: Vocabulary) -> None:
         if vocabulary.bank is None:
@@ -257,8 +141,8 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
         decode_head.setdefault('in_index', 0)
         super()._init_decode_head(decode_head)
 
-    def _check_options(self, class_embeddings: Any) -> None:
-        super()._check_options(class_embeddings)
+    def _check_options(self) -> None:
+        super()._check_options()
         wanted = inspect.signature(self.decode_head.forward).parameters
         tokens = wanted.get('text_tokens')
         needs_tokens = tokens is not None and tokens.default is inspect.Parameter.empty
@@ -312,27 +196,55 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
         rows = self.training_queries()
         queries = rows.rows(rows_of(prompts, names, rows))
         head, foreground = self.decode_head, None
-        labels = self._covered_labels(inputs, data_samples, head.ignore_index)
+        labels = self._covered_labels(inputs, data_samples)
         if hasattr(head, 'foreground'):
             foreground = head.foreground(labels)
-        features = self._pair_features
-        maps, token = features.of_pairs(
-            features.shared(inputs), queries.embeddings, foreground=foreground
+        maps, given = self._of_pairs(
+            self._shared(inputs), queries, foreground=foreground
         )
-        losses = call_with(
-            head.loss,
-            maps,
-            with_labels(data_samples, labels),
-            self.train_cfg,
-            queries=queries,
-            text_tokens=queries.token_features,
-            global_token=token,
-        )
+        samples = with_labels(data_samples, labels)
+        losses = call_with(head.loss, maps, samples, self.train_cfg, **given)
         return add_prefix(losses, 'decode')
 
-    @property
-    def _pair_features(self) -> PromptedFeatures:
-        return PromptedFeatures(self.backbone, self.neck if self.with_neck else None)
+    # A backbone with ``forward_shared`` and ``forward_from``, as ``OpenCLIPViT``, reads
+    # the row of the name if it has ``replace_cls`` and, in training, where the class is
+    # if it has ``priors``; what does not depend on the name runs once per image. Any
+    # other backbone knows nothing of names: all of it runs once per image.
+
+    def _shared(self, images: Tensor) -> Any:
+        """Return what :meth:`_of_pairs` starts from, for images ``(B, 3, H, W)``."""
+        if hasattr(self.backbone, 'forward_from'):
+            return self.backbone.forward_shared(images)
+        return self.backbone(images)
+
+    def _of_pairs(
+        self,
+        state: Any,
+        queries: ClassQueries,
+        *,
+        image_index: Tensor | None = None,
+        foreground: Tensor | None = None,
+    ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+        """Return maps ``(N, C, h, w)`` of ``N`` pairs, and the keywords for the head.
+
+        ``queries`` has a row for each pair, ``image_index`` ``(N,)`` its image, by
+        default the images in order, ``foreground`` ``(N, H, W)`` where its class is.
+        """
+        backbone = self.backbone
+        if hasattr(backbone, 'forward_from'):
+            output = TowerOutput.of(
+                backbone.forward_from(
+                    state,
+                    queries.embeddings if backbone.replace_cls else None,
+                    image_index=image_index,
+                    foreground=foreground if backbone.priors else None,
+                )
+            )
+        else:
+            output = TowerOutput.of(state)
+            if image_index is not None:
+                output = _picked(output, image_index)
+        return self._given(output, queries)
 
     @staticmethod
     def _prompted(data_samples: SampleList | None) -> list[str] | None:
@@ -347,16 +259,8 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
         self, state: Any, queries: ClassQueries, image_index: Tensor | None = None
     ) -> Tensor:
         """Return the head's logits ``(N, 2, h, w)`` of ``N`` pairs."""
-        maps, token = self._pair_features.of_pairs(
-            state, queries.embeddings, image_index=image_index
-        )
-        return call_with(
-            self.decode_head.forward,
-            maps,
-            queries=queries,
-            text_tokens=queries.token_features,
-            global_token=token,
-        )
+        maps, given = self._of_pairs(state, queries, image_index=image_index)
+        return call_with(self.decode_head.forward, maps, **given)
 
     def predict(
         self, inputs: Tensor, data_samples: SampleList | None = None
@@ -377,27 +281,26 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
         if prompts is None:
             return super().predict(inputs, data_samples)
         assert data_samples is not None  # there are names
-        options = self._options
+        options = self._inference_options
         if options.mode == 'slide':
             raise ValueError(
                 'pairs of an image and a name are predicted from the whole image: set '
                 "test_cfg.mode='whole'"
             )
-        if options.return_scores == 'groups':
+        if options.return_scores == GROUPS:
             raise ValueError(
                 "test_cfg.return_scores='groups' is for maps of all classes; a pair of "
                 'an image and a name has one: set it to True or False'
             )
         queries = self.current_queries()
         chosen = queries.rows(rows_of(prompts, self.class_names, queries))
-        logits = self._logits(self._pair_features.shared(inputs), chosen)
-        full = pair_scores(
-            logits,
-            (inputs.shape[2], inputs.shape[3]),
-            self.backbone,
-            mask_size=options.mask_size,
-            align_corners=self.align_corners,
-        )
+        logits = self._logits(self._shared(inputs), chosen).float()
+        height, width = inputs.shape[2:]
+        covered = covered_size(self.backbone, (height, width))
+        for size in (options.mask_size, covered):
+            if size is not None:
+                logits = resize_maps(logits, size, self.align_corners)
+        full = logits[..., :height, :width]
         for index, sample in enumerate(data_samples):
             own = full[index : index + 1]
             scores = to_original(own, sample.metainfo, self.align_corners)[0]
@@ -409,29 +312,25 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
 
     # -- whole vocabularies --------------------------------------------------------
 
-    def _features(self, inputs: Tensor) -> tuple[Any, Tensor | None]:
+    def _features(
+        self, inputs: Tensor, queries: ClassQueries | None
+    ) -> tuple[Any, dict[str, Any]]:
         """Return what all names share, and the image's own global token for gates."""
         token = None
         if any(calibrator.needs_global_token for calibrator in self.calibrators):
             token = self.backbone.image_token(inputs)
-        return self._pair_features.shared(inputs), token
+        return self._shared(inputs), dict(queries=queries, global_token=token)
 
-    def _mask_logits(
-        self,
-        maps: Any,
-        metas: list[dict],
-        queries: ClassQueries,
-        token: Tensor | None,
-    ) -> Tensor:
+    def _mask_logits(self, maps: Any, metas: list[dict], given: dict) -> Tensor:
         """Return log-odds of foreground ``(B, Q, h, w)``, one pass per name."""
-        num_images = len(metas)
-        num_rows = len(queries.embeddings)
-        at_once = max(self._name_batch_size // num_images, 1)
+        queries: ClassQueries = given['queries']
+        num_images, num_names = len(metas), len(queries.query_to_class)
+        at_once = max(self._inference_options.name_batch_size // num_images, 1)
         images = torch.arange(num_images, device=queries.embeddings.device)
         parts = []
-        for start in range(0, num_rows, at_once):
+        for start in range(0, num_names, at_once):
             rows = torch.arange(
-                start, min(start + at_once, num_rows), device=images.device
+                start, min(start + at_once, num_names), device=images.device
             )
             logits = self._logits(
                 maps,
@@ -447,5 +346,5 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
     ) -> Tensor:
         """Return log-odds ``(N, Q, h, w)`` of all names at patch resolution."""
         queries = self.training_queries() if self.training else self.current_queries()
-        maps, token = self._features(inputs)
-        return self._mask_logits(maps, [{}] * len(inputs), queries, token)
+        maps, given = self._features(inputs, queries)
+        return self._mask_logits(maps, [{}] * len(inputs), given)

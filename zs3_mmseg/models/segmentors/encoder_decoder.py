@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import chain
 from typing import Any, get_args
 
@@ -20,33 +22,67 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import ConfigType, OptConfigType, SampleList, add_prefix
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit, resolve_split
+from zs3_mmseg.models.backbones.outputs import TowerOutput
 from zs3_mmseg.models.calibrators import SPACES
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads.zero_shot_head import ScoreKind
 from zs3_mmseg.utils.labels import SpecialLabels, special_labels
 
 from .inference import (
+    GROUPS,
+    CropScores,
+    ImageResult,
     InferenceOptions,
-    ScoredInference,
+    LabelRule,
+    ScoringRule,
     Size,
-    call_with,
+    Window,
+    class_chunks,
     covered_size,
-    declared,
-    reads_queries,
+    slide_windows,
+    stacked,
+    stream_scores,
+    to_original,
 )
 from .vocabulary import ClassList, RowState, Vocabulary
+
+# ------------------------------------------------------------ what a head may ask for
+
+
+def declared(function: Callable) -> frozenset[str]:
+    """Return the names of the parameters of a function or class."""
+    return _parameters(getattr(function, '__func__', function))
+
+
+@cache
+def _parameters(function: Callable) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
+
+
+def call_with(function: Callable, *args: Any, **given: Any) -> Any:
+    """Call a head's method with those of ``given`` that it declares by name."""
+    names = declared(function)
+    return function(*args, **{k: v for k, v in given.items() if k in names})
+
+
+def reads_queries(head: Any) -> bool:
+    """Tell whether a head, or a class of heads, reads class embeddings."""
+    return any(
+        'queries' in declared(method)
+        for name in ('forward', 'predict', 'loss')
+        if (method := getattr(head, name, None)) is not None
+    )
+
+
+# ------------------------------------------------------------------ labels of training
 
 
 class LabelMapping:
     """Maps indices into all classes to indices of a head's classes.
 
-    Args:
-        positions: new index of each class that stays.
-        num_classes: number of all classes.
-        special: labels that are no class.
-        others_ignored: what becomes of values that neither stay nor are ignored:
-            True makes them ignored, whatever they are. False keeps unlabelled pixels
-            for later and takes any other value for a mistake.
+    ``positions`` has the new index of each class that stays. Values that neither stay
+    nor are ignored become ignored with ``others_ignored``; without it unlabelled pixels
+    are kept for later and any other value is a mistake.
     """
 
     def __init__(
@@ -69,11 +105,7 @@ class LabelMapping:
             self._table[special.unlabelled] = special.unlabelled
 
     def __call__(self, labels: Tensor) -> Tensor:
-        """Return new labels of any shape, long; ``labels`` is not changed.
-
-        Raises:
-            ValueError: if there are values that mean nothing, naming them.
-        """
+        """Return new labels of any shape, long; ``labels`` is not changed."""
         self._table = self._table.to(labels.device)
         last = len(self._table) - 1
         values = labels.long()
@@ -90,11 +122,7 @@ class LabelMapping:
 
 
 def stack_labels(samples: Sequence[SegDataSample]) -> Tensor:
-    """Return the ground truth of a batch, ``(N, H, W)``.
-
-    Raises:
-        ValueError: if a sample has none.
-    """
+    """Return the ground truth of a batch, ``(N, H, W)``."""
     for sample in samples:
         if 'gt_sem_seg' not in sample:
             path = sample.metainfo.get('img_path', 'a training sample')
@@ -108,12 +136,7 @@ def fill_up(labels: Tensor, size: Sequence[int], ignore_index: int) -> Tensor:
     """Return labels ``(N, H, W)`` with ignored pixels at the bottom and right.
 
     Maps of a backbone that fills an image up to whole patches stand for more than the
-    image; stretched over its labels they would be off by up to half a patch.
-
-    Args:
-        labels: ``(N, H, W)``.
-        size: what the maps cover, at least ``(H, W)``.
-        ignore_index: the label of pixels that don't count.
+    image (``size``); stretched over its labels they would be off by up to half a patch.
     """
     height, width = labels.shape[-2:]
     missing = (0, size[1] - width, 0, size[0] - height)
@@ -135,123 +158,25 @@ def with_labels(
     return copies
 
 
+SCORE_KINDS = get_args(ScoreKind)
 #: What a transductive training may be trained as.
 SWITCHABLE = ('inductive', 'transductive')
 #: What a head needs for unlabelled pixels.
 _METHODS = ('training_outputs', 'resolve_unlabelled')
-
-
-class SelfTraining(nn.Module):
-    """The part of :class:`ZeroShotEncoderDecoder` that fills unlabelled pixels."""
-
-    pseudo_label_threshold: float | None
-    vocabulary: Vocabulary
-    decode_head: Any
-    setting: Any
-    split: Any
-    score_kind: Any
-    training_queries: Any
-    _features: Any
-    _init_label_mappings: Any
-
-    def _init_self_training(self, threshold: float | None) -> None:
-        self.pseudo_label_threshold = threshold
-        self._teacher: tuple[SelfTraining, ...] = ()
-        if threshold is None:
-            return
-        head = type(self.decode_head).__name__
-        if not self.understands_unlabelled:
-            raise ValueError(
-                f'pseudo_label_threshold={threshold} is for transductive training with '
-                f'a head that fills unlabelled pixels; here setting={self.setting!r} '
-                f'and the head is {head}'
-            )
-        if self.score_kind != 'logit' and not 0 <= threshold <= 1:
-            raise ValueError(
-                f'pseudo_label_threshold={threshold} must be in 0..1, as the scores of '
-                f'{head} are'
-            )
-
-    @property
-    def understands_unlabelled(self) -> bool:
-        """Whether unlabelled pixels of transductive training can be used."""
-        return self.setting == 'transductive' and all(
-            hasattr(self.decode_head, name) for name in _METHODS
-        )
-
-    def train_as(self, setting: str) -> None:
-        """Train by the rules of another setting from now on.
-
-        Transductive training may begin inductively: only seen rows are used, and
-        unlabelled pixels are ignored. What is tested and saved stays the same.
-
-        Args:
-            setting: ``'inductive'`` or ``'transductive'``.
-
-        Raises:
-            ValueError: if the model's own setting is not transductive.
-        """
-        if self.setting != 'transductive' or setting not in SWITCHABLE:
-            raise ValueError(
-                f'a model with setting={self.setting!r} cannot be trained as '
-                f"{setting!r}: expected setting='transductive' and one of {SWITCHABLE}"
-            )
-        self.vocabulary.train_as(setting)
-        self._init_label_mappings()
-
-    def set_teacher(self, teacher: SelfTraining | None) -> None:
-        """Let another segmentor of this kind make the pseudo-labels; None: this one.
-
-        The teacher becomes no part of this module: it is neither moved nor saved nor
-        trained with it.
-        """
-        # A tuple, because a module in an attribute would be registered.
-        self._teacher = () if teacher is None else (teacher,)
-
-    def _require_pseudo_labels(self) -> None:
-        if not self.understands_unlabelled:
-            raise ValueError(
-                f'{type(self.decode_head).__name__} cannot fill unlabelled pixels, '
-                "which setting='transductive' is about: use a head with "
-                f'{" and ".join(_METHODS)}, or another setting'
-            )
-
-    @torch.no_grad()
-    def _fill_unlabelled(self, inputs: Tensor, outputs: Any, labels: Tensor) -> Tensor:
-        """Return labels ``(N, H, W)`` with pseudo-labels.
-
-        Args:
-            inputs: ``(N, 3, H, W)``, for the teacher if there is one.
-            outputs: the training outputs of this model's head.
-            labels: ``(N, H, W)``, indices of rows.
-        """
-        head, queries = self.decode_head, self.training_queries()
-        for teacher in self._teacher:
-            maps, token = teacher._features(inputs)
-            head = teacher.decode_head
-            outputs = call_with(
-                head.training_outputs, maps, queries=queries, global_token=token
-            )
-        return head.resolve_unlabelled(
-            outputs,
-            labels,
-            queries=queries,
-            unlabelled_index=special_labels(len(self.split.classes)).unlabelled,
-            threshold=self.pseudo_label_threshold,
-        )
-
-
-SCORE_KINDS = get_args(ScoreKind)
+#: Logit of a class that a head without class embeddings was never trained on. Finite,
+#: as a resize would make NaN of infinities.
+UNTRAINED = -1e4
 
 
 @MODELS.register_module()
-class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
+class ZeroShotEncoderDecoder(EncoderDecoder):
     """Encoder-decoder that is trained with some classes and tested with any.
 
     The decode head reads :class:`ClassQueries` at run time if its methods declare the
-    keyword ``queries``, and the image's global token if they declare
-    ``global_token``. Any other mmseg head works too; its classes are those it was
-    built with, and the others of the split are never predicted.
+    keyword ``queries``; it gets what else of ``global_token``, ``cls_tokens``,
+    ``group_tokens``, ``text_tokens`` and ``backbone_maps`` they declare. Any other
+    mmseg head works too; its classes are those it was built with, and the others of the
+    split are never predicted.
 
     Labels arrive as indices into ``split.classes``. In inductive training only seen
     classes have rows, labels become positions among them, and all else is ignored. In
@@ -275,7 +200,7 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
         calibrators: configs of calibrators, or calibrators, in their order.
         neck: config of the neck; it gets the maps without the global token.
         auxiliary_head: config(s) of auxiliary heads.
-        train_cfg: handed to the heads.
+        train_cfg: handed to the heads, if they declare it.
         test_cfg: see :class:`InferenceOptions`.
         data_preprocessor: as in mmseg.
         pretrained: as in mmseg.
@@ -311,6 +236,7 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
         vocabulary = Vocabulary(split, setting, class_embeddings)
         self._check_vocabulary(vocabulary)
         self.vocabulary = vocabulary
+        self._parsed: tuple[dict | None, InferenceOptions] = (None, InferenceOptions())
         # mmengine's registries and mmseg write into configs: not into the caller's.
         super().__init__(
             backbone=ConfigDict(backbone),
@@ -326,9 +252,13 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
         self.calibrators = nn.ModuleList(
             MODELS.build(c) if isinstance(c, Mapping) else c for c in calibrators
         )
-        vocabulary.rows_needed = self._needs_rows()
-        self._init_self_training(pseudo_label_threshold)
-        self._check_options(class_embeddings)
+        self.pseudo_label_threshold = pseudo_label_threshold
+        self._teacher: tuple[ZeroShotEncoderDecoder, ...] = ()
+        vocabulary.rows_needed = any(
+            reads_queries(head) for _, head in self._named_heads()
+        ) or any(getattr(c, 'needs_global_token', False) for c in self.calibrators)
+        self._check_threshold()
+        self._check_options()
         self._init_label_mappings()
         self.test_split = self.split
         self._use(vocabulary.trained)
@@ -367,14 +297,39 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
             return None
         return channels[in_index] if isinstance(channels, (list, tuple)) else None
 
-    def _check_options(self, class_embeddings: Any) -> None:
-        InferenceOptions.from_cfg(self.test_cfg)
+    @property
+    def _inference_options(self) -> InferenceOptions:
+        """``test_cfg``, read again only where somebody has changed it."""
+        config, options = self._parsed
+        if config != self.test_cfg:
+            options = InferenceOptions.from_cfg(self.test_cfg)
+            self._parsed = dict(self.test_cfg), options
+        return options
+
+    def _check_threshold(self) -> None:
+        threshold, head = self.pseudo_label_threshold, type(self.decode_head).__name__
+        if threshold is None:
+            return
+        if not self.understands_unlabelled:
+            raise ValueError(
+                f'pseudo_label_threshold={threshold} is for transductive training with '
+                f'a head that fills unlabelled pixels; here setting={self.setting!r} '
+                f'and the head is {head}'
+            )
+        if self.score_kind != 'logit' and not 0 <= threshold <= 1:
+            raise ValueError(
+                f'pseudo_label_threshold={threshold} must be in 0..1, as the scores of '
+                f'{head} are'
+            )
+
+    def _check_options(self) -> None:
+        self._inference_options  # noqa: B018
         if self.score_kind not in SCORE_KINDS:
             raise ValueError(
                 f'{type(self.decode_head).__name__}.score_kind is '
                 f'{self.score_kind!r}, expected one of {SCORE_KINDS}'
             )
-        if self.vocabulary.rows_needed and class_embeddings is None:
+        if self.vocabulary.rows_needed and self.vocabulary.bank is None:
             raise ValueError(
                 'class_embeddings is None, but the head or a calibrator reads class '
                 'embeddings: set model.class_embeddings'
@@ -396,7 +351,7 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
 
     def _check_head(self, name: str, head: Any) -> None:
         num_classes, num_rows = len(self.split.classes), len(self.training_names())
-        ignore = special_labels(num_classes).ignore
+        ignore = self._special.ignore
         # None belongs to losses that look at no ignored label.
         if getattr(head, 'ignore_index', None) not in (ignore, None):
             raise ValueError(
@@ -416,7 +371,7 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
         indices = [classes.index(name) for name in names]
         common: dict[str, Any] = dict(
             num_classes=len(classes),
-            special=special_labels(len(classes)),
+            special=self._special,
             others_ignored=self.vocabulary.training_setting == 'inductive',
         )
         #: To positions among the rows, and to places among all classes.
@@ -439,9 +394,22 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
     def _reads_queries(self) -> bool:
         return reads_queries(self.decode_head)
 
-    def _needs_rows(self) -> bool:
-        return any(reads_queries(head) for _, head in self._named_heads()) or any(
-            calibrator.needs_global_token for calibrator in self.calibrators
+    @property
+    def _special(self) -> SpecialLabels:
+        return special_labels(len(self.split.classes))
+
+    @property
+    def score_kind(self) -> str:
+        """What scores are: ``'logit'``, ``'sigmoid'`` or ``'softmax'``."""
+        return getattr(self.decode_head, 'score_kind', 'logit')
+
+    @property
+    def label_rule(self) -> LabelRule:
+        """How scores become labels."""
+        return LabelRule(
+            score_thr=self._inference_options.score_thr,
+            prob_thd=getattr(self.decode_head, 'prob_thd', None),
+            bg_index=getattr(self.decode_head, 'bg_index', 0),
         )
 
     # -- names ---------------------------------------------------------------------
@@ -585,6 +553,194 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
         """
         self.vocabulary.load(state)
 
+    # -- features ------------------------------------------------------------------
+
+    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the maps that heads read, without the global token."""
+        return self._features(inputs, None)[0]
+
+    def _features(
+        self, inputs: Tensor, queries: ClassQueries | None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return the maps that heads read, and what else they may ask for by name."""
+        return self._given(TowerOutput.of(self.backbone(inputs)), queries)
+
+    def _given(
+        self, output: TowerOutput, queries: ClassQueries | None
+    ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+        maps = tuple(self.neck(output.maps)) if self.with_neck else output.maps
+        return maps, dict(
+            queries=queries,
+            text_tokens=None if queries is None else queries.token_features,
+            global_token=output.global_token,
+            cls_tokens=output.cls_tokens,
+            group_tokens=output.group_tokens,
+            backbone_maps=output.maps,
+        )
+
+    def _forward(
+        self, inputs: Tensor, data_samples: SampleList | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Return what the head's ``forward`` does, at patch resolution.
+
+        With the training rows while in training mode, else with the current ones.
+        """
+        queries = self.training_queries() if self.training else self.current_queries()
+        maps, given = self._features(inputs, queries)
+        return call_with(self.decode_head.forward, maps, **given)
+
+    # -- inference -----------------------------------------------------------------
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Return calibrated scores ``(N, K, H, W)`` of the current classes.
+
+        Args:
+            inputs: ``(N, 3, H, W)``.
+            batch_img_metas: metainfo of each image.
+        """
+        stream = self._scores(inputs, batch_img_metas, 'whole')
+        return stacked(stream, len(self.class_names))
+
+    def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Return scores ``(N, K, H, W)``, averaged over overlapping windows."""
+        stream = self._scores(inputs, batch_img_metas, 'slide')
+        return stacked(stream, len(self.class_names))
+
+    def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Return scores ``(N, K, H, W)`` at input size, whole or by windows."""
+        stream = self._scores(inputs, batch_img_metas, self._inference_options.mode)
+        return stacked(stream, len(self.class_names))
+
+    def predict(
+        self, inputs: Tensor, data_samples: SampleList | None = None
+    ) -> SampleList:
+        """Return samples with ``pred_sem_seg`` ``(1, H, W)`` at original size.
+
+        ``seg_logits`` ``(K, H, W)`` holds the scores unless
+        ``test_cfg.return_scores=False``, which makes the same label maps without ever
+        holding the scores of all classes; ``'groups'`` adds ``group_best`` with
+        ``scores`` and ``classes`` ``(2, H, W)`` of the best seen and the best unseen
+        class.
+        """
+        size = inputs.shape[2:]
+        metas = [dict(ori_shape=size, img_shape=size, pad_shape=size)] * len(inputs)
+        if data_samples is not None:
+            metas = [sample.metainfo for sample in data_samples]
+        options = self._inference_options
+        stream = self._scores(inputs, metas, options.mode)
+        return self._write(stream, metas, data_samples, options.return_scores)
+
+    def postprocess_result(
+        self, seg_logits: Tensor, data_samples: SampleList | None = None
+    ) -> SampleList:
+        """Put scores and label maps at original size into samples.
+
+        Args:
+            seg_logits: scores ``(N, K, H, W)`` at input size.
+            data_samples: samples with metainfo; None: the input size is the original.
+
+        Returns:
+            samples with ``seg_logits`` ``(K, H, W)`` and ``pred_sem_seg`` ``(1, H, W)``
+            long. With one class the latter is the mask ``score >= score_thr``.
+        """
+        metas = [{'ori_shape': seg_logits.shape[2:]}] * len(seg_logits)
+        if data_samples is not None:
+            metas = [sample.metainfo for sample in data_samples]
+        chunk = self._inference_options.class_chunk
+        chunks = class_chunks(seg_logits.shape[1], chunk)
+        stream = ((classes, seg_logits[:, classes]) for classes in chunks)
+        return self._write(stream, metas, data_samples, True)
+
+    def _write(
+        self,
+        stream: Iterable[tuple[slice, Tensor]],
+        metas: Sequence[Mapping[str, Any]],
+        data_samples: SampleList | None,
+        return_scores: bool | str,
+    ) -> SampleList:
+        """Put what is kept of a stream of scores at input size into samples."""
+        seen_mask = None
+        if return_scores == GROUPS:
+            seen_mask = self.current_queries().seen_mask
+        keep_scores = return_scores is True
+        results = [ImageResult(keep_scores, seen_mask) for _ in metas]
+        for classes, scores in stream:
+            for image, result in enumerate(results):
+                own = scores[image : image + 1]
+                full = to_original(own, metas[image], self.align_corners)
+                result.update(full[0], classes)
+        samples = data_samples or [SegDataSample() for _ in metas]
+        for sample, result in zip(samples, results, strict=True):
+            result.write(sample, self.label_rule)
+        return samples
+
+    def _scores(
+        self, inputs: Tensor, metas: Sequence[Mapping[str, Any]], mode: str
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Yield slices of the classes and their scores ``(N, K', H, W)``.
+
+        The one road from images to scores: the network runs once, over the whole
+        images or over windows of them, some windows of all images at a time.
+        """
+        options = self._inference_options
+        size: Size = (inputs.shape[2], inputs.shape[3])
+        windows = [Window(0, size[0], 0, size[1])]
+        if mode == 'slide':
+            assert options.crop_size is not None  # checked in from_cfg
+            assert options.stride is not None
+            windows = slide_windows(size, options.crop_size, options.stride)
+        at_once = max(options.slide_batch_size // len(inputs), 1)
+        crops: list[tuple[Window, CropScores]] = []
+        for start in range(0, len(windows), at_once):
+            group = windows[start : start + at_once]
+            parts = [window.cut(inputs) for window in group]
+            images = torch.cat(parts) if len(parts) > 1 else parts[0]
+            crops += zip(group, self._crop_scores(images, metas), strict=True)
+        return stream_scores(crops, size, len(self.class_names), options.class_chunk)
+
+    def _crop_scores(
+        self, crops: Tensor, metas: Sequence[Mapping[str, Any]]
+    ) -> list[CropScores]:
+        """Run the network over ``G`` crops ``(G * N, 3, H, W)``, crop by crop."""
+        options = self._inference_options
+        crop: Size = (crops.shape[2], crops.shape[3])
+        covered = covered_size(self.backbone, crop)
+        queries = self.current_queries()
+        maps, given = self._features(crops, queries)
+        # mmseg's heads resize to img_shape, which as a torch.Size is a crop's.
+        whole = dict(img_shape=torch.Size(covered))
+        repeated = [{**m, **whole} for m in metas] * (len(crops) // len(metas))
+        logits = self._mask_logits(maps, repeated, given)
+        rule = ScoringRule(
+            score_kind=self.score_kind,
+            query_reduce=getattr(self.decode_head, 'query_reduce', 'max'),
+            calibrators=tuple(self.calibrators),
+            mask_size=options.mask_size,
+            align_corners=self.align_corners,
+            class_chunk=options.class_chunk,
+        )
+        token = given['global_token']
+        parts = logits.split(len(metas))
+        tokens = [None] * len(parts) if token is None else token.split(len(metas))
+        return [
+            CropScores(part, queries, its_token, crop=crop, covered=covered, rule=rule)
+            for part, its_token in zip(parts, tokens, strict=True)
+        ]
+
+    def _mask_logits(self, maps: Any, metas: list[dict], given: dict) -> Tensor:
+        """Return the head's logits, ``(N, Q or K, h, w)``."""
+        head, queries = self.decode_head, given['queries']
+        if hasattr(head, 'query_logits'):
+            return call_with(head.query_logits, maps, **given)
+        logits = call_with(head.predict, maps, metas, self.test_cfg, **given)
+        if self._reads_queries() or logits.shape[1] == queries.num_classes:
+            return logits
+        spread = logits.new_full(
+            (len(logits), queries.num_classes, *logits.shape[2:]), UNTRAINED
+        )
+        spread[:, self._trained_indices] = logits
+        return spread
+
     # -- training ------------------------------------------------------------------
 
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
@@ -599,13 +755,8 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
             ValueError: if labels mean nothing, or are to be filled in and the head
                 cannot do that.
         """
-        maps, token = self._features(inputs)
-        given: dict[str, Any] = {
-            'queries': self.training_queries(),
-            'global_token': token,
-        }
-        ignored = special_labels(len(self.split.classes)).ignore
-        classes = self._covered_labels(inputs, data_samples, ignored)
+        maps, given = self._features(inputs, self.training_queries())
+        classes = self._covered_labels(inputs, data_samples)
         labels = self._to_rows(classes)
         head, losses = self.decode_head, {}
         if self.vocabulary.training_setting == 'transductive':
@@ -625,13 +776,10 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
             losses.update(add_prefix(more, prefix))
         return losses
 
-    def _covered_labels(
-        self, inputs: Tensor, data_samples: SampleList, ignore_index: int
-    ) -> Tensor:
+    def _covered_labels(self, inputs: Tensor, data_samples: SampleList) -> Tensor:
         """Return the labels of all that the backbone's maps stand for, (N, H, W)."""
-        size: Size = (inputs.shape[2], inputs.shape[3])
-        covered = covered_size(self.backbone, size)
-        return fill_up(stack_labels(data_samples), covered, ignore_index)
+        covered = covered_size(self.backbone, (inputs.shape[2], inputs.shape[3]))
+        return fill_up(stack_labels(data_samples), covered, self._special.ignore)
 
     def _samples_for(
         self, head: Any, samples: SampleList, classes: Tensor, labels: Tensor
@@ -640,3 +788,69 @@ class ZeroShotEncoderDecoder(SelfTraining, ScoredInference, EncoderDecoder):
         if not reads_queries(head) and head.out_channels != len(self._trained_indices):
             labels = self._to_classes(classes)
         return with_labels(samples, labels)
+
+    # -- pseudo-labels -------------------------------------------------------------
+
+    @property
+    def understands_unlabelled(self) -> bool:
+        """Whether unlabelled pixels of transductive training can be used."""
+        return self.setting == 'transductive' and all(
+            hasattr(self.decode_head, name) for name in _METHODS
+        )
+
+    def train_as(self, setting: str) -> None:
+        """Train by the rules of another setting from now on.
+
+        Transductive training may begin inductively: only seen rows are used, and
+        unlabelled pixels are ignored. What is tested and saved stays the same.
+
+        Args:
+            setting: ``'inductive'`` or ``'transductive'``.
+
+        Raises:
+            ValueError: if the model's own setting is not transductive.
+        """
+        if self.setting != 'transductive' or setting not in SWITCHABLE:
+            raise ValueError(
+                f'a model with setting={self.setting!r} cannot be trained as '
+                f"{setting!r}: expected setting='transductive' and one of {SWITCHABLE}"
+            )
+        self.vocabulary.train_as(setting)
+        self._init_label_mappings()
+
+    def set_teacher(self, teacher: ZeroShotEncoderDecoder | None) -> None:
+        """Let another segmentor of this kind make the pseudo-labels; None: this one.
+
+        The teacher becomes no part of this module: it is neither moved nor saved nor
+        trained with it.
+        """
+        # A tuple, because a module in an attribute would be registered.
+        self._teacher = () if teacher is None else (teacher,)
+
+    def _require_pseudo_labels(self) -> None:
+        if not self.understands_unlabelled:
+            raise ValueError(
+                f'{type(self.decode_head).__name__} cannot fill unlabelled pixels, '
+                "which setting='transductive' is about: use a head with "
+                f'{" and ".join(_METHODS)}, or another setting'
+            )
+
+    @torch.no_grad()
+    def _fill_unlabelled(self, inputs: Tensor, outputs: Any, labels: Tensor) -> Tensor:
+        """Return labels ``(N, H, W)``, indices of rows, with pseudo-labels.
+
+        They are made from ``outputs``, the training outputs of this model's head,
+        unless there is a teacher.
+        """
+        head, queries = self.decode_head, self.training_queries()
+        for teacher in self._teacher:
+            head = teacher.decode_head
+            maps, given = teacher._features(inputs, queries)
+            outputs = call_with(head.training_outputs, maps, **given)
+        return head.resolve_unlabelled(
+            outputs,
+            labels,
+            queries=queries,
+            unlabelled_index=self._special.unlabelled,
+            threshold=self.pseudo_label_threshold,
+        )

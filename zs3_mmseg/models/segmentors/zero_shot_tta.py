@@ -13,6 +13,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from mmseg.utils import SampleList
 
+from zs3_mmseg.models.decode_heads.zero_shot_head import RunningArgmax
+
 
 @MODELS.register_module()
 class ZeroShotTTAModel(BaseTTAModel):
@@ -60,7 +62,9 @@ class ZeroShotTTAModel(BaseTTAModel):
             assert total is not None  # an image has at least one view
             mean = total / len(views)
             sample = views[0]
-            labels = self.module.label_rule.of_scores(mean)
+            best = RunningArgmax()
+            best.update(mean)
+            labels = self.module.label_rule.labels(best)
             sample.set_data(
                 {
                     'seg_logits': PixelData(data=mean),
