@@ -11,6 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from mmseg.registry import MODELS
+
+from zs3_mmseg.models.decode_heads import DenseTextHead
 from zs3_mmseg.models.segmentors import ZeroShotEncoderDecoder
 from zs3_mmseg.models.segmentors.encoder_decoder import LabelMapping
 from zs3_mmseg.utils.labels import NARROW
@@ -182,6 +185,37 @@ def test_supervised_labels_pass_unchanged(
     model(image, make_samples(labels), mode='loss')
     assert torch.equal(torch.stack(got), labels)
     assert model.vocabulary.seen == (True,) * 5
+
+
+@MODELS.register_module()
+class ToyConfiguredHead(DenseTextHead):
+    """Reads ``train_cfg`` where its loss is made."""
+
+    def loss_by_feat(self, outputs, batch_data_samples, train_cfg):
+        losses = super().loss_by_feat(outputs, batch_data_samples)
+        return {'loss_twice': train_cfg['factor'] * losses['loss_ce']}
+
+
+@MODELS.register_module()
+class ToyBypassedHead(DenseTextHead):
+    """Says its loss where mmseg's heads do."""
+
+    def loss(self, inputs, batch_data_samples, train_cfg, *, queries):
+        return {'loss_mine': queries.embeddings.sum()}
+
+
+@pytest.mark.parametrize('setting', ['inductive', 'transductive', 'supervised'])
+def test_all_settings_train_by_the_same_road(
+    make_segmentor, make_samples, image, labels, setting
+):
+    head = dict(type='ToyConfiguredHead')
+    model = make_segmentor(head, setting=setting, train_cfg=dict(factor=2)).train()
+    plain = make_segmentor('DenseTextHead', setting=setting).train()
+    twice = model(image, make_samples(labels), mode='loss')['decode.loss_twice']
+    once = plain(image, make_samples(labels), mode='loss')['decode.loss_ce']
+    torch.testing.assert_close(twice, 2 * once)
+    with pytest.raises(ValueError, match='ToyBypassedHead overrides loss, which is'):
+        make_segmentor('ToyBypassedHead', setting=setting)
 
 
 FCN = dict(type='FCNHead', in_channels=6, channels=4, num_convs=1, concat_input=False)

@@ -203,7 +203,8 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
             self._shared(inputs), queries, foreground=foreground
         )
         samples = with_labels(data_samples, labels)
-        losses = call_with(head.loss, maps, samples, self.train_cfg, **given)
+        outputs = self._training_outputs(head, maps, given)
+        losses = self._losses_by_feat(head, maps, outputs, samples, given)
         return add_prefix(losses, 'decode')
 
     # A backbone with ``forward_shared`` and ``forward_from``, as ``OpenCLIPViT``, reads

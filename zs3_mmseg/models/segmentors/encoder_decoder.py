@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from itertools import chain
 from typing import Any, get_args
 
@@ -49,14 +48,16 @@ from .vocabulary import ClassList, RowState, Vocabulary
 # ------------------------------------------------------------ what a head may ask for
 
 
+#: Names of parameters, by function. No functools.cache, which torch.compile warns of.
+_DECLARED: dict[Callable, frozenset[str]] = {}
+
+
 def declared(function: Callable) -> frozenset[str]:
     """Return the names of the parameters of a function or class."""
-    return _parameters(getattr(function, '__func__', function))
-
-
-@cache
-def _parameters(function: Callable) -> frozenset[str]:
-    return frozenset(inspect.signature(function).parameters)
+    function = getattr(function, '__func__', function)
+    if function not in _DECLARED:
+        _DECLARED[function] = frozenset(inspect.signature(function).parameters)
+    return _DECLARED[function]
 
 
 def call_with(function: Callable, *args: Any, **given: Any) -> Any:
@@ -72,6 +73,18 @@ def reads_queries(head: Any) -> bool:
         for name in ('forward', 'predict', 'loss')
         if (method := getattr(head, name, None)) is not None
     )
+
+
+def loss_is_bypassed(head: type) -> bool:
+    """Tell whether a class overrides ``loss`` below the methods that replace it."""
+    if not hasattr(head, 'training_outputs'):
+        return False
+    for kind in head.__mro__:
+        if {'training_outputs', 'loss_by_feat'} & vars(kind).keys():
+            return False
+        if 'loss' in vars(kind):
+            return True
+    return False
 
 
 # ------------------------------------------------------------------ labels of training
@@ -357,6 +370,11 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             raise ValueError(
                 f'{name}.ignore_index is {head.ignore_index}, but {num_classes} '
                 f'classes need {ignore}: set it in the config'
+            )
+        if loss_is_bypassed(type(head)):
+            raise ValueError(
+                f'{type(head).__name__} overrides loss, which is never called: losses '
+                'are training_outputs and then loss_by_feat, override these'
             )
         if reads_queries(head) or head.out_channels in (num_rows, num_classes):
             return
@@ -758,23 +776,34 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         maps, given = self._features(inputs, self.training_queries())
         classes = self._covered_labels(inputs, data_samples)
         labels = self._to_rows(classes)
-        head, losses = self.decode_head, {}
-        if self.vocabulary.training_setting == 'transductive':
+        fills = self.vocabulary.training_setting == 'transductive'
+        if fills:
             self._require_pseudo_labels()
-            outputs = call_with(head.training_outputs, maps, **given)
-            labels = self._fill_unlabelled(inputs, outputs, labels)
-            samples = with_labels(data_samples, labels)
-            losses = call_with(head.loss_by_feat, outputs, samples, **given)
-        else:
+        losses: dict[str, Tensor] = {}
+        for name, head in self._named_heads():
+            outputs = self._training_outputs(head, maps, given)
+            if fills and head is self.decode_head:
+                labels = self._fill_unlabelled(inputs, outputs, labels)
             samples = self._samples_for(head, data_samples, classes, labels)
-            losses = call_with(head.loss, maps, samples, self.train_cfg, **given)
-        losses = add_prefix(losses, 'decode')
-        for name, head in list(self._named_heads())[1:]:
-            samples = self._samples_for(head, data_samples, classes, labels)
-            more = call_with(head.loss, maps, samples, self.train_cfg, **given)
+            own = self._losses_by_feat(head, maps, outputs, samples, given)
             prefix = name.replace('auxiliary_head', 'aux').replace('[', '_').strip(']')
-            losses.update(add_prefix(more, prefix))
+            losses |= add_prefix(own, prefix.removesuffix('_head'))
         return losses
+
+    def _training_outputs(self, head: Any, maps: Any, given: dict) -> Any:
+        """Return what losses and pseudo-labels are made of; None for mmseg's heads."""
+        if not hasattr(head, 'training_outputs'):
+            return None
+        return call_with(head.training_outputs, maps, train_cfg=self.train_cfg, **given)
+
+    def _losses_by_feat(
+        self, head: Any, maps: Any, outputs: Any, samples: SampleList, given: dict
+    ) -> dict[str, Tensor]:
+        """Return a head's losses; mmseg's heads have only ``loss`` for it."""
+        if not hasattr(head, 'training_outputs'):
+            return call_with(head.loss, maps, samples, self.train_cfg, **given)
+        given = given | dict(train_cfg=self.train_cfg)
+        return call_with(head.loss_by_feat, outputs, samples, **given)
 
     def _covered_labels(self, inputs: Tensor, data_samples: SampleList) -> Tensor:
         """Return the labels of all that the backbone's maps stand for, (N, H, W)."""
@@ -846,7 +875,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         for teacher in self._teacher:
             head = teacher.decode_head
             maps, given = teacher._features(inputs, queries)
-            outputs = call_with(head.training_outputs, maps, **given)
+            outputs = self._training_outputs(head, maps, given)
         return head.resolve_unlabelled(
             outputs,
             labels,
