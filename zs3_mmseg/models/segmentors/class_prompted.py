@@ -151,6 +151,11 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
                 f'{type(self.decode_head).__name__} reads the outputs of all text '
                 'tokens: set model.class_embeddings.token_features=True'
             )
+        if self._reads_image:
+            raise ValueError(
+                f'{type(self.decode_head).__name__} asks for the image, which '
+                'ClassPromptedSegmentor does not give'
+            )
         # A backbone that does not tell has priors of its own.
         no_priors = getattr(self.backbone, 'priors', None) == ()
         if no_priors and hasattr(self.decode_head, 'prior_index'):
@@ -322,7 +327,7 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
             token = self.backbone.image_token(inputs)
         return self._shared(inputs), dict(queries=queries, global_token=token)
 
-    def _mask_logits(self, maps: Any, metas: list[dict], given: dict) -> Tensor:
+    def _head_scores(self, maps: Any, metas: list[dict], given: dict) -> Tensor:
         """Return log-odds of foreground ``(B, Q, h, w)``, one pass per name."""
         queries: ClassQueries = given['queries']
         num_images, num_names = len(metas), len(queries.query_to_class)
@@ -348,4 +353,4 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
         """Return log-odds ``(N, Q, h, w)`` of all names at patch resolution."""
         queries = self.training_queries() if self.training else self.current_queries()
         maps, given = self._features(inputs, queries)
-        return self._mask_logits(maps, [{}] * len(inputs), given)
+        return self._head_scores(maps, [{}] * len(inputs), given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, get_args
 
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmengine.config import ConfigDict
+from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder
@@ -24,15 +26,19 @@ from zs3_mmseg.datasets.splits import ZeroShotSplit, resolve_split
 from zs3_mmseg.models.backbones.outputs import TowerOutput
 from zs3_mmseg.models.calibrators import SPACES
 from zs3_mmseg.models.class_embeddings import ClassQueries
-from zs3_mmseg.models.decode_heads.zero_shot_head import ScoreKind
+from zs3_mmseg.models.decode_heads.mask_scores import MaskScores
+from zs3_mmseg.models.decode_heads.zero_shot_head import ScoreKind, ZeroShotHead
 from zs3_mmseg.utils.labels import SpecialLabels, special_labels
 
 from .inference import (
     GROUPS,
+    CalibrationData,
     CropScores,
     ImageResult,
     InferenceOptions,
     LabelRule,
+    LogitScores,
+    MaskSums,
     ScoringRule,
     Size,
     Window,
@@ -42,7 +48,9 @@ from .inference import (
     stacked,
     stream_scores,
     to_original,
+    window_of,
 )
+from .input_image import input_image
 from .vocabulary import ClassList, RowState, Vocabulary
 
 # ------------------------------------------------------------ what a head may ask for
@@ -171,7 +179,8 @@ def with_labels(
     return copies
 
 
-SCORE_KINDS = get_args(ScoreKind)
+MASK_SUM = 'mask_sum'
+SCORE_KINDS = tuple(dict.fromkeys([*get_args(ScoreKind), MASK_SUM]))
 #: What a transductive training may be trained as.
 SWITCHABLE = ('inductive', 'transductive')
 #: What a head needs for unlabelled pixels.
@@ -181,15 +190,23 @@ _METHODS = ('training_outputs', 'resolve_unlabelled')
 UNTRAINED = -1e4
 
 
+def _built(parts: Sequence[ConfigType | nn.Module]) -> nn.ModuleList:
+    return nn.ModuleList(
+        MODELS.build(part) if isinstance(part, Mapping) else part for part in parts
+    )
+
+
 @MODELS.register_module()
 class ZeroShotEncoderDecoder(EncoderDecoder):
     """Encoder-decoder that is trained with some classes and tested with any.
 
     The decode head reads :class:`ClassQueries` at run time if its methods declare the
     keyword ``queries``; it gets what else of ``global_token``, ``cls_tokens``,
-    ``group_tokens``, ``text_tokens`` and ``backbone_maps`` they declare. Any other
-    mmseg head works too; its classes are those it was built with, and the others of the
-    split are never predicted.
+    ``group_tokens``, ``text_tokens``, ``backbone_maps`` (all maps, before the neck) and
+    ``image`` (:class:`~.input_image.InputImage`) they declare. It returns logits at
+    patch resolution, or :class:`MaskScores`. Any other mmseg head works too;
+    its classes are those it was built with, and the others of the split are never
+    predicted.
 
     Labels arrive as indices into ``split.classes``. In inductive training only seen
     classes have rows, labels become positions among them, and all else is ignored. In
@@ -211,6 +228,10 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         pseudo_label_threshold: in transductive training, unlabelled pixels whose best
             unseen class scores less than this are ignored; None fills all of them.
         calibrators: configs of calibrators, or calibrators, in their order.
+        post_processors: configs of post-processors, or post-processors, in their
+            order: those of ``space='score'`` change scores ``(K, H, W)`` at original
+            size, those of ``'label'`` the label map. They also get the image, as the
+            network saw it.
         neck: config of the neck; it gets the maps without the global token.
         auxiliary_head: config(s) of auxiliary heads.
         train_cfg: handed to the heads, if they declare it.
@@ -238,6 +259,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         test_split: Any = None,
         pseudo_label_threshold: float | None = None,
         calibrators: Sequence[ConfigType | nn.Module] = (),
+        post_processors: Sequence[ConfigType | nn.Module] = (),
         neck: OptConfigType = None,
         auxiliary_head: Any = None,
         train_cfg: OptConfigType = None,
@@ -262,9 +284,8 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             pretrained=pretrained,
             init_cfg=init_cfg,
         )
-        self.calibrators = nn.ModuleList(
-            MODELS.build(c) if isinstance(c, Mapping) else c for c in calibrators
-        )
+        self.calibrators = _built(calibrators)
+        self.post_processors = _built(post_processors)
         self.pseudo_label_threshold = pseudo_label_threshold
         self._teacher: tuple[ZeroShotEncoderDecoder, ...] = ()
         vocabulary.rows_needed = any(
@@ -316,8 +337,18 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         config, options = self._parsed
         if config != self.test_cfg:
             options = InferenceOptions.from_cfg(self.test_cfg)
+            self._require_scores(options)
             self._parsed = dict(self.test_cfg), options
         return options
+
+    def _require_scores(self, options: InferenceOptions) -> None:
+        scored = [p for p in self.post_processors if p.space == 'score']
+        if scored and options.return_scores is not True:
+            raise ValueError(
+                f'{type(scored[0]).__name__} changes scores, which '
+                f'test_cfg.return_scores={options.return_scores!r} never holds: set it '
+                'to True'
+            )
 
     def _check_threshold(self) -> None:
         threshold, head = self.pseudo_label_threshold, type(self.decode_head).__name__
@@ -349,11 +380,24 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             )
         for name, head in self._named_heads():
             self._check_head(name, head)
+        methods = ('forward', 'query_logits', 'training_outputs', 'loss', 'predict')
+        self._reads_image = any(
+            'image' in declared(getattr(head, method))
+            for _, head in self._named_heads()
+            for method in (*methods, 'loss_by_feat')
+            if hasattr(head, method)
+        )
         for calibrator in self.calibrators:
             if getattr(calibrator, 'space', None) not in SPACES:
                 raise ValueError(
                     f'{type(calibrator).__name__} is no calibrator: its space must be '
                     f'one of {SPACES}'
+                )
+            if self.score_kind == MASK_SUM and calibrator.space == 'logit':
+                raise ValueError(
+                    f"{type(calibrator).__name__}(space='logit') calibrates logits, "
+                    f'and {type(self.decode_head).__name__} makes sums of masks: use '
+                    "space='score'"
                 )
             has_token = getattr(self.backbone, 'out_global', True)
             if calibrator.needs_global_token and not has_token:
@@ -418,7 +462,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
 
     @property
     def score_kind(self) -> str:
-        """What scores are: ``'logit'``, ``'sigmoid'`` or ``'softmax'``."""
+        """What scores are, see ``score_kind`` of heads."""
         return getattr(self.decode_head, 'score_kind', 'logit')
 
     @property
@@ -617,17 +661,17 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             batch_img_metas: metainfo of each image.
         """
         stream = self._scores(inputs, batch_img_metas, 'whole')
-        return stacked(stream, len(self.class_names))
+        return stacked(stream, self.num_classes)
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Return scores ``(N, K, H, W)``, averaged over overlapping windows."""
         stream = self._scores(inputs, batch_img_metas, 'slide')
-        return stacked(stream, len(self.class_names))
+        return stacked(stream, self.num_classes)
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Return scores ``(N, K, H, W)`` at input size, whole or by windows."""
         stream = self._scores(inputs, batch_img_metas, self._inference_options.mode)
-        return stacked(stream, len(self.class_names))
+        return stacked(stream, self.num_classes)
 
     def predict(
         self, inputs: Tensor, data_samples: SampleList | None = None
@@ -646,7 +690,10 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             metas = [sample.metainfo for sample in data_samples]
         options = self._inference_options
         stream = self._scores(inputs, metas, options.mode)
-        return self._write(stream, metas, data_samples, options.return_scores)
+        pixels = None
+        if len(self.post_processors):
+            pixels = input_image(inputs, metas, self.data_preprocessor).pixels
+        return self._write(stream, metas, data_samples, options.return_scores, pixels)
 
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: SampleList | None = None
@@ -661,6 +708,8 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             samples with ``seg_logits`` ``(K, H, W)`` and ``pred_sem_seg`` ``(1, H, W)``
             long. With one class the latter is the mask ``score >= score_thr``.
         """
+        if len(self.post_processors):
+            raise ValueError('post_processors need the image: call predict')
         metas = [{'ori_shape': seg_logits.shape[2:]}] * len(seg_logits)
         if data_samples is not None:
             metas = [sample.metainfo for sample in data_samples]
@@ -675,6 +724,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         metas: Sequence[Mapping[str, Any]],
         data_samples: SampleList | None,
         return_scores: bool | str,
+        pixels: Tensor | None = None,
     ) -> SampleList:
         """Put what is kept of a stream of scores at input size into samples."""
         seen_mask = None
@@ -688,8 +738,13 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
                 full = to_original(own, metas[image], self.align_corners)
                 result.update(full[0], classes)
         samples = data_samples or [SegDataSample() for _ in metas]
-        for sample, result in zip(samples, results, strict=True):
-            result.write(sample, self.label_rule)
+        rule, own_pixels = self.label_rule, None
+        for image, result in enumerate(results):
+            if pixels is not None:
+                own_pixels = to_original(
+                    pixels[image : image + 1], metas[image], self.align_corners
+                )[0]
+            result.write(samples[image], rule, self.post_processors, own_pixels)
         return samples
 
     def _scores(
@@ -697,38 +752,57 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
     ) -> Iterator[tuple[slice, Tensor]]:
         """Yield slices of the classes and their scores ``(N, K', H, W)``.
 
-        The one road from images to scores: the network runs once, over the whole
-        images or over windows of them, some windows of all images at a time.
+        The one road from images to scores.
         """
-        options = self._inference_options
+        crops = self._crops(inputs, metas, mode)
         size: Size = (inputs.shape[2], inputs.shape[3])
-        windows = [Window(0, size[0], 0, size[1])]
+        chunk = self._inference_options.class_chunk
+        return stream_scores(crops, size, self.num_classes, chunk)
+
+    def _crops(
+        self, inputs: Tensor, metas: Sequence[Mapping[str, Any]], mode: str
+    ) -> list[tuple[Window | None, CropScores]]:
+        """Run the network over the images, or over windows of them.
+
+        It runs over some windows of all images at a time. The whole images have None
+        for a window.
+        """
+        options, size = self._inference_options, (inputs.shape[2], inputs.shape[3])
+        windows: list[Window | None] = [None]
         if mode == 'slide':
             assert options.crop_size is not None  # checked in from_cfg
             assert options.stride is not None
-            windows = slide_windows(size, options.crop_size, options.stride)
+            windows = [*slide_windows(size, options.crop_size, options.stride)]
         at_once = max(options.slide_batch_size // len(inputs), 1)
-        crops: list[tuple[Window, CropScores]] = []
+        crops: list[tuple[Window | None, CropScores]] = []
         for start in range(0, len(windows), at_once):
             group = windows[start : start + at_once]
-            parts = [window.cut(inputs) for window in group]
-            images = torch.cat(parts) if len(parts) > 1 else parts[0]
-            crops += zip(group, self._crop_scores(images, metas), strict=True)
-        return stream_scores(crops, size, len(self.class_names), options.class_chunk)
+            crops += zip(group, self._crop_scores(inputs, metas, group), strict=True)
+        return crops
 
     def _crop_scores(
-        self, crops: Tensor, metas: Sequence[Mapping[str, Any]]
+        self,
+        inputs: Tensor,
+        metas: Sequence[Mapping[str, Any]],
+        windows: Sequence[Window | None],
     ) -> list[CropScores]:
-        """Run the network over ``G`` crops ``(G * N, 3, H, W)``, crop by crop."""
-        options = self._inference_options
+        """Run the network over some windows of all images."""
+        crops, options = inputs, self._inference_options
+        if windows[0] is not None:
+            crops = torch.cat([window_of(inputs, window) for window in windows])
         crop: Size = (crops.shape[2], crops.shape[3])
         covered = covered_size(self.backbone, crop)
         queries = self.current_queries()
         maps, given = self._features(crops, queries)
+        if self._reads_image:
+            size: Size = (inputs.shape[2], inputs.shape[3])
+            given['image'] = input_image(
+                crops, metas, self.data_preprocessor, windows, size
+            )
         # mmseg's heads resize to img_shape, which as a torch.Size is a crop's.
         whole = dict(img_shape=torch.Size(covered))
-        repeated = [{**m, **whole} for m in metas] * (len(crops) // len(metas))
-        logits = self._mask_logits(maps, repeated, given)
+        repeated = [{**m, **whole} for m in metas] * len(windows)
+        found = self._head_scores(maps, repeated, given)
         rule = ScoringRule(
             score_kind=self.score_kind,
             query_reduce=getattr(self.decode_head, 'query_reduce', 'max'),
@@ -738,26 +812,84 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             class_chunk=options.class_chunk,
         )
         token = given['global_token']
-        parts = logits.split(len(metas))
+        parts = found.split(len(metas))
         tokens = [None] * len(parts) if token is None else token.split(len(metas))
+        kind: Any = MaskSums if isinstance(found, MaskScores) else LogitScores
         return [
-            CropScores(part, queries, its_token, crop=crop, covered=covered, rule=rule)
+            kind(part, queries, its_token, crop=crop, covered=covered, rule=rule)
             for part, its_token in zip(parts, tokens, strict=True)
         ]
 
-    def _mask_logits(self, maps: Any, metas: list[dict], given: dict) -> Tensor:
-        """Return the head's logits, ``(N, Q or K, h, w)``."""
+    def _head_scores(
+        self, maps: Any, metas: list[dict], given: dict
+    ) -> Tensor | MaskScores:
+        """Return the head's logits, ``(N, Q or K, h, w)``, or its masks."""
         head, queries = self.decode_head, given['queries']
-        if hasattr(head, 'query_logits'):
-            return call_with(head.query_logits, maps, **given)
-        logits = call_with(head.predict, maps, metas, self.test_cfg, **given)
-        if self._reads_queries() or logits.shape[1] == queries.num_classes:
-            return logits
-        spread = logits.new_full(
-            (len(logits), queries.num_classes, *logits.shape[2:]), UNTRAINED
+        # The predict of our base is query_logits with synonyms reduced too early.
+        predicts = getattr(type(head), 'predict', None) is not ZeroShotHead.predict
+        if hasattr(head, 'query_logits') and not (
+            predicts and isinstance(head, ZeroShotHead)
+        ):
+            found = call_with(head.query_logits, maps, **given)
+        else:
+            found = call_with(head.predict, maps, metas, self.test_cfg, **given)
+        if isinstance(found, MaskScores) != (self.score_kind == MASK_SUM):
+            raise ValueError(
+                f'{type(head).__name__}.score_kind is {self.score_kind!r} and it '
+                f'returned {type(found).__name__}: {MASK_SUM!r} and MaskScores belong '
+                'together'
+            )
+        if (
+            isinstance(found, MaskScores)
+            or self._reads_queries()
+            or found.shape[1] == queries.num_classes
+        ):
+            return found
+        spread = found.new_full(
+            (len(found), queries.num_classes, *found.shape[2:]), UNTRAINED
         )
-        spread[:, self._trained_indices] = logits
+        spread[:, self._trained_indices] = found
         return spread
+
+    @torch.no_grad()
+    def fit_calibrators(self, dataset: Any) -> None:
+        """Let calibrators with ``fit`` learn from images, without their labels.
+
+        Each of them, in order, gets :class:`~.inference.CalibrationData`, and keeps
+        what it learns in buffers, which are saved with the model. Results are
+        transductive from then on, as the images stand for those of the test.
+
+        Args:
+            dataset: of samples as test pipelines make them.
+
+        Raises:
+            ValueError: if no calibrator has ``fit``.
+        """
+        fitted: list[Any] = [c for c in self.calibrators if hasattr(c, 'fit')]
+        if not fitted:
+            raise ValueError('fit_calibrators: no calibrator of this model has fit')
+        training = self.training
+        self.eval()
+        for calibrator in fitted:
+            crops = partial(self._crops_of, dataset)
+            calibrator.fit(CalibrationData(calibrator, self.current_queries(), crops))
+        self.train(training)
+        print_log(
+            f'{", ".join(type(c).__name__ for c in fitted)} learned from '
+            f'{len(dataset)} images: results are transductive.',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+    def _crops_of(self, dataset: Any) -> Iterator[CropScores]:
+        """Yield the scores of the crops of a data set's images."""
+        for index in range(len(dataset)):
+            data = self.data_preprocessor(pseudo_collate([dataset[index]]), False)
+            metas = [sample.metainfo for sample in data['data_samples']]
+            for _, crop in self._crops(
+                data['inputs'], metas, self._inference_options.mode
+            ):
+                yield crop
 
     # -- training ------------------------------------------------------------------
 
@@ -776,6 +908,9 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         maps, given = self._features(inputs, self.training_queries())
         classes = self._covered_labels(inputs, data_samples)
         labels = self._to_rows(classes)
+        if self._reads_image:
+            metas = [sample.metainfo for sample in data_samples]
+            given['image'] = input_image(inputs, metas, self.data_preprocessor)
         fills = self.vocabulary.training_setting == 'transductive'
         if fills:
             self._require_pseudo_labels()

@@ -8,7 +8,8 @@ yields slice after slice, and :class:`ImageResult` keeps of them what is asked f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from zs3_mmseg.models.class_embeddings import ClassQueries
+from zs3_mmseg.models.decode_heads.mask_scores import MaskScores
 from zs3_mmseg.models.decode_heads.zero_shot_head import RunningArgmax, reduce_queries
 
 Size = tuple[int, int]
@@ -121,9 +123,13 @@ class Window(NamedTuple):
     left: int
     right: int
 
-    def cut(self, maps: Tensor) -> Tensor:
-        """Return the window of maps ``(..., H, W)``."""
-        return maps[..., self.top : self.bottom, self.left : self.right]
+
+def window_of(maps: Tensor, window: Window | None) -> Tensor:
+    """Return the window of maps ``(..., H, W)``; None: all of them."""
+    if window is None:
+        return maps
+    top, bottom, left, right = window
+    return maps[..., top:bottom, left:right]
 
 
 def slide_windows(image: Size, crop: Size, stride: Size) -> list[Window]:
@@ -224,27 +230,28 @@ def class_chunks(num_classes: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, num_classes))
 
 
-class CropScores:
+class CropScores(ABC):
     """Class scores of one crop of each image, made for any slice of the classes.
 
     In the official order: resize to the mask size, reduction over synonyms,
-    calibration of logits, activation, calibration of scores, resize to the crop.
-    A softmax takes its normaliser from a first pass over all classes, chunk by chunk,
-    so that nothing of the size ``K x height x width`` is ever made.
+    calibration of logits, activation, calibration of scores, resize to the crop, so
+    that nothing of the size ``K x height x width`` is ever made. What has to know all
+    classes takes first passes over them, chunk by chunk: a softmax for its normaliser,
+    and each calibrator with ``needs_all_classes``, whose ``observe(observed, scores,
+    queries, global_token, classes)`` returns what it has gathered (from None on) and
+    whose call then gets the last of it as ``observed``.
 
     Args:
-        logits: ``(N, Q, h, w)``, or ``(N, K, h, w)`` if a head reduced them.
-        queries: the ``Q`` queries of ``K`` classes.
+        queries: of ``K`` classes.
         global_token: ``(N, E)`` or None.
         crop: size of the crop in pixels.
-        covered: size in pixels that the logits stand for, at least ``crop``; what is
-            beyond the crop, at the bottom and right, is cut off.
+        covered: size in pixels that the head's maps stand for, at least ``crop``; what
+            is beyond the crop, at the bottom and right, is cut off.
         rule: how scores are made.
     """
 
     def __init__(
         self,
-        logits: Tensor,
         queries: ClassQueries,
         global_token: Tensor | None,
         *,
@@ -252,6 +259,90 @@ class CropScores:
         covered: Size,
         rule: ScoringRule,
     ) -> None:
+        self._queries = queries
+        self._global_token = global_token
+        self._crop = crop
+        self._covered = covered
+        self._rule = rule
+        self._normaliser: Tensor | None = None
+        self._observed: dict[Any, Any] = {}
+
+    def __call__(self, classes: slice) -> Tensor:
+        """Return calibrated scores of a slice of the classes, ``(N, K', H, W)``."""
+        scores = self.before(None, classes)
+        if self._rule.mask_size is None:
+            return scores
+        scores = resize_maps(scores, self._covered, self._rule.align_corners)
+        return scores[..., : self._crop[0], : self._crop[1]]
+
+    def before(self, calibrator: Any | None, classes: slice) -> Tensor:
+        """Return what a calibrator gets; None: what the last one leaves."""
+        scores = self._calibrate(self._raw(classes), 'logit', classes, calibrator)
+        if calibrator is not None and calibrator.space == 'logit':
+            return scores
+        if self._rule.score_kind == 'sigmoid':
+            scores = scores.sigmoid()
+        elif self._normaliser is not None:
+            scores = (scores - self._normaliser).exp_()
+        return self._calibrate(scores, 'score', classes, calibrator)
+
+    @abstractmethod
+    def _raw(self, classes: slice) -> Tensor:
+        """Return what calibration starts from, for a slice of the classes."""
+
+    def _sized(self, maps: Tensor) -> Tensor:
+        """Bring maps to the size at which scores are made."""
+        rule = self._rule
+        maps = resize_maps(maps, rule.mask_size or self._covered, rule.align_corners)
+        if rule.mask_size is None:
+            return maps[..., : self._crop[0], : self._crop[1]]
+        return maps
+
+    def _calibrate(
+        self, scores: Tensor, space: str, classes: slice, until: Any | None = None
+    ) -> Tensor:
+        for calibrator in self._rule.calibrators:
+            if calibrator.space != space:
+                continue
+            if calibrator is until:
+                break
+            more = {}
+            if calibrator in self._observed:
+                more['observed'] = self._observed[calibrator]
+            scores = calibrator(
+                scores, self._queries, self._global_token, classes, **more
+            )
+        return scores
+
+    def _observe(self, space: str) -> None:
+        """Show all classes to the calibrators of a space that need them."""
+        for calibrator in self._rule.calibrators:
+            needs_all = getattr(calibrator, 'needs_all_classes', False)
+            if not needs_all or calibrator.space != space:
+                continue
+            observed = None
+            for classes, scores in self.stream(calibrator):
+                observed = calibrator.observe(
+                    observed, scores, self._queries, self._global_token, classes
+                )
+            self._observed[calibrator] = observed
+
+    def stream(self, calibrator: Any) -> Iterator[tuple[slice, Tensor]]:
+        """Yield slices of the classes and what a calibrator gets of them."""
+        for classes in self._chunks():
+            yield classes, self.before(calibrator, classes)
+
+    def _chunks(self) -> Iterator[slice]:
+        return class_chunks(self._queries.num_classes, self._rule.class_chunk)
+
+
+class LogitScores(CropScores):
+    """:class:`CropScores` of logits ``(N, Q, h, w)``, or ``(N, K, h, w)``."""
+
+    def __init__(
+        self, logits: Tensor, queries: ClassQueries, *args: Any, **kwargs: Any
+    ):
+        super().__init__(queries, *args, **kwargs)
         counts = queries.queries_per_class
         if logits.shape[1] == sum(counts):
             self._counts: tuple[int, ...] = counts
@@ -263,48 +354,20 @@ class CropScores:
                 f'of {len(counts)} classes'
             )
         self._logits = logits.float()
-        self._queries = queries
-        self._global_token = global_token
-        self._crop = crop
-        self._covered = covered
-        self._rule = rule
-        self._normaliser = (
-            self._log_partition() if rule.score_kind == 'softmax' else None
-        )
+        self._observe('logit')
+        if self._rule.score_kind == 'softmax':
+            self._normaliser = self._log_partition()
+        self._observe('score')
 
-    def __call__(self, classes: slice) -> Tensor:
-        """Return calibrated scores of a slice of the classes, ``(N, K', H, W)``."""
-        scores = self._calibrate(self._class_logits(classes)[1], 'logit', classes)
-        if self._rule.score_kind == 'sigmoid':
-            scores = scores.sigmoid()
-        elif self._normaliser is not None:
-            scores = (scores - self._normaliser).exp_()
-        scores = self._calibrate(scores, 'score', classes)
-        if self._rule.mask_size is None:
-            return scores
-        return self._cut(resize_maps(scores, self._covered, self._rule.align_corners))
+    def _raw(self, classes: slice) -> Tensor:
+        return self._class_logits(classes)[1]
 
     def _class_logits(self, classes: slice) -> tuple[Tensor, Tensor]:
         """Return resized logits per query and per class of a slice of the classes."""
         first = sum(self._counts[: classes.start])
         counts = self._counts[classes]
-        logits = resize_maps(
-            self._logits[:, first : first + sum(counts)],
-            self._rule.mask_size or self._covered,
-            self._rule.align_corners,
-        )
-        if self._rule.mask_size is None:
-            logits = self._cut(logits)
+        logits = self._sized(self._logits[:, first : first + sum(counts)])
         return logits, reduce_queries(logits, counts, self._rule.query_reduce)
-
-    def _cut(self, maps: Tensor) -> Tensor:
-        return maps[..., : self._crop[0], : self._crop[1]]
-
-    def _calibrate(self, scores: Tensor, space: str, classes: slice) -> Tensor:
-        for calibrator in self._rule.calibrators:
-            if calibrator.space == space:
-                scores = calibrator(scores, self._queries, self._global_token, classes)
-        return scores
 
     def _log_partition(self) -> Tensor:
         """Return the log of the softmax's denominator, ``(N, 1, mask height, width)``.
@@ -313,7 +376,7 @@ class CropScores:
         its queries.
         """
         total: Tensor | None = None
-        for classes in class_chunks(len(self._counts), self._rule.class_chunk):
+        for classes in self._chunks():
             per_query, per_class = self._class_logits(classes)
             calibrated = self._calibrate(per_class, 'logit', classes)
             if per_query.shape == per_class.shape or self._rule.query_reduce == 'sum':
@@ -327,22 +390,92 @@ class CropScores:
         return total
 
 
+#: Of the quotient in ``output='log_mean'``; less cover than this is no mask.
+EPSILON = 1e-8
+
+
+class MaskSums(CropScores):
+    """:class:`CropScores` of :class:`MaskScores`: their masks, summed per class.
+
+    All masks are held at full resolution, and the scores of a chunk of the classes.
+    """
+
+    def __init__(
+        self, found: MaskScores, queries: ClassQueries, *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(queries, *args, **kwargs)
+        num_masks, num_classes = found.class_scores.shape[1:]
+        if num_classes != queries.num_classes:
+            raise ValueError(
+                f'the head returned MaskScores of {num_classes} classes, and there are '
+                f'{queries.num_classes}'
+            )
+        masks = found.masks.float()
+        size = self._rule.mask_size or self._covered
+        if not num_masks:  # which torch does not resize
+            masks = masks.new_zeros(len(masks), 0, *size)
+        masks = self._sized(masks)
+        self._masks = masks.sigmoid() if found.mask_kind == 'logit' else masks
+        self._found = found
+        if found.output == 'log_mean':
+            weights = masks.new_ones(masks.shape[:2])
+            self._weights = weights if found.weights is None else found.weights.float()
+            self._cover = self._summed(self._weights[..., None])
+        self._observe('score')
+
+    def _raw(self, classes: slice) -> Tensor:
+        scores = self._found.class_scores[..., classes].float()
+        if self._found.output == 'sum':
+            return self._summed(scores)
+        mean = self._summed(self._weights[..., None] * scores) / (self._cover + EPSILON)
+        logs = mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
+        if self._found.fallback is None:
+            return logs
+        fallback = self._sized(self._found.fallback[:, classes].float())
+        return torch.where(self._cover > EPSILON, logs, fallback)
+
+    def _summed(self, factors: Tensor) -> Tensor:
+        """Return the sum of masks times factors ``(N, M, K')``, ``(N, K', H, W)``."""
+        with torch.autocast(factors.device.type, enabled=False):
+            sums = factors.transpose(1, 2) @ self._masks.flatten(2)
+        return sums.unflatten(2, self._masks.shape[2:])
+
+
+@dataclass(frozen=True)
+class CalibrationData:
+    """What a calibrator's ``fit`` gets; it may be gone through several times.
+
+    Iterating yields, for each crop of each image, an iterator over slices of the
+    classes and the scores ``(1, K', h, w)`` that the calibrator would get of them.
+    ``queries`` are those of the ``K`` current classes.
+    """
+
+    calibrator: Any
+    queries: ClassQueries
+    crops: Callable[[], Iterator[CropScores]]
+
+    def __iter__(self) -> Iterator[Iterator[tuple[slice, Tensor]]]:
+        for crop in self.crops():
+            yield crop.stream(self.calibrator)
+
+
 # ------------------------------------------------------------------ scores of images
 
 
 def stream_scores(
-    crops: Sequence[tuple[Window, CropScores]],
+    crops: Sequence[tuple[Window | None, CropScores]],
     size: Size,
     num_classes: int,
     class_chunk: int,
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield slices of the classes and their scores ``(N, K', H, W)`` at input size.
 
-    Where crops overlap, scores are averaged.
+    A crop without a window is the whole image. Where windows overlap, scores are
+    averaged.
     """
     counts: Tensor | None = None
     for classes in class_chunks(num_classes, class_chunk):
-        if crops[0][0] == Window(0, size[0], 0, size[1]):
+        if crops[0][0] is None:
             yield classes, crops[0][1](classes)
             continue
         total: Tensor | None = None
@@ -350,12 +483,12 @@ def stream_scores(
             scores = crop(classes)
             if total is None:
                 total = scores.new_zeros((*scores.shape[:2], *size))
-            window.cut(total).add_(scores)
+            window_of(total, window).add_(scores)
         assert total is not None  # there is at least one crop
         if counts is None:
             counts = torch.zeros(size)
             for window, _ in crops:
-                window.cut(counts).add_(1)
+                window_of(counts, window).add_(1)
             counts = counts.to(total.device)
         yield classes, total / counts
 
@@ -383,17 +516,6 @@ class LabelRule:
     score_thr: float
     prob_thd: float | None = None
     bg_index: int = 0
-
-    def labels(self, running: RunningArgmax) -> Tensor:
-        """Return the label map ``(1, H, W)`` of all classes taken in, at least one."""
-        found = running.best()
-        assert found is not None
-        best, index = found
-        if running.num_classes == 1:
-            index = (best >= self.score_thr).long()
-        elif self.prob_thd is not None:
-            index = index.masked_fill(best < self.prob_thd, self.bg_index)
-        return index[None]
 
 
 class GroupArgmax:
@@ -445,12 +567,40 @@ class ImageResult:
         if self._scores is not None:
             self._scores.append(scores)
 
-    def write(self, sample: SegDataSample, rule: LabelRule) -> None:
-        """Put label map, and scores or groups, into a sample."""
-        found = {'pred_sem_seg': PixelData(data=rule.labels(self._best))}
+    def write(
+        self,
+        sample: SegDataSample,
+        rule: LabelRule,
+        post_processors: Iterable[Any] = (),
+        pixels: Tensor | None = None,
+    ) -> None:
+        """Put label map, and scores or groups, into a sample.
+
+        Post-processors get the scores or the label map and ``pixels`` ``(3, H, W)``, an
+        RGB image of their size.
+        """
+        running = self._best
         if self._scores is not None:
-            found['seg_logits'] = PixelData(data=torch.cat(self._scores))
+            scores = torch.cat(self._scores)
+            for processor in post_processors:
+                if processor.space == 'score':
+                    scores = processor(scores, pixels)
+                    running = RunningArgmax()
+            if running is not self._best:
+                running.update(scores)
+            sample.set_data({'seg_logits': PixelData(data=scores)})
         if self._groups is not None:
             best, classes = self._groups.best()
-            found['group_best'] = PixelData(scores=best, classes=classes)
-        sample.set_data(found)
+            sample.set_data({'group_best': PixelData(scores=best, classes=classes)})
+        found = running.best()
+        assert found is not None  # there is at least one class
+        best, labels = found
+        if running.num_classes == 1:
+            labels = (best >= rule.score_thr).long()
+        elif rule.prob_thd is not None:
+            labels = labels.masked_fill(best < rule.prob_thd, rule.bg_index)
+        labels = labels[None]
+        for processor in post_processors:
+            if processor.space == 'label':
+                labels = processor(labels, pixels)
+        sample.set_data({'pred_sem_seg': PixelData(data=labels)})

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from mmengine.model import BaseTTAModel
-from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from mmseg.utils import SampleList
 
-from zs3_mmseg.models.decode_heads.zero_shot_head import RunningArgmax
+from .inference import ImageResult
 
 
 @MODELS.register_module()
@@ -42,6 +41,14 @@ class ZeroShotTTAModel(BaseTTAModel):
                 'True'
             )
 
+        labels = [p for p in self.module.post_processors if p.space == 'label']
+        if labels:
+            raise ValueError(
+                f'{type(labels[0]).__name__} changes the label map of one view, and '
+                'test-time augmentation averages the scores of several: take it out of '
+                'model.post_processors'
+            )
+
     def merge_preds(self, data_samples_list: list[SampleList]) -> SampleList:
         """Merge the predictions of each image's views.
 
@@ -61,16 +68,9 @@ class ZeroShotTTAModel(BaseTTAModel):
                 total = scores if total is None else total + scores
             assert total is not None  # an image has at least one view
             mean = total / len(views)
-            sample = views[0]
-            best = RunningArgmax()
-            best.update(mean)
-            labels = self.module.label_rule.labels(best)
-            sample.set_data(
-                {
-                    'seg_logits': PixelData(data=mean),
-                    'pred_sem_seg': PixelData(data=labels),
-                }
-            )
+            sample, result = views[0], ImageResult(True, None)
+            result.update(mean, slice(0, len(mean)))
+            result.write(sample, self.module.label_rule)
             merged.append(sample)
         return merged
 
