@@ -65,6 +65,21 @@ def test_published_files_hold_weights_and_meta(run_tool, trained, tmp_path) -> N
     assert content['state_dict'].keys() == safe_load(source)['state_dict'].keys()
 
 
+def test_walks_are_counted(run_tool, tmp_path) -> None:
+    finished = run_tool('misc/trace_calls.py', '--list', folder=tmp_path)
+    assert finished.status == 0, finished.output
+    rows = re.findall(r'^(\w.*?) {2,}(\d+) +(\d+) +(\d+)$', finished.output, re.M)
+    figures = {name: [*map(int, numbers)] for name, *numbers in rows}
+    assert len(figures) == 6
+    assert all(files <= functions for files, functions, _ in figures.values())
+    # The second time, names are known and nothing is encoded.
+    again = figures['second predict, one image']
+    first = figures['first predict: class name -> logit']
+    assert all(a < b for a, b in zip(again, first, strict=True))
+    assert re.search(r'zero_shot_dataset.py: ZeroShotDataset.\w+', finished.output)
+    assert 'circle of imports: none' in finished.output
+
+
 GATE = TOOLS.parent / 'configs/clip_dense/shapes_tiny_gate.py'
 FEW_SCENES = ['--cfg-options', 'val_dataloader.dataset.dataset.num_images=3']
 
