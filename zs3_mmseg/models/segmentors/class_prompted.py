@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.utils import ConfigType, OptConfigType, SampleList, add_prefix
 
@@ -18,7 +17,7 @@ from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.utils.names import did_you_mean
 
 from .encoder_decoder import ZeroShotEncoderDecoder, call_with, with_labels
-from .inference import GROUPS, covered_size, resize_maps, to_original
+from .inference import GROUPS, covered_size, resize_maps
 from .vocabulary import Vocabulary
 
 
@@ -306,20 +305,16 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
         for size in (options.mask_size, covered):
             if size is not None:
                 logits = resize_maps(logits, size, self.align_corners)
-        full = logits[..., :height, :width]
-        for index, sample in enumerate(data_samples):
-            own = full[index : index + 1]
-            scores = to_original(own, sample.metainfo, self.align_corners)[0]
-            mask = scores.argmax(dim=0, keepdim=True)
-            sample.set_data({'pred_sem_seg': PixelData(data=mask)})
-            if options.return_scores is True:
-                sample.set_data({'seg_logits': PixelData(data=scores)})
-        return data_samples
+        stream = [(slice(0, 2), logits[..., :height, :width])]
+        metas = [sample.metainfo for sample in data_samples]
+        pixels = self._pixels(inputs, metas)
+        returned = options.return_scores
+        return self._write(stream, 2, metas, data_samples, returned, pixels)
 
     # -- whole vocabularies --------------------------------------------------------
 
     def _features(
-        self, inputs: Tensor, queries: ClassQueries | None
+        self, inputs: Tensor, queries: ClassQueries | None, *_: Any
     ) -> tuple[Any, dict[str, Any]]:
         """Return what all names share, and the image's own global token for gates."""
         token = None

@@ -45,7 +45,6 @@ from .inference import (
     class_chunks,
     covered_size,
     slide_windows,
-    stacked,
     stream_scores,
     to_original,
     window_of,
@@ -70,8 +69,10 @@ def declared(function: Callable) -> frozenset[str]:
 
 def call_with(function: Callable, *args: Any, **given: Any) -> Any:
     """Call a head's method with those of ``given`` that it declares by name."""
-    names = declared(function)
-    return function(*args, **{k: v for k, v in given.items() if k in names})
+    names = _DECLARED.get(getattr(function, '__func__', function)) or declared(function)
+    for name in given.keys() - names:
+        del given[name]
+    return function(*args, **given)
 
 
 def reads_queries(head: Any) -> bool:
@@ -142,28 +143,6 @@ class LabelMapping:
         return mapped
 
 
-def stack_labels(samples: Sequence[SegDataSample]) -> Tensor:
-    """Return the ground truth of a batch, ``(N, H, W)``."""
-    for sample in samples:
-        if 'gt_sem_seg' not in sample:
-            path = sample.metainfo.get('img_path', 'a training sample')
-            raise ValueError(
-                f'{path} has no gt_sem_seg: training pipelines need LoadAnnotations'
-            )
-    return torch.stack([sample.gt_sem_seg.data for sample in samples]).squeeze(1)
-
-
-def fill_up(labels: Tensor, size: Sequence[int], ignore_index: int) -> Tensor:
-    """Return labels ``(N, H, W)`` with ignored pixels at the bottom and right.
-
-    Maps of a backbone that fills an image up to whole patches stand for more than the
-    image (``size``); stretched over its labels they would be off by up to half a patch.
-    """
-    height, width = labels.shape[-2:]
-    missing = (0, size[1] - width, 0, size[0] - height)
-    return F.pad(labels, missing, value=ignore_index) if any(missing) else labels
-
-
 def with_labels(
     samples: Sequence[SegDataSample], labels: Tensor
 ) -> list[SegDataSample]:
@@ -188,6 +167,14 @@ _METHODS = ('training_outputs', 'resolve_unlabelled')
 #: Logit of a class that a head without class embeddings was never trained on. Finite,
 #: as a resize would make NaN of infinities.
 UNTRAINED = -1e4
+
+
+def _metas(inputs: Tensor, data_samples: SampleList | None) -> list[dict]:
+    """Return the metainfo of each image; without samples, inputs are the originals."""
+    if data_samples is not None:
+        return [sample.metainfo for sample in data_samples]
+    size = inputs.shape[2:]
+    return [dict(ori_shape=size, img_shape=size, pad_shape=size)] * len(inputs)
 
 
 def _built(parts: Sequence[ConfigType | nn.Module]) -> nn.ModuleList:
@@ -291,6 +278,8 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         vocabulary.rows_needed = any(
             reads_queries(head) for _, head in self._named_heads()
         ) or any(getattr(c, 'needs_global_token', False) for c in self.calibrators)
+        self._reads_queries = reads_queries(self.decode_head)
+        self._special = special_labels(len(self.split.classes))
         self._check_threshold()
         self._check_options()
         self._init_label_mappings()
@@ -442,6 +431,12 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         )
         self._to_classes = LabelMapping({c: c for c in indices}, **common)
         self._trained_indices = indices
+        #: Heads whose channels are all classes, not the rows.
+        self._whole_heads = {
+            name
+            for name, head in self._named_heads()
+            if not reads_queries(head) and head.out_channels != len(indices)
+        }
 
     # -- what the parts are --------------------------------------------------------
 
@@ -452,13 +447,6 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
                 yield f'auxiliary_head[{index}]', head
         elif self.with_auxiliary_head:
             yield 'auxiliary_head', self.auxiliary_head
-
-    def _reads_queries(self) -> bool:
-        return reads_queries(self.decode_head)
-
-    @property
-    def _special(self) -> SpecialLabels:
-        return special_labels(len(self.split.classes))
 
     @property
     def score_kind(self) -> str:
@@ -553,7 +541,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         self._use(classes)
 
     def _require_open_classes(self) -> None:
-        if not self._reads_queries():
+        if not self._reads_queries:
             raise ValueError(
                 f'the classes of this model are fixed: its decode head '
                 f'{type(self.decode_head).__name__} does not read class embeddings'
@@ -576,7 +564,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             )
         self.vocabulary.use(classes)
         self.num_classes = self.out_channels = num_classes
-        if self._reads_queries() and self._channels_are_classes:
+        if self._reads_queries and self._channels_are_classes:
             self.decode_head.num_classes = self.decode_head.out_channels = num_classes
 
     # -- rows ----------------------------------------------------------------------
@@ -622,10 +610,23 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         return self._features(inputs, None)[0]
 
     def _features(
-        self, inputs: Tensor, queries: ClassQueries | None
+        self,
+        inputs: Tensor,
+        queries: ClassQueries | None,
+        metas: Sequence[Mapping[str, Any]] = (),
+        windows: Sequence[Window | None] = (None,),
+        size: Size | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        """Return the maps that heads read, and what else they may ask for by name."""
-        return self._given(TowerOutput.of(self.backbone(inputs)), queries)
+        """Return the maps that heads read, and what else they may ask for by name.
+
+        ``inputs`` are windows of images with ``metas``, of ``size`` as a whole.
+        """
+        output = TowerOutput.of(self.backbone(inputs))
+        maps, given = self._given(output, queries)
+        if self._reads_image:
+            preprocessor = self.data_preprocessor
+            given['image'] = input_image(inputs, metas, preprocessor, windows, size)
+        return maps, given
 
     def _given(
         self, output: TowerOutput, queries: ClassQueries | None
@@ -648,7 +649,8 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         With the training rows while in training mode, else with the current ones.
         """
         queries = self.training_queries() if self.training else self.current_queries()
-        maps, given = self._features(inputs, queries)
+        metas = _metas(inputs, data_samples)
+        maps, given = self._features(inputs, queries, metas)
         return call_with(self.decode_head.forward, maps, **given)
 
     # -- inference -----------------------------------------------------------------
@@ -660,18 +662,26 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             inputs: ``(N, 3, H, W)``.
             batch_img_metas: metainfo of each image.
         """
-        stream = self._scores(inputs, batch_img_metas, 'whole')
-        return stacked(stream, self.num_classes)
+        return self._stacked(inputs, batch_img_metas, 'whole')
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Return scores ``(N, K, H, W)``, averaged over overlapping windows."""
-        stream = self._scores(inputs, batch_img_metas, 'slide')
-        return stacked(stream, self.num_classes)
+        return self._stacked(inputs, batch_img_metas, 'slide')
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Return scores ``(N, K, H, W)`` at input size, whole or by windows."""
-        stream = self._scores(inputs, batch_img_metas, self._inference_options.mode)
-        return stacked(stream, self.num_classes)
+        return self._stacked(inputs, batch_img_metas, self._inference_options.mode)
+
+    def _stacked(self, inputs: Tensor, metas: list[dict], mode: str) -> Tensor:
+        crops = self._crops(inputs, metas, mode)
+        size: Size = (inputs.shape[2], inputs.shape[3])
+        whole: Tensor | None = None
+        for classes, scores in stream_scores(crops, size):
+            if whole is None:
+                whole = scores.new_empty(len(scores), self.num_classes, *size)
+            whole[:, classes] = scores
+        assert whole is not None  # there is at least one class
+        return whole
 
     def predict(
         self, inputs: Tensor, data_samples: SampleList | None = None
@@ -684,16 +694,19 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         ``scores`` and ``classes`` ``(2, H, W)`` of the best seen and the best unseen
         class.
         """
-        size = inputs.shape[2:]
-        metas = [dict(ori_shape=size, img_shape=size, pad_shape=size)] * len(inputs)
-        if data_samples is not None:
-            metas = [sample.metainfo for sample in data_samples]
-        options = self._inference_options
-        stream = self._scores(inputs, metas, options.mode)
-        pixels = None
-        if len(self.post_processors):
-            pixels = input_image(inputs, metas, self.data_preprocessor).pixels
-        return self._write(stream, metas, data_samples, options.return_scores, pixels)
+        metas, options = _metas(inputs, data_samples), self._inference_options
+        crops = self._crops(inputs, metas, options.mode)
+        stream = stream_scores(crops, (inputs.shape[2], inputs.shape[3]))
+        pixels = self._pixels(inputs, metas)
+        returned = options.return_scores
+        return self._write(
+            stream, self.num_classes, metas, data_samples, returned, pixels
+        )
+
+    def _pixels(self, inputs: Tensor, metas: list[dict]) -> Tensor | None:
+        if not len(self.post_processors):
+            return None
+        return input_image(inputs, metas, self.data_preprocessor).pixels
 
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: SampleList | None = None
@@ -710,28 +723,30 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         """
         if len(self.post_processors):
             raise ValueError('post_processors need the image: call predict')
-        metas = [{'ori_shape': seg_logits.shape[2:]}] * len(seg_logits)
-        if data_samples is not None:
-            metas = [sample.metainfo for sample in data_samples]
+        metas = _metas(seg_logits, data_samples)
         chunk = self._inference_options.class_chunk
         chunks = class_chunks(seg_logits.shape[1], chunk)
         stream = ((classes, seg_logits[:, classes]) for classes in chunks)
-        return self._write(stream, metas, data_samples, True)
+        return self._write(stream, seg_logits.shape[1], metas, data_samples, True)
 
     def _write(
         self,
         stream: Iterable[tuple[slice, Tensor]],
+        num_classes: int,
         metas: Sequence[Mapping[str, Any]],
         data_samples: SampleList | None,
         return_scores: bool | str,
         pixels: Tensor | None = None,
     ) -> SampleList:
-        """Put what is kept of a stream of scores at input size into samples."""
+        """Put what is kept of a stream of scores at input size into samples.
+
+        ``pixels`` ``(N, 3, H, W)`` are the images for post-processors.
+        """
         seen_mask = None
         if return_scores == GROUPS:
             seen_mask = self.current_queries().seen_mask
-        keep_scores = return_scores is True
-        results = [ImageResult(keep_scores, seen_mask) for _ in metas]
+        kept = num_classes if return_scores is True else 0
+        results = [ImageResult(kept, seen_mask) for _ in metas]
         for classes, scores in stream:
             for image, result in enumerate(results):
                 own = scores[image : image + 1]
@@ -747,25 +762,13 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             result.write(samples[image], rule, self.post_processors, own_pixels)
         return samples
 
-    def _scores(
-        self, inputs: Tensor, metas: Sequence[Mapping[str, Any]], mode: str
-    ) -> Iterator[tuple[slice, Tensor]]:
-        """Yield slices of the classes and their scores ``(N, K', H, W)``.
-
-        The one road from images to scores.
-        """
-        crops = self._crops(inputs, metas, mode)
-        size: Size = (inputs.shape[2], inputs.shape[3])
-        chunk = self._inference_options.class_chunk
-        return stream_scores(crops, size, self.num_classes, chunk)
-
     def _crops(
         self, inputs: Tensor, metas: Sequence[Mapping[str, Any]], mode: str
     ) -> list[tuple[Window | None, CropScores]]:
         """Run the network over the images, or over windows of them.
 
-        It runs over some windows of all images at a time. The whole images have None
-        for a window.
+        The first half of the one road from images to scores. It runs over some windows
+        of all images at a time; None is the whole image.
         """
         options, size = self._inference_options, (inputs.shape[2], inputs.shape[3])
         windows: list[Window | None] = [None]
@@ -793,12 +796,8 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         crop: Size = (crops.shape[2], crops.shape[3])
         covered = covered_size(self.backbone, crop)
         queries = self.current_queries()
-        maps, given = self._features(crops, queries)
-        if self._reads_image:
-            size: Size = (inputs.shape[2], inputs.shape[3])
-            given['image'] = input_image(
-                crops, metas, self.data_preprocessor, windows, size
-            )
+        size: Size = (inputs.shape[2], inputs.shape[3])
+        maps, given = self._features(crops, queries, metas, windows, size)
         # mmseg's heads resize to img_shape, which as a torch.Size is a crop's.
         whole = dict(img_shape=torch.Size(covered))
         repeated = [{**m, **whole} for m in metas] * len(windows)
@@ -816,7 +815,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         tokens = [None] * len(parts) if token is None else token.split(len(metas))
         kind: Any = MaskSums if isinstance(found, MaskScores) else LogitScores
         return [
-            kind(part, queries, its_token, crop=crop, covered=covered, rule=rule)
+            kind(part, queries, its_token, crop, covered, rule)
             for part, its_token in zip(parts, tokens, strict=True)
         ]
 
@@ -841,7 +840,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             )
         if (
             isinstance(found, MaskScores)
-            or self._reads_queries()
+            or self._reads_queries
             or found.shape[1] == queries.num_classes
         ):
             return found
@@ -905,12 +904,10 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             ValueError: if labels mean nothing, or are to be filled in and the head
                 cannot do that.
         """
-        maps, given = self._features(inputs, self.training_queries())
+        metas = _metas(inputs, data_samples)
+        maps, given = self._features(inputs, self.training_queries(), metas)
         classes = self._covered_labels(inputs, data_samples)
         labels = self._to_rows(classes)
-        if self._reads_image:
-            metas = [sample.metainfo for sample in data_samples]
-            given['image'] = input_image(inputs, metas, self.data_preprocessor)
         fills = self.vocabulary.training_setting == 'transductive'
         if fills:
             self._require_pseudo_labels()
@@ -918,8 +915,10 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         for name, head in self._named_heads():
             outputs = self._training_outputs(head, maps, given)
             if fills and head is self.decode_head:
-                labels = self._fill_unlabelled(inputs, outputs, labels)
-            samples = self._samples_for(head, data_samples, classes, labels)
+                labels = self._fill_unlabelled(inputs, metas, outputs, labels)
+            whole = name in self._whole_heads
+            own_labels = self._to_classes(classes) if whole else labels
+            samples = with_labels(data_samples, own_labels)
             own = self._losses_by_feat(head, maps, outputs, samples, given)
             prefix = name.replace('auxiliary_head', 'aux').replace('[', '_').strip(']')
             losses |= add_prefix(own, prefix.removesuffix('_head'))
@@ -941,17 +940,25 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         return call_with(head.loss_by_feat, outputs, samples, **given)
 
     def _covered_labels(self, inputs: Tensor, data_samples: SampleList) -> Tensor:
-        """Return the labels of all that the backbone's maps stand for, (N, H, W)."""
-        covered = covered_size(self.backbone, (inputs.shape[2], inputs.shape[3]))
-        return fill_up(stack_labels(data_samples), covered, self._special.ignore)
+        """Return the labels of all that the backbone's maps stand for, (N, H, W).
 
-    def _samples_for(
-        self, head: Any, samples: SampleList, classes: Tensor, labels: Tensor
-    ) -> SampleList:
-        """Return samples with the labels that a head's channels stand for."""
-        if not reads_queries(head) and head.out_channels != len(self._trained_indices):
-            labels = self._to_classes(classes)
-        return with_labels(samples, labels)
+        Maps of a backbone that fills an image up to whole patches stand for more than
+        the image; stretched over its labels they would be off by up to half a patch. So
+        ignored pixels are put at the bottom and right.
+        """
+        maps = []
+        for sample in data_samples:
+            if 'gt_sem_seg' not in sample:
+                path = sample.metainfo.get('img_path', 'a training sample')
+                raise ValueError(
+                    f'{path} has no gt_sem_seg: training pipelines need LoadAnnotations'
+                )
+            maps.append(sample.gt_sem_seg.data)
+        labels = torch.cat(maps)  # (N, H, W)
+        height, width = labels.shape[-2:]
+        covered = covered_size(self.backbone, (inputs.shape[2], inputs.shape[3]))
+        missing = (0, covered[1] - width, 0, covered[0] - height)
+        return F.pad(labels, missing, value=self._special.ignore)
 
     # -- pseudo-labels -------------------------------------------------------------
 
@@ -1000,7 +1007,9 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             )
 
     @torch.no_grad()
-    def _fill_unlabelled(self, inputs: Tensor, outputs: Any, labels: Tensor) -> Tensor:
+    def _fill_unlabelled(
+        self, inputs: Tensor, metas: list[dict], outputs: Any, labels: Tensor
+    ) -> Tensor:
         """Return labels ``(N, H, W)``, indices of rows, with pseudo-labels.
 
         They are made from ``outputs``, the training outputs of this model's head,
@@ -1009,7 +1018,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         head, queries = self.decode_head, self.training_queries()
         for teacher in self._teacher:
             head = teacher.decode_head
-            maps, given = teacher._features(inputs, queries)
+            maps, given = teacher._features(inputs, queries, metas)
             outputs = self._training_outputs(head, maps, given)
         return head.resolve_unlabelled(
             outputs,

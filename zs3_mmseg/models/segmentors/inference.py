@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -230,6 +230,7 @@ def class_chunks(num_classes: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, num_classes))
 
 
+@dataclass(eq=False)
 class CropScores(ABC):
     """Class scores of one crop of each image, made for any slice of the classes.
 
@@ -241,50 +242,43 @@ class CropScores(ABC):
     queries, global_token, classes)`` returns what it has gathered (from None on) and
     whose call then gets the last of it as ``observed``.
 
-    Args:
-        queries: of ``K`` classes.
-        global_token: ``(N, E)`` or None.
-        crop: size of the crop in pixels.
-        covered: size in pixels that the head's maps stand for, at least ``crop``; what
-            is beyond the crop, at the bottom and right, is cut off.
-        rule: how scores are made.
+    ``found`` is what the head returned, ``global_token`` ``(N, E)`` or None, and
+    ``crop`` the size of the crop. The head's maps stand for ``covered``, at least the
+    crop; what is beyond the crop, at the bottom and right, is cut off.
     """
 
-    def __init__(
-        self,
-        queries: ClassQueries,
-        global_token: Tensor | None,
-        *,
-        crop: Size,
-        covered: Size,
-        rule: ScoringRule,
-    ) -> None:
-        self._queries = queries
-        self._global_token = global_token
-        self._crop = crop
-        self._covered = covered
-        self._rule = rule
-        self._normaliser: Tensor | None = None
-        self._observed: dict[Any, Any] = {}
+    found: Any
+    queries: ClassQueries
+    global_token: Tensor | None
+    crop: Size
+    covered: Size
+    rule: ScoringRule
+    normaliser: Tensor | None = None
+    observed: dict[Any, Any] = field(default_factory=dict)
 
     def __call__(self, classes: slice) -> Tensor:
         """Return calibrated scores of a slice of the classes, ``(N, K', H, W)``."""
         scores = self.before(None, classes)
-        if self._rule.mask_size is None:
+        if self.rule.mask_size is None:
             return scores
-        scores = resize_maps(scores, self._covered, self._rule.align_corners)
-        return scores[..., : self._crop[0], : self._crop[1]]
+        scores = resize_maps(scores, self.covered, self.rule.align_corners)
+        return scores[..., : self.crop[0], : self.crop[1]]
 
     def before(self, calibrator: Any | None, classes: slice) -> Tensor:
         """Return what a calibrator gets; None: what the last one leaves."""
         scores = self._calibrate(self._raw(classes), 'logit', classes, calibrator)
         if calibrator is not None and calibrator.space == 'logit':
             return scores
-        if self._rule.score_kind == 'sigmoid':
+        if self.rule.score_kind == 'sigmoid':
             scores = scores.sigmoid()
-        elif self._normaliser is not None:
-            scores = (scores - self._normaliser).exp_()
+        elif self.normaliser is not None:
+            scores = (scores - self.normaliser).exp_()
         return self._calibrate(scores, 'score', classes, calibrator)
+
+    def stream(self, calibrator: Any | None) -> Iterator[tuple[slice, Tensor]]:
+        """Yield slices of the classes and what a calibrator gets of them."""
+        for classes in class_chunks(self.queries.num_classes, self.rule.class_chunk):
+            yield classes, self.before(calibrator, classes)
 
     @abstractmethod
     def _raw(self, classes: slice) -> Tensor:
@@ -292,82 +286,67 @@ class CropScores(ABC):
 
     def _sized(self, maps: Tensor) -> Tensor:
         """Bring maps to the size at which scores are made."""
-        rule = self._rule
-        maps = resize_maps(maps, rule.mask_size or self._covered, rule.align_corners)
+        rule = self.rule
+        maps = resize_maps(maps, rule.mask_size or self.covered, rule.align_corners)
         if rule.mask_size is None:
-            return maps[..., : self._crop[0], : self._crop[1]]
+            return maps[..., : self.crop[0], : self.crop[1]]
         return maps
 
     def _calibrate(
         self, scores: Tensor, space: str, classes: slice, until: Any | None = None
     ) -> Tensor:
-        for calibrator in self._rule.calibrators:
+        for calibrator in self.rule.calibrators:
             if calibrator.space != space:
                 continue
             if calibrator is until:
                 break
             more = {}
-            if calibrator in self._observed:
-                more['observed'] = self._observed[calibrator]
+            if calibrator in self.observed:
+                more['observed'] = self.observed[calibrator]
             scores = calibrator(
-                scores, self._queries, self._global_token, classes, **more
+                scores, self.queries, self.global_token, classes, **more
             )
         return scores
 
     def _observe(self, space: str) -> None:
         """Show all classes to the calibrators of a space that need them."""
-        for calibrator in self._rule.calibrators:
+        for calibrator in self.rule.calibrators:
             needs_all = getattr(calibrator, 'needs_all_classes', False)
             if not needs_all or calibrator.space != space:
                 continue
             observed = None
             for classes, scores in self.stream(calibrator):
                 observed = calibrator.observe(
-                    observed, scores, self._queries, self._global_token, classes
+                    observed, scores, self.queries, self.global_token, classes
                 )
-            self._observed[calibrator] = observed
-
-    def stream(self, calibrator: Any) -> Iterator[tuple[slice, Tensor]]:
-        """Yield slices of the classes and what a calibrator gets of them."""
-        for classes in self._chunks():
-            yield classes, self.before(calibrator, classes)
-
-    def _chunks(self) -> Iterator[slice]:
-        return class_chunks(self._queries.num_classes, self._rule.class_chunk)
+            self.observed[calibrator] = observed
 
 
+@dataclass(eq=False)
 class LogitScores(CropScores):
     """:class:`CropScores` of logits ``(N, Q, h, w)``, or ``(N, K, h, w)``."""
 
-    def __init__(
-        self, logits: Tensor, queries: ClassQueries, *args: Any, **kwargs: Any
-    ):
-        super().__init__(queries, *args, **kwargs)
-        counts = queries.queries_per_class
-        if logits.shape[1] == sum(counts):
-            self._counts: tuple[int, ...] = counts
-        elif logits.shape[1] == len(counts):
-            self._counts = (1,) * len(counts)
-        else:
+    def __post_init__(self) -> None:
+        counts, num_maps = self.queries.queries_per_class, self.found.shape[1]
+        if num_maps not in (sum(counts), len(counts)):
             raise ValueError(
-                f'the head returned {logits.shape[1]} maps for {sum(counts)} queries '
+                f'the head returned {num_maps} maps for {sum(counts)} queries '
                 f'of {len(counts)} classes'
             )
-        self._logits = logits.float()
+        self.counts = counts if num_maps == sum(counts) else (1,) * len(counts)
+        self.found = self.found.float()
         self._observe('logit')
-        if self._rule.score_kind == 'softmax':
-            self._normaliser = self._log_partition()
+        if self.rule.score_kind == 'softmax':
+            self.normaliser = self._log_partition()
         self._observe('score')
 
-    def _raw(self, classes: slice) -> Tensor:
-        return self._class_logits(classes)[1]
-
-    def _class_logits(self, classes: slice) -> tuple[Tensor, Tensor]:
-        """Return resized logits per query and per class of a slice of the classes."""
-        first = sum(self._counts[: classes.start])
-        counts = self._counts[classes]
-        logits = self._sized(self._logits[:, first : first + sum(counts)])
-        return logits, reduce_queries(logits, counts, self._rule.query_reduce)
+    def _raw(self, classes: slice, reduced: bool = True) -> Tensor:
+        """Return resized logits per class, or per query, of a slice of the classes."""
+        first, counts = sum(self.counts[: classes.start]), self.counts[classes]
+        logits = self._sized(self.found[:, first : first + sum(counts)])
+        if not reduced:
+            return logits
+        return reduce_queries(logits, counts, self.rule.query_reduce)
 
     def _log_partition(self) -> Tensor:
         """Return the log of the softmax's denominator, ``(N, 1, mask height, width)``.
@@ -376,14 +355,15 @@ class LogitScores(CropScores):
         its queries.
         """
         total: Tensor | None = None
-        for classes in self._chunks():
-            per_query, per_class = self._class_logits(classes)
+        for classes in class_chunks(self.queries.num_classes, self.rule.class_chunk):
+            per_query, counts = self._raw(classes, reduced=False), self.counts[classes]
+            per_class = reduce_queries(per_query, counts, self.rule.query_reduce)
             calibrated = self._calibrate(per_class, 'logit', classes)
-            if per_query.shape == per_class.shape or self._rule.query_reduce == 'sum':
+            if per_query.shape == per_class.shape or self.rule.query_reduce == 'sum':
                 part = calibrated.logsumexp(dim=1, keepdim=True)
             else:
-                counts = torch.tensor(self._counts[classes], device=per_query.device)
-                change = (calibrated - per_class).repeat_interleave(counts, dim=1)
+                repeats = torch.tensor(counts, device=per_query.device)
+                change = (calibrated - per_class).repeat_interleave(repeats, dim=1)
                 part = (per_query + change).logsumexp(dim=1, keepdim=True)
             total = part if total is None else torch.logaddexp(total, part)
         assert total is not None  # there is at least one class
@@ -394,51 +374,52 @@ class LogitScores(CropScores):
 EPSILON = 1e-8
 
 
+@dataclass(eq=False)
 class MaskSums(CropScores):
     """:class:`CropScores` of :class:`MaskScores`: their masks, summed per class.
 
     All masks are held at full resolution, and the scores of a chunk of the classes.
     """
 
-    def __init__(
-        self, found: MaskScores, queries: ClassQueries, *args: Any, **kwargs: Any
-    ) -> None:
-        super().__init__(queries, *args, **kwargs)
+    found: MaskScores
+
+    def __post_init__(self) -> None:
+        found = self.found
         num_masks, num_classes = found.class_scores.shape[1:]
-        if num_classes != queries.num_classes:
+        if num_classes != self.queries.num_classes:
             raise ValueError(
                 f'the head returned MaskScores of {num_classes} classes, and there are '
-                f'{queries.num_classes}'
+                f'{self.queries.num_classes}'
             )
         masks = found.masks.float()
-        size = self._rule.mask_size or self._covered
         if not num_masks:  # which torch does not resize
-            masks = masks.new_zeros(len(masks), 0, *size)
+            masks = masks.new_zeros(
+                len(masks), 0, *(self.rule.mask_size or self.covered)
+            )
         masks = self._sized(masks)
-        self._masks = masks.sigmoid() if found.mask_kind == 'logit' else masks
-        self._found = found
+        self.masks = masks.sigmoid() if found.mask_kind == 'logit' else masks
         if found.output == 'log_mean':
             weights = masks.new_ones(masks.shape[:2])
-            self._weights = weights if found.weights is None else found.weights.float()
-            self._cover = self._summed(self._weights[..., None])
+            self.weights = weights if found.weights is None else found.weights.float()
+            self.cover = self._summed(self.weights[..., None])
         self._observe('score')
 
     def _raw(self, classes: slice) -> Tensor:
-        scores = self._found.class_scores[..., classes].float()
-        if self._found.output == 'sum':
+        scores = self.found.class_scores[..., classes].float()
+        if self.found.output == 'sum':
             return self._summed(scores)
-        mean = self._summed(self._weights[..., None] * scores) / (self._cover + EPSILON)
+        mean = self._summed(self.weights[..., None] * scores) / (self.cover + EPSILON)
         logs = mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
-        if self._found.fallback is None:
+        if self.found.fallback is None:
             return logs
-        fallback = self._sized(self._found.fallback[:, classes].float())
-        return torch.where(self._cover > EPSILON, logs, fallback)
+        fallback = self._sized(self.found.fallback[:, classes].float())
+        return torch.where(self.cover > EPSILON, logs, fallback)
 
     def _summed(self, factors: Tensor) -> Tensor:
         """Return the sum of masks times factors ``(N, M, K')``, ``(N, K', H, W)``."""
         with torch.autocast(factors.device.type, enabled=False):
-            sums = factors.transpose(1, 2) @ self._masks.flatten(2)
-        return sums.unflatten(2, self._masks.shape[2:])
+            sums = factors.transpose(1, 2) @ self.masks.flatten(2)
+        return sums.unflatten(2, self.masks.shape[2:])
 
 
 @dataclass(frozen=True)
@@ -463,20 +444,20 @@ class CalibrationData:
 
 
 def stream_scores(
-    crops: Sequence[tuple[Window | None, CropScores]],
-    size: Size,
-    num_classes: int,
-    class_chunk: int,
+    crops: Sequence[tuple[Window | None, CropScores]], size: Size
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield slices of the classes and their scores ``(N, K', H, W)`` at input size.
 
-    A crop without a window is the whole image. Where windows overlap, scores are
-    averaged.
+    A single crop is the whole image. Where windows overlap, scores are averaged.
     """
-    counts: Tensor | None = None
-    for classes in class_chunks(num_classes, class_chunk):
-        if crops[0][0] is None:
-            yield classes, crops[0][1](classes)
+    first = crops[0][1]
+    counts = torch.zeros(size)
+    if len(crops) > 1:
+        for window, _ in crops:
+            window_of(counts, window).add_(1)
+    for classes in class_chunks(first.queries.num_classes, first.rule.class_chunk):
+        if len(crops) == 1:
+            yield classes, first(classes)
             continue
         total: Tensor | None = None
         for window, crop in crops:
@@ -485,23 +466,7 @@ def stream_scores(
                 total = scores.new_zeros((*scores.shape[:2], *size))
             window_of(total, window).add_(scores)
         assert total is not None  # there is at least one crop
-        if counts is None:
-            counts = torch.zeros(size)
-            for window, _ in crops:
-                window_of(counts, window).add_(1)
-            counts = counts.to(total.device)
-        yield classes, total / counts
-
-
-def stacked(stream: Iterable[tuple[slice, Tensor]], num_classes: int) -> Tensor:
-    """Put the slices of a stream together, ``(N, K, H, W)``."""
-    whole: Tensor | None = None
-    for classes, scores in stream:
-        if whole is None:
-            whole = scores.new_empty(len(scores), num_classes, *scores.shape[2:])
-        whole[:, classes] = scores
-    assert whole is not None  # there is at least one class
-    return whole
+        yield classes, total / counts.to(total.device)
 
 
 @dataclass(frozen=True)
@@ -551,11 +516,13 @@ class GroupArgmax:
 class ImageResult:
     """What is kept of the scores of one image, class chunk by class chunk.
 
-    All scores, or the best class of each pixel and, with ``seen_mask``, of each group.
+    The best class of each pixel, with ``num_kept`` the scores of that many classes, and
+    with ``seen_mask`` the best class of each group.
     """
 
-    def __init__(self, keep_scores: bool, seen_mask: Tensor | None) -> None:
-        self._scores: list[Tensor] | None = [] if keep_scores else None
+    def __init__(self, num_kept: int, seen_mask: Tensor | None) -> None:
+        self._num_kept = num_kept
+        self._scores: Tensor | None = None
         self._best = RunningArgmax()
         self._groups = None if seen_mask is None else GroupArgmax(seen_mask)
 
@@ -564,8 +531,10 @@ class ImageResult:
         self._best.update(scores)
         if self._groups is not None:
             self._groups.update(scores, classes)
-        if self._scores is not None:
-            self._scores.append(scores)
+        if self._num_kept:
+            if self._scores is None:
+                self._scores = scores.new_empty(self._num_kept, *scores.shape[1:])
+            self._scores[classes] = scores
 
     def write(
         self,
@@ -581,7 +550,7 @@ class ImageResult:
         """
         running = self._best
         if self._scores is not None:
-            scores = torch.cat(self._scores)
+            scores = self._scores
             for processor in post_processors:
                 if processor.space == 'score':
                     scores = processor(scores, pixels)

@@ -68,7 +68,7 @@ class ZeroShotTTAModel(BaseTTAModel):
                 total = scores if total is None else total + scores
             assert total is not None  # an image has at least one view
             mean = total / len(views)
-            sample, result = views[0], ImageResult(True, None)
+            sample, result = views[0], ImageResult(len(mean), None)
             result.update(mean, slice(0, len(mean)))
             result.write(sample, self.module.label_rule)
             merged.append(sample)
