@@ -302,6 +302,14 @@ class ToyPairHead(BaseDecodeHead):
         return torch.stack([-odds, odds], dim=1)
 
 
+@MODELS.register_module()
+class ToyImageHead(ToyPairHead):
+    """Asks for what this segmentor does not give."""
+
+    def forward(self, inputs: Any, queries: Any = None, image: Any = None) -> Tensor:
+        return super().forward(inputs, queries)
+
+
 @torch.no_grad()
 def test_backbone_that_knows_no_names_runs_once(
     build: Build, images: Tensor, toy_bank: Any
@@ -348,6 +356,15 @@ def test_backbone_that_knows_no_names_runs_once(
         (
             dict(decode_head=dict(type='ESDAHead', prior_weights=(0.1,))),
             'prior_weights are two',
+        ),
+        (
+            dict(
+                backbone=dict(type='ToyPatches'),
+                decode_head=dict(
+                    type='ToyImageHead', in_channels=6, channels=6, num_classes=2
+                ),
+            ),
+            'ToyImageHead asks for the image',
         ),
         (dict(split=dict(classes=['a', 'b|c'], unseen=['a'])), 'one name at a time'),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from zs3_mmseg.models.segmentors import InferenceOptions
 
@@ -35,3 +36,17 @@ def test_single_ints_mean_squares_and_foreign_keys_are_left_alone():
 def test_a_segmentor_checks_them_when_built(make_segmentor):
     with pytest.raises(ValueError, match=r'test_cfg\.mode'):
         make_segmentor(test_cfg=dict(mode='tiles'))
+
+
+def test_options_follow_a_test_cfg_that_is_changed_or_replaced(make_segmentor):
+    model = make_segmentor(test_cfg=dict(class_chunk=2))
+    image = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        assert 'seg_logits' in model.predict(image)[0]
+        model.test_cfg.return_scores = False
+        assert 'seg_logits' not in model.predict(image)[0]
+        model.test_cfg = dict(mode='slide', crop_size=4, stride=4)
+        assert 'seg_logits' in model.predict(image)[0]
+        model.test_cfg['mode'] = 'tiles'
+        with pytest.raises(ValueError, match=r'test_cfg\.mode'):
+            model.predict(image)

@@ -18,6 +18,7 @@ from zs3_mmseg.utils.names import did_you_mean
 
 from .encoder_decoder import ZeroShotEncoderDecoder, call_with, with_labels
 from .inference import GROUPS, covered_size, resize_maps
+from .input_image import input_image
 from .vocabulary import Vocabulary
 
 
@@ -307,7 +308,9 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
                 logits = resize_maps(logits, size, self.align_corners)
         stream = [(slice(0, 2), logits[..., :height, :width])]
         metas = [sample.metainfo for sample in data_samples]
-        pixels = self._pixels(inputs, metas)
+        pixels = None
+        if len(self.post_processors):
+            pixels = input_image(inputs, metas, self.data_preprocessor).pixels
         returned = options.return_scores
         return self._write(stream, 2, metas, data_samples, returned, pixels)
 

@@ -42,7 +42,6 @@ from .inference import (
     ScoringRule,
     Size,
     Window,
-    class_chunks,
     covered_size,
     slide_windows,
     stream_scores,
@@ -280,7 +279,6 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         ) or any(getattr(c, 'needs_global_token', False) for c in self.calibrators)
         self._reads_queries = reads_queries(self.decode_head)
         self._special = special_labels(len(self.split.classes))
-        self._check_threshold()
         self._check_options()
         self._init_label_mappings()
         self.test_split = self.split
@@ -296,12 +294,13 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         kind = decode_head.get('type')
         head_class = MODELS.get(kind) if isinstance(kind, str) else kind
         if head_class is not None and reads_queries(head_class):
-            wanted = declared(head_class)
-            if 'in_channels' in wanted and 'in_channels' not in decode_head:
-                width = self._backbone_width(decode_head.get('in_index', -1))
-                if width is not None:
-                    decode_head['in_channels'] = width
-            if 'embed_dim' in wanted and 'embed_dim' not in decode_head:
+            wanted = declared(head_class) - decode_head.keys()
+            widths: Any = getattr(self.backbone, 'out_channels', None)
+            place = decode_head.get('in_index', -1)
+            known = isinstance(widths, (list, tuple)) and isinstance(place, int)
+            if 'in_channels' in wanted and known and not self.with_neck:
+                decode_head['in_channels'] = widths[place]
+            if 'embed_dim' in wanted:
                 decode_head['embed_dim'] = self._row_width()
         super()._init_decode_head(decode_head)
 
@@ -314,53 +313,41 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
                 'model.decode_head.embed_dim'
             ) from error
 
-    def _backbone_width(self, in_index: Any) -> int | None:
-        channels = getattr(self.backbone, 'out_channels', None)
-        if self.with_neck or not isinstance(in_index, int):
-            return None
-        return channels[in_index] if isinstance(channels, (list, tuple)) else None
-
     @property
     def _inference_options(self) -> InferenceOptions:
         """``test_cfg``, read again only where somebody has changed it."""
         config, options = self._parsed
         if config != self.test_cfg:
             options = InferenceOptions.from_cfg(self.test_cfg)
-            self._require_scores(options)
+            scored = [p for p in self.post_processors if p.space == 'score']
+            if scored and options.return_scores is not True:
+                raise ValueError(
+                    f'{type(scored[0]).__name__} changes scores, which test_cfg.'
+                    f'return_scores={options.return_scores!r} never holds: set it to '
+                    'True'
+                )
             self._parsed = dict(self.test_cfg), options
         return options
 
-    def _require_scores(self, options: InferenceOptions) -> None:
-        scored = [p for p in self.post_processors if p.space == 'score']
-        if scored and options.return_scores is not True:
-            raise ValueError(
-                f'{type(scored[0]).__name__} changes scores, which '
-                f'test_cfg.return_scores={options.return_scores!r} never holds: set it '
-                'to True'
-            )
-
-    def _check_threshold(self) -> None:
-        threshold, head = self.pseudo_label_threshold, type(self.decode_head).__name__
-        if threshold is None:
-            return
-        if not self.understands_unlabelled:
+    def _check_options(self) -> None:
+        self._inference_options  # noqa: B018
+        threshold = self.pseudo_label_threshold
+        head_name = type(self.decode_head).__name__
+        if threshold is not None and not self.understands_unlabelled:
             raise ValueError(
                 f'pseudo_label_threshold={threshold} is for transductive training with '
                 f'a head that fills unlabelled pixels; here setting={self.setting!r} '
-                f'and the head is {head}'
+                f'and the head is {head_name}'
             )
-        if self.score_kind != 'logit' and not 0 <= threshold <= 1:
+        if self.score_kind != 'logit' and not 0 <= (threshold or 0) <= 1:
             raise ValueError(
                 f'pseudo_label_threshold={threshold} must be in 0..1, as the scores of '
-                f'{head} are'
+                f'{head_name} are'
             )
-
-    def _check_options(self) -> None:
-        self._inference_options  # noqa: B018
         if self.score_kind not in SCORE_KINDS:
             raise ValueError(
-                f'{type(self.decode_head).__name__}.score_kind is '
-                f'{self.score_kind!r}, expected one of {SCORE_KINDS}'
+                f'{head_name}.score_kind is {self.score_kind!r}, expected one of '
+                f'{SCORE_KINDS}'
             )
         if self.vocabulary.rows_needed and self.vocabulary.bank is None:
             raise ValueError(
@@ -385,8 +372,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             if self.score_kind == MASK_SUM and calibrator.space == 'logit':
                 raise ValueError(
                     f"{type(calibrator).__name__}(space='logit') calibrates logits, "
-                    f'and {type(self.decode_head).__name__} makes sums of masks: use '
-                    "space='score'"
+                    f"and {head_name} makes sums of masks: use space='score'"
                 )
             has_token = getattr(self.backbone, 'out_global', True)
             if calibrator.needs_global_token and not has_token:
@@ -658,9 +644,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Return calibrated scores ``(N, K, H, W)`` of the current classes.
 
-        Args:
-            inputs: ``(N, 3, H, W)``.
-            batch_img_metas: metainfo of each image.
+        ``inputs`` are whole images ``(N, 3, H, W)``.
         """
         return self._stacked(inputs, batch_img_metas, 'whole')
 
@@ -697,37 +681,30 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         metas, options = _metas(inputs, data_samples), self._inference_options
         crops = self._crops(inputs, metas, options.mode)
         stream = stream_scores(crops, (inputs.shape[2], inputs.shape[3]))
-        pixels = self._pixels(inputs, metas)
+        pixels = None
+        if len(self.post_processors):
+            pixels = input_image(inputs, metas, self.data_preprocessor).pixels
         returned = options.return_scores
         return self._write(
             stream, self.num_classes, metas, data_samples, returned, pixels
         )
 
-    def _pixels(self, inputs: Tensor, metas: list[dict]) -> Tensor | None:
-        if not len(self.post_processors):
-            return None
-        return input_image(inputs, metas, self.data_preprocessor).pixels
-
     def postprocess_result(
         self, seg_logits: Tensor, data_samples: SampleList | None = None
     ) -> SampleList:
-        """Put scores and label maps at original size into samples.
+        """Put scores ``(N, K, H, W)`` at input size into samples, as predictions are.
 
-        Args:
-            seg_logits: scores ``(N, K, H, W)`` at input size.
-            data_samples: samples with metainfo; None: the input size is the original.
-
-        Returns:
-            samples with ``seg_logits`` ``(K, H, W)`` and ``pred_sem_seg`` ``(1, H, W)``
-            long. With one class the latter is the mask ``score >= score_thr``.
+        ``seg_logits`` ``(K, H, W)`` and ``pred_sem_seg`` ``(1, H, W)`` long are at
+        original size, which is the input size without ``data_samples``. With one class
+        the latter is the mask ``score >= score_thr``.
         """
         if len(self.post_processors):
             raise ValueError('post_processors need the image: call predict')
         metas = _metas(seg_logits, data_samples)
-        chunk = self._inference_options.class_chunk
-        chunks = class_chunks(seg_logits.shape[1], chunk)
-        stream = ((classes, seg_logits[:, classes]) for classes in chunks)
-        return self._write(stream, seg_logits.shape[1], metas, data_samples, True)
+        num_classes, size = seg_logits.shape[1], self._inference_options.class_chunk
+        chunks = [slice(first, first + size) for first in range(0, num_classes, size)]
+        stream = [(classes, seg_logits[:, classes]) for classes in chunks]
+        return self._write(stream, num_classes, metas, data_samples, True)
 
     def _write(
         self,

@@ -224,12 +224,6 @@ class ScoringRule:
     class_chunk: int
 
 
-def class_chunks(num_classes: int, size: int) -> Iterator[slice]:
-    """Yield slices of at most ``size`` classes that cover them all, in order."""
-    for start in range(0, num_classes, size):
-        yield slice(start, min(start + size, num_classes))
-
-
 @dataclass(eq=False)
 class CropScores(ABC):
     """Class scores of one crop of each image, made for any slice of the classes.
@@ -277,8 +271,14 @@ class CropScores(ABC):
 
     def stream(self, calibrator: Any | None) -> Iterator[tuple[slice, Tensor]]:
         """Yield slices of the classes and what a calibrator gets of them."""
-        for classes in class_chunks(self.queries.num_classes, self.rule.class_chunk):
+        for classes in self.chunks():
             yield classes, self.before(calibrator, classes)
+
+    def chunks(self) -> Iterator[slice]:
+        """Yield slices of the classes that cover them all, in order."""
+        num_classes, size = len(self.queries.queries_per_class), self.rule.class_chunk
+        for start in range(0, num_classes, size):
+            yield slice(start, min(start + size, num_classes))
 
     @abstractmethod
     def _raw(self, classes: slice) -> Tensor:
@@ -355,7 +355,7 @@ class LogitScores(CropScores):
         its queries.
         """
         total: Tensor | None = None
-        for classes in class_chunks(self.queries.num_classes, self.rule.class_chunk):
+        for classes in self.chunks():
             per_query, counts = self._raw(classes, reduced=False), self.counts[classes]
             per_class = reduce_queries(per_query, counts, self.rule.query_reduce)
             calibrated = self._calibrate(per_class, 'logit', classes)
@@ -455,7 +455,7 @@ def stream_scores(
     if len(crops) > 1:
         for window, _ in crops:
             window_of(counts, window).add_(1)
-    for classes in class_chunks(first.queries.num_classes, first.rule.class_chunk):
+    for classes in first.chunks():
         if len(crops) == 1:
             yield classes, first(classes)
             continue

@@ -71,8 +71,6 @@ class Vocabulary:
             if there is nothing to compute rows with.
 
     Attributes:
-        split: the classes of the training.
-        setting: what the model is for.
         training_setting: the setting of the present part of the training.
         rows_needed: whether anything in the model reads rows.
         rows: of each name, as far as they are known.
@@ -314,31 +312,29 @@ class Vocabulary:
             )
         on_accelerator = device is not None and device.type != 'cpu'
         made = self.bank.embed(names, **({'device': device} if on_accelerator else {}))
-        layout = made.query_to_class, len(names), self.prompts_per_row
-        parts = rows_by_class(made.embeddings, *layout)
-        widths = {part.shape[1] for part in parts}
-        widths |= {rows.embeddings.shape[1] for rows in self.rows.values()}
+        rows = made.embeddings
+        if self.has_tokens:
+            tokens = made.token_features
+            if tokens is None or tokens.shape[2] != rows.shape[1]:
+                width = 'no' if tokens is None else f'{tokens.shape[2]}-wide'
+                raise ValueError(
+                    f'class_embeddings gives {width} token features with embeddings of '
+                    f'{rows.shape[1]} values: token features need a text tower that is '
+                    'as wide as its embeddings'
+                )
+            rows = _packed(NameRows(rows, tokens))
+        parts = rows_by_class(
+            rows, made.query_to_class, len(names), self.prompts_per_row
+        )
+        found = [self._unpacked(part) for part in parts]
+        every = [*found, *self.rows.values()]
+        widths = {part.embeddings.shape[1] for part in every}
         if len(widths) > 1:
             raise ValueError(
                 f'class embeddings have different widths {sorted(widths)}: those of '
                 'the checkpoint and those of model.class_embeddings'
             )
-        if not self.has_tokens:
-            return [NameRows(part) for part in parts], made.provenance
-        tokens = made.token_features
-        if tokens is None or tokens.shape[2] != made.embeddings.shape[1]:
-            width = 'no' if tokens is None else f'{tokens.shape[2]}-wide'
-            raise ValueError(
-                f'class_embeddings gives {width} token features with embeddings of '
-                f'{made.embeddings.shape[1]} values: token features need a text tower '
-                'that is as wide as its embeddings'
-            )
-        flat = rows_by_class(tokens.flatten(1), *layout)
-        shape = tokens.shape[1:]
-        return [
-            NameRows(part, token.unflatten(1, shape))
-            for part, token in zip(parts, flat, strict=True)
-        ], made.provenance
+        return found, made.provenance
 
     def _check_tower(self, new: Mapping[str, str]) -> None:
         """Refuse to mix rows of two text towers."""
