@@ -189,12 +189,7 @@ def require_sizes(**sizes: int) -> None:
 
 
 class GraphConvolution(nn.Module):
-    """``A (x W) + b``: no self loops and no normalisation but those in ``A``.
-
-    Args:
-        in_channels: length of a node's input.
-        out_channels: length of a node's output.
-    """
+    """``A (x W) + b``: no self loops and no normalisation but those in ``A``."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

@@ -166,14 +166,6 @@ def focal_terms(logits: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Ten
     """Focal loss of every logit as a negative and as a positive.
 
     ``a_t (1 - p_t)^gamma BCE`` (arXiv 1708.02002, eq. 5) for target 0 and target 1.
-
-    Args:
-        logits: any shape.
-        alpha: weight of positives; negatives weigh ``1 - alpha``.
-        gamma: focusing exponent.
-
-    Returns:
-        two tensors of the shape of ``logits``: for target 0, for target 1.
     """
     probability = logits.sigmoid()
     negative = (1 - alpha) * probability.pow(gamma) * F.softplus(logits)
@@ -185,12 +177,26 @@ def focal_terms(logits: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Ten
 class NonExclusiveLoss(nn.Module):
     """Sum of focal and dice losses over one mask per class (arXiv 2212.03588, eq. 8).
 
-    Every class has its own sigmoid. As in the official code (``SegLossPlus``) a pixel
-    that carries no label is a negative of all classes, in both terms, and both terms
-    are divided by the number of (image, class) pairs present, averaged over ranks.
+    Each class ``k`` has a sigmoid ``s_kp`` of its own at each of the ``P`` pixels, and
+    a target ``y_kp``, 1 where pixel ``p`` is labelled ``k`` and else 0. Of an image::
 
-    No one-hot map of the labels is made: the terms of all negatives are summed first
-    and corrected where a pixel is positive. Nor are there maps of all classes at label
+        focal_k = 1/P sum_p (   y_kp    alpha    (1 - s_kp)^gamma  -log(s_kp)
+                           + (1 - y_kp) (1 - alpha)    s_kp^gamma  -log(1 - s_kp) )
+        dice_k  = 1 - (2 sum_p s_kp y_kp + 1) / (sum_p s_kp + sum_p y_kp + 1)
+
+    (arXiv 1708.02002, eq. 5, and 1606.04797, section 3, without squares), and of the
+    images and classes of a batch, with ``n`` the number of pairs of an image and a
+    class that is present in it, at least 1 and averaged over ranks::
+
+        loss_mask = mask_weight / n  sum_images sum_k          focal_k
+        loss_dice = dice_weight / n  sum_images sum_k present  dice_k
+
+    As in the official code (``SegLossPlus``) a pixel that carries no label is a
+    negative of all classes, in both terms.
+
+    No one-hot map of the labels is made: sums are first taken as if all pixels were
+    negatives, and each pixel then corrects the one class that it is a positive of, with
+    the logit gathered by its label. Nor are there maps of all classes at label
     resolution if there are many: masks are resized ``class_chunk`` at a time, and once
     more in the backward pass instead of being kept.
 
@@ -292,11 +298,6 @@ class NonExclusiveLoss(nn.Module):
             counts: ``(N, k)``, how many such pixels the image has.
             labels: ``(N, H, W)``, of all classes.
             labelled: ``(N, H, W)``, whether the pixel is of any class.
-            first: index of the first of these classes.
-            align_corners: of the resize.
-
-        Returns:
-            two scalars: focal, dice.
         """
         num_classes = mask_logits.shape[1]
         labels = labels - first
@@ -340,16 +341,7 @@ class NonExclusiveLoss(nn.Module):
 
 
 def _pixels_of_class(labels: Tensor, counted: Tensor, num_classes: int) -> Tensor:
-    """Count pixels by class.
-
-    Args:
-        labels: ``(N, H, W)``.
-        counted: ``(N, H, W)``, pixels whose label is in ``0..num_classes - 1``.
-        num_classes: ``K``.
-
-    Returns:
-        ``(N, K)`` float32.
-    """
+    """Count the pixels ``counted`` of each class, ``(N, H, W)`` -> ``(N, K)``."""
     index = torch.where(counted, labels, 0).flatten(1)
     counts = torch.zeros(len(labels), num_classes, device=labels.device)
     return counts.scatter_add_(1, index, counted.flatten(1).float())

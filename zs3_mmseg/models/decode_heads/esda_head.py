@@ -49,11 +49,6 @@ def prior_losses(
         priors: ``(N, P, h, w)``, values in 0..1.
         labels: ``(N, H, W)`` long: 0 background, 1 the named class, or
             ``ignore_index``.
-        target: one of :data:`PRIOR_TARGETS`. The official order of the two channels
-            scores ``p`` against background, which pushes the similarity of the named
-            class down.
-        ignore_index: label of pixels that don't count.
-        align_corners: of the bilinear resize to the labels.
 
     Returns:
         the loss of the last map, and the mean loss of the others, 0 if there are none.
@@ -94,15 +89,6 @@ class VisionLanguageInteraction(nn.Module):
     is therefore shifted by the number of support tokens and ends with them, and so is
     the result. ``token_order='official'`` does the same, and is what official weights
     were trained with; ``'fixed'`` keeps the support in front.
-
-    Args:
-        width: channels ``D`` of the tokens.
-        num_heads: attention heads of each block.
-        num_layers: layers, at least 1.
-        token_order: ``'official'`` or ``'fixed'``.
-
-    Raises:
-        ValueError: for an unknown order, or heads that do not divide the width.
     """
 
     def __init__(
@@ -173,7 +159,7 @@ class ESDAHead(BaseDecodeHead):
 
     The text of the name (its embedding and the outputs of all its tokens), text and
     image together, and the patches go through a
-    :class:`~.vision_language.VisionLanguageInteraction`; three convolutions and a
+    :class:`VisionLanguageInteraction`; three convolutions and a
     classifier read the resulting map and the last prior of the backbone.
 
     It belongs to ``OpenCLIPViT(out_global=True, normalize=True, low_rank=2,
@@ -303,55 +289,57 @@ class ESDAHead(BaseDecodeHead):
             self.convs(torch.cat([features, priors[:, -1:].to(features)], dim=1))
         )
 
+    def training_outputs(
+        self,
+        inputs: Sequence[Tensor],
+        *,
+        queries: ClassQueries,
+        text_tokens: Tensor,
+        global_token: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the logits ``(N, 2, h, w)`` and the priors ``(N, P, h, w)``."""
+        logits = self.forward(
+            inputs, queries=queries, text_tokens=text_tokens, global_token=global_token
+        )
+        return logits, self._priors(inputs)
+
     def loss(
         self,
         inputs: Sequence[Tensor],
         batch_data_samples: SampleList,
         train_cfg: ConfigType | None,
-        *,
-        queries: ClassQueries,
-        text_tokens: Tensor,
-        global_token: Tensor | None = None,
+        **given: Any,
     ) -> dict[str, Tensor]:
-        """Return the losses of a batch of pairs, see :meth:`loss_by_feat`."""
-        outputs = self.forward(
-            inputs, queries=queries, text_tokens=text_tokens, global_token=global_token
-        )
-        return self.loss_by_feat(
-            outputs, batch_data_samples, priors=self._priors(inputs)
-        )
+        """Return the losses of a batch of pairs; ``given`` as in :meth:`forward`."""
+        outputs = self.training_outputs(inputs, **given)
+        return self.loss_by_feat(outputs, batch_data_samples)
 
     def predict(
         self,
         inputs: Sequence[Tensor],
         batch_img_metas: list[dict],
         test_cfg: ConfigType | None,
-        *,
-        queries: ClassQueries,
-        text_tokens: Tensor,
-        global_token: Tensor | None = None,
+        **given: Any,
     ) -> Tensor:
         """Return logits ``(N, 2, h, w)`` at patch resolution; nothing is resized."""
-        return self.forward(
-            inputs, queries=queries, text_tokens=text_tokens, global_token=global_token
-        )
+        return self.forward(inputs, **given)
 
     def loss_by_feat(
-        self, outputs: Tensor, batch_data_samples: SampleList, *, priors: Tensor
+        self, outputs: tuple[Tensor, Tensor], batch_data_samples: SampleList
     ) -> dict[str, Tensor]:
         """Cross-entropy of the logits and of the priors, at label resolution.
 
         Args:
-            outputs: what :meth:`forward` returned, ``(N, 2, h, w)``.
+            outputs: what :meth:`training_outputs` returned.
             batch_data_samples: samples with ``gt_sem_seg`` ``(1, H, W)``: 1 on the
                 named class, 0 elsewhere, ``ignore_index`` without a label. They are
                 not changed.
-            priors: ``(N, P, h, w)``.
 
         Returns:
             ``loss_ce``, ``loss_prior_last`` and ``loss_prior_rest``, weighted, and
             ``acc_seg`` in percent, which is logged but not a loss.
         """
+        logits, priors = outputs
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
         if self.void_pixels == 'background':
             labels = labels.masked_fill(labels == self.ignore_index, BACKGROUND)
@@ -360,10 +348,10 @@ class ESDAHead(BaseDecodeHead):
         )
         last, rest = prior_losses(priors, labels, target=self.prior_target, **options)
         return {
-            'loss_ce': pixel_cross_entropy(outputs, labels, **options),
+            'loss_ce': pixel_cross_entropy(logits, labels, **options),
             'loss_prior_last': self.last_prior_weight * last,
             'loss_prior_rest': self.other_prior_weight * rest,
-            'acc_seg': pixel_accuracy(outputs, labels, **options),
+            'acc_seg': pixel_accuracy(logits, labels, **options),
         }
 
     def foreground(self, labels: Tensor) -> Tensor:

@@ -36,9 +36,6 @@ class MaskScores:
         weights: ``(N, M)``, of ``'log_mean'``; None: 1 each.
         fallback: ``(N, K, h', w')``, scores where no mask lies, of ``'log_mean'``.
         output: ``'sum'`` or ``'log_mean'``.
-
-    Raises:
-        ValueError: if shapes or options do not fit each other.
     """
 
     masks: Tensor

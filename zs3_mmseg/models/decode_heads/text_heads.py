@@ -30,9 +30,6 @@ def cosine_maps(features: Tensor, rows: Tensor) -> Tensor:
 
     Returns:
         ``(N, Q, h, w)``, values in -1..1.
-
-    Raises:
-        ValueError: if features and rows have different widths.
     """
     if features.shape[1] != rows.shape[1]:
         raise ValueError(

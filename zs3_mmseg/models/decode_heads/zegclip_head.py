@@ -29,7 +29,6 @@ def matching_logits(query: Tensor, key: Tensor, num_heads: int) -> Tensor:
     Args:
         query: ``(N, Q, E)``, projected class queries.
         key: ``(N, M, E)``, projected patches.
-        num_heads: heads ``H``; each head's product is scaled by ``sqrt(E / H)``.
 
     Returns:
         mask logits ``(N, Q, M)``.
@@ -126,15 +125,6 @@ class MaskDecoder(nn.Module):
 
     Queries never look at each other, so any subset of the classes gives the rows that
     the whole vocabulary gives.
-
-    Args:
-        dim: channels ``E`` of queries and patches.
-        num_layers: layers, the last one included.
-        num_heads: attention heads.
-        ffn_dim: hidden width of the feed-forward part.
-        dropout: on attention, its output, inside and after the feed-forward part.
-        identical_layers: start all layers as copies of the first, as the official
-            code does; else each is drawn on its own.
     """
 
     def __init__(
@@ -172,9 +162,6 @@ class MaskDecoder(nn.Module):
         Residual branches start at zero, so that a query passes nothing but norms, and
         the last layer's projections start as multiples of the identity. Patches must
         have length one, and without earlier layers queries, too.
-
-        Args:
-            scale: factor on the cosine with the query, which the norms have centred.
         """
         for layer in self.layers:
             assert isinstance(layer, MaskDecoderLayer)  # a ModuleList does not know
@@ -212,9 +199,6 @@ def descriptor(terms: tuple[str, ...], text: Tensor, image: Tensor) -> Tensor:
     """Relationship descriptor of class texts and an image (paper, section 3.4).
 
     Args:
-        terms: any of ``'product'`` (elementwise ``T * z``), ``'text'`` (``T``),
-            ``'difference'`` (``|T - z|``) and ``'image'`` (``z``), concatenated as
-            they stand here; published: ``('product', 'text')``.
         text: rows ``T``, ``(Q, E)``.
         image: global embeddings ``z``, ``(N, E)``.
 
@@ -236,11 +220,7 @@ DESCRIPTOR_TERMS = ('product', 'text', 'difference', 'image')
 
 
 def _mask_loss(config: ConfigType) -> nn.Module:
-    """Build a loss over class masks.
-
-    Raises:
-        ValueError: if it is none; mmseg's losses are called in another way.
-    """
+    """Build a loss over class masks."""
     loss = None if isinstance(config, Sequence) else MODELS.build(config)
     wanted = {'ignore_index', 'align_corners'}
     if loss is None or not wanted <= signature(loss.forward).parameters.keys():

@@ -60,11 +60,7 @@ REDUCTIONS = ('max', 'sum')
 
 
 def check_reduction(how: str, score_kind: str) -> None:
-    """Validate a ``query_reduce`` option.
-
-    Raises:
-        ValueError: for an unknown reduction, or ``sum`` without a joint softmax.
-    """
+    """Validate a ``query_reduce`` option."""
     if how not in REDUCTIONS:
         raise ValueError(f'query_reduce must be one of {REDUCTIONS}, not {how!r}')
     if how == 'sum' and score_kind != 'softmax':
@@ -81,8 +77,6 @@ def reduce_queries(
 
     Args:
         logits: ``(N, Q, ...)``, the queries of a class side by side.
-        queries_per_class: how many of the ``Q`` belong to each of the ``K`` classes.
-        how: one of :data:`REDUCTIONS`.
 
     Returns:
         ``(N, K, ...)``; ``logits`` itself if every class has one query.
@@ -107,11 +101,6 @@ def pixel_cross_entropy(
     Args:
         logits: ``(N, K, h, w)`` at any resolution.
         labels: ``(N, H, W)`` long, values in ``0..K-1`` or ``ignore_index``.
-        ignore_index: label of pixels that don't count.
-        align_corners: of the bilinear resize.
-
-    Returns:
-        the loss, a scalar, 0 if no pixel is labelled.
     """
 
     def one_image(image_logits: Tensor, image_labels: Tensor) -> Tensor:
@@ -152,12 +141,6 @@ def pixel_accuracy(
     Args:
         logits: ``(N, K, h, w)`` at any resolution.
         labels: ``(N, H, W)`` long, values in ``0..K-1`` or ``ignore_index``.
-        ignore_index: label of pixels that don't count.
-        align_corners: of the bilinear resize.
-        class_chunk: how many classes are resized at a time.
-
-    Returns:
-        a scalar, 0 if no pixel is labelled.
     """
     hits = torch.zeros((), device=logits.device)
     for image, truth in zip(logits.float().split(1), labels.split(1), strict=True):
@@ -178,16 +161,33 @@ def _resized(logits: Tensor, labels: Tensor, align_corners: bool) -> Tensor:
     )
 
 
-ScoreKind = Literal['logit', 'sigmoid', 'softmax']
+ScoreKind = Literal['logit', 'sigmoid', 'softmax', 'mask_sum']
 
 
 class ZeroShotHead(BaseDecodeHead):
     """Base of heads whose classes are rows of embeddings given with every call.
 
-    A subclass implements :meth:`query_logits`, and :meth:`loss_by_feat` if its loss is
-    not softmax cross-entropy. It is a ``BaseDecodeHead`` so that mmseg's tools know it
-    for a head, but it has no ``conv_seg``: ``num_classes`` and ``out_channels`` only
-    say how many classes there are now, and the segmentor keeps them up to date.
+    The segmentor enters a head at four places, and a subclass overrides what differs:
+
+    - :meth:`query_logits`, always: one map per row, from the backbone's maps. In
+      testing the segmentor resizes, reduces synonyms, calibrates and activates, class
+      chunk by class chunk.
+    - :meth:`training_outputs`: what losses and pseudo-labels are made of. By default
+      one map per class; a head that supervises more returns more, and then says with
+      :meth:`class_logits` where these maps are.
+    - :meth:`loss_by_feat`: losses of these outputs, by default softmax cross-entropy.
+      Between the two the segmentor fills unlabelled pixels with
+      :meth:`resolve_unlabelled` in the transductive setting; all settings train through
+      these two, so that overriding ``loss`` alone is refused.
+    - :meth:`predict`, only for heads that return :class:`MaskScores`
+      (``score_kind='mask_sum'``) or look at ``batch_img_metas``.
+
+    Each may declare, as keywords, what it reads besides the maps: ``queries``,
+    ``global_token``, ``cls_tokens``, ``group_tokens``, ``text_tokens``, ``image`` or
+    ``backbone_maps``. It is a ``BaseDecodeHead`` so that mmseg's tools know it for a
+    head, and its ``forward`` and ``loss`` only put these together; it has no
+    ``conv_seg``, and ``num_classes`` and ``out_channels`` only say how many classes
+    there are now, which the segmentor keeps up to date.
 
     Args:
         in_channels: channels of the feature map(s) it reads.
@@ -202,8 +202,12 @@ class ZeroShotHead(BaseDecodeHead):
     """
 
     #: What the mask logits turn into: ``'logit'`` stays as it is, ``'sigmoid'`` is one
-    #: probability per class, ``'softmax'`` one distribution over all classes.
+    #: probability per class, ``'softmax'`` one distribution over all classes;
+    #: ``'mask_sum'`` says that the head returns ``MaskScores`` in place of logits.
     score_kind: ScoreKind = 'softmax'
+    #: Whether the head reads several rows per name that are no synonyms, as a bank with
+    #: ``reduce_templates=False`` gives them.
+    reads_prompts_apart = False
 
     def __init__(
         self,

@@ -395,7 +395,16 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
                 f'{type(head).__name__} overrides loss, which is never called: losses '
                 'are training_outputs and then loss_by_feat, override these'
             )
-        if reads_queries(head) or head.out_channels in (num_rows, num_classes):
+        if reads_queries(head):
+            prompts = self.vocabulary.prompts_per_row
+            if prompts > 1 and not getattr(head, 'reads_prompts_apart', False):
+                raise ValueError(
+                    f'{type(head).__name__} reads one row per name, and '
+                    f'model.class_embeddings keeps {prompts} prompts of each apart: '
+                    'set its reduce_templates=True'
+                )
+            return
+        if head.out_channels in (num_rows, num_classes):
             return
         raise ValueError(
             f'{name}.num_classes gives {head.out_channels} channels, but split '
