@@ -271,6 +271,46 @@ def test_training_gives_the_image_too(toy_bank):
     torch.testing.assert_close(image.pixels[1, :, :, :12], rgb)
 
 
+class TokenBank:
+    """Rows with the outputs of two tokens each."""
+
+    dim = 6
+    token_features = True
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def embed(self, names: Any) -> ClassEmbeddings:
+        tokens = torch.stack([self.rows([f'{n} 1', f'{n} 2']) for n in names])
+        owners = torch.arange(len(names))
+        return ClassEmbeddings(self.rows(names), owners, tuple(names), {}, tokens)
+
+
+@MODELS.register_module()
+class ToyTokenHead(DenseTextHead):
+    """Classes are the mean of their tokens."""
+
+    def query_logits(self, inputs, *, queries, text_tokens):
+        return torch.einsum('nchw,qc->nqhw', inputs[-1], text_tokens.mean(dim=1))
+
+
+@torch.no_grad()
+def test_any_segmentor_gives_token_features_and_saves_them(make_segmentor, rows_of):
+    model = make_segmentor('ToyTokenHead', class_embeddings=TokenBank(rows_of))
+    image = torch.randn(1, 3, 4, 4)
+    scores = model.encode_decode(image, [{}])[0, :, 0, 0]
+    rows = [rows_of([f'{name} 1', f'{name} 2']).mean(0) for name in SPLIT['classes']]
+    expected = torch.stack(rows) @ model.backbone(image)[0].flatten()
+    torch.testing.assert_close(scores, expected.softmax(dim=0))
+    state = model.state_dict()
+    assert state['_extra_state']['embeddings'].shape == (5, 6 * (1 + 2))
+    other = make_segmentor('ToyTokenHead', class_embeddings=TokenBank(lambda _: None))
+    other.load_state_dict(state)
+    for part in ('embeddings', 'token_features'):
+        loaded, saved = other.current_queries(), model.current_queries()
+        assert torch.equal(getattr(loaded, part), getattr(saved, part))
+
+
 # ---------------------------------------------------------------------- post-processors
 
 
@@ -387,6 +427,11 @@ def test_prompts_that_are_not_reduced_reach_the_head(make_segmentor, rows_of):
     assert torch.equal(queries.rows([2, 0]).embeddings, expected[[4, 5, 0, 1]])
     scores = model.encode_decode(torch.randn(1, 3, 8, 8), [{}])
     assert scores.shape == (1, 2, 8, 8)
+
+    rows = torch.randn(4, 6)
+    model.set_classes(['owl|emu', 'cat'], embeddings=rows)  # two for each class
+    assert torch.equal(model.current_queries().embeddings, rows)
+    assert model.current_queries().queries_per_class == (1, 1)
 
     state = model.state_dict()['_extra_state']
     assert state['prompts_per_row'] == 2
