@@ -51,5 +51,5 @@ clean: ## remove caches and builds; keeps .venv, data and work_dirs
 	@echo '==> removing caches and builds (kept: .venv, data, work_dirs)'
 	@rm -rf build dist docs/_build *.egg-info
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	@find zs3_mmseg configs tools benchmarks tests docs -name __pycache__ \
+	@find zs3_mmseg configs tools benchmarks projects tests docs -name __pycache__ \
 		-type d -prune -exec rm -rf {} +

@@ -212,8 +212,8 @@ def test_collections_have_a_readme(metafile: Path) -> None:
 
 PAGES = sorted(
     page.relative_to(ROOT).as_posix()
-    for pattern in ('*.md', 'docs/**/*.md', 'configs/**/*.md', 'zs3_mmseg/**/*.md')
-    for page in ROOT.glob(pattern)
+    for folder in ('', 'docs/**/', 'configs/**/', 'projects/**/', 'zs3_mmseg/**/')
+    for page in ROOT.glob(f'{folder}*.md')
     if not {'_build', '.mim'} & set(page.parts)
 )
 LINK = re.compile(r'\[[^\]]*\]\(([^)\s]+)\)')
@@ -238,6 +238,7 @@ def test_relative_links_resolve(page: str) -> None:
 def test_files_named_in_code_exist(page: str) -> None:
     """Commands on the pages name configs and tools by paths that exist."""
     text = (ROOT / page).read_text(encoding='utf-8')
-    pattern = r'(?<![\w/.-])((?:tools|configs|benchmarks)/[\w/.-]+\.(?:py|sh|yml))'
+    folders = 'tools|configs|benchmarks|projects'
+    pattern = rf'(?<![\w/.-])((?:{folders})/[\w/.-]+\.(?:py|sh|yml))'
     missing = {name for name in re.findall(pattern, text) if not (ROOT / name).exists()}
     assert missing == set()

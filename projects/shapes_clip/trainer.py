@@ -24,16 +24,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from zs3_mmseg.engine.pretraining.attention_init import mimetic_attention
-from zs3_mmseg.engine.pretraining.model import MEAN, STD
-from zs3_mmseg.engine.pretraining.pairs import (
+from attention_init import mimetic_attention
+from model import MEAN, STD
+from pairs import (
     CAPTIONS_PER_IMAGE,
     GROUND_COLUMN,
     THING_COLUMN,
     Pairs,
 )
-from zs3_mmseg.engine.pretraining.recipe import Phase, Recipe
-from zs3_mmseg.engine.pretraining.word_loss import CaptionWordLoss
+from recipe import Phase, Recipe
+from word_loss import CaptionWordLoss
 from zs3_mmseg.models.towers import Architecture
 from zs3_mmseg.models.towers.architectures import build_model, build_tokenizer
 from zs3_mmseg.utils.cache import atomic_write

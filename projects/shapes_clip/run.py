@@ -10,18 +10,18 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from zs3_mmseg.engine.pretraining.card import model_card
-from zs3_mmseg.engine.pretraining.evaluate import image_level_figures
-from zs3_mmseg.engine.pretraining.model import (
+from card import model_card
+from evaluate import image_level_figures
+from model import (
     CARD_FILE,
     CONFIG_FILE,
     WEIGHTS_FILE,
     save_weights,
     write_config_and_merges,
 )
-from zs3_mmseg.engine.pretraining.pairs import render_pairs
-from zs3_mmseg.engine.pretraining.recipe import Recipe
-from zs3_mmseg.engine.pretraining.trainer import Trainer
+from pairs import render_pairs
+from recipe import Recipe
+from trainer import Trainer
 from zs3_mmseg.models.towers import load_clip, resolve_architecture
 from zs3_mmseg.utils.cache import atomic_write
 

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pairs import Pairs
+from trainer import normalised
 from zs3_mmseg.datasets.shapes.vocabulary import CLASSES, THINGS
-from zs3_mmseg.engine.pretraining.pairs import Pairs
-from zs3_mmseg.engine.pretraining.trainer import normalised
 
 if TYPE_CHECKING:
     from open_clip import CLIP

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zs3_mmseg.datasets.shapes.captions import known_words
-from zs3_mmseg.engine.pretraining.byte_pairs import (
+from byte_pairs import (
     learn_merges,
     merges_file,
     vocabulary_size,
 )
+from zs3_mmseg.datasets.shapes.captions import known_words
 
 
 @pytest.fixture(scope='module')

@@ -10,10 +10,10 @@ import pytest
 from safetensors.torch import load_file
 
 import zs3_mmseg
+from byte_pairs import learn_merges, merges_file
+from evaluate import image_rows, text_rows
 from zs3_mmseg.datasets.shapes import THINGS, render_scene
 from zs3_mmseg.datasets.shapes.captions import known_words
-from zs3_mmseg.engine.pretraining.byte_pairs import learn_merges, merges_file
-from zs3_mmseg.engine.pretraining.evaluate import image_rows, text_rows
 from zs3_mmseg.models.towers import LoadedCLIP, load_clip
 
 FOLDER = Path(zs3_mmseg.__file__).parent / 'assets' / 'shapes_tiny'

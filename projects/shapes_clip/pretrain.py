@@ -6,8 +6,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from zs3_mmseg.engine.pretraining.recipe import Recipe
-from zs3_mmseg.engine.pretraining.run import pretrain
+from recipe import Recipe
+from run import pretrain
 from zs3_mmseg.utils.cache import cache_dir
 
 

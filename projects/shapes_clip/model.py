@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zs3_mmseg.datasets.shapes.captions import known_words
-from zs3_mmseg.engine.pretraining.byte_pairs import (
+from byte_pairs import (
     learn_merges,
     merges_file,
     vocabulary_size,
 )
+from zs3_mmseg.datasets.shapes.captions import known_words
 from zs3_mmseg.utils.cache import atomic_write
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from evaluate import image_level_figures, text_rows
+from pairs import render_pairs
+from run import HELD_OUT
+from trainer import normalised
 from zs3_mmseg.datasets.shapes import CLASSES, VOID, render_scene
 from zs3_mmseg.datasets.splits import get_split
-from zs3_mmseg.engine.pretraining.evaluate import image_level_figures, text_rows
-from zs3_mmseg.engine.pretraining.pairs import render_pairs
-from zs3_mmseg.engine.pretraining.run import HELD_OUT
-from zs3_mmseg.engine.pretraining.trainer import normalised
 from zs3_mmseg.models.backbones import OpenCLIPViT
 from zs3_mmseg.models.towers import load_clip
 from zs3_mmseg.utils.cache import cache_dir

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from zs3_mmseg.engine.pretraining.recipe import Recipe
+from recipe import Recipe
 
 _CARD = """# zs3-shapes-tiny
 
@@ -18,7 +18,7 @@ patches (`pool_type='avg'` of open_clip). Reach it as
 
 ## Training
 
-`python tools/pretrain_clip.py --processes {processes}` makes these files again.
+`python projects/shapes_clip/pretrain.py --processes {processes}` makes these files again.
 
 - Data: scenes and captions drawn by this package, seed {seed}: {pools}. Captions are
   image-level and name every class; no mask is used. No scene of the segmentation
@@ -46,7 +46,7 @@ Held-out scenes, prompt "a photo of a {{}}.", fractions:
 | mean average precision over images, grounds | {ranking_grounds:.3f} | |
 
 The first mean ranks all images by one class, the other ranks the classes within each
-image. `python benchmarks/tiny_clip.py` measures them again, and dense segmentation too.
+image. `python projects/shapes_clip/measure.py` measures them again, and dense segmentation too.
 
 The shipped weights, dense: MaskCLIP's last block, all 20 classes competing, 300 test
 scenes, mIoU seen / unseen: 0.442 / 0.356 under split `shapes_a`, 0.469 / 0.276 under

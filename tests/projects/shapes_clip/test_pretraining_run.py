@@ -13,19 +13,19 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from zs3_mmseg.engine.pretraining.attention_init import mimetic_attention
-from zs3_mmseg.engine.pretraining.evaluate import average_precision
-from zs3_mmseg.engine.pretraining.model import CONFIG_FILE, write_config_and_merges
-from zs3_mmseg.engine.pretraining.pairs import (
+from attention_init import mimetic_attention
+from evaluate import average_precision
+from model import CONFIG_FILE, write_config_and_merges
+from pairs import (
     CAPTIONS_PER_IMAGE,
     GROUND_COLUMN,
     THING_COLUMN,
     Pairs,
     render_pairs,
 )
-from zs3_mmseg.engine.pretraining.recipe import Phase, Recipe
-from zs3_mmseg.engine.pretraining.run import pretrain
-from zs3_mmseg.engine.pretraining.trainer import Trainer, _Batches
+from recipe import Phase, Recipe
+from run import pretrain
+from trainer import Trainer, _Batches
 from zs3_mmseg.models.towers import load_clip, resolve_architecture
 
 TINY = replace(
@@ -53,9 +53,7 @@ def _weights(trainer: Trainer) -> torch.Tensor:
 def test_a_run_writes_a_model_folder_that_loads_strictly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        'zs3_mmseg.engine.pretraining.run.HELD_OUT', ('clip_heldout_scenes', 12)
-    )
+    monkeypatch.setattr('run.HELD_OUT', ('clip_heldout_scenes', 12))
     figures = pretrain(
         TINY, tmp_path / 'model', work_dir=tmp_path / 'work', cache=tmp_path / 'pairs'
     )

@@ -1,1 +1,0 @@
-"""Pre-training of the tiny CLIP on captions of Shapes."""
