@@ -1,4 +1,4 @@
-"""The weights in the package are what their card says."""
+"""The weights in the package are what their card says, and how that is measured."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ import pytest
 from safetensors.torch import load_file
 
 import zs3_mmseg
-from byte_pairs import learn_merges, merges_file
-from evaluate import image_rows, text_rows
+from clip_model import learn_merges, merges_file
+from measure import (
+    average_precision,
+    confusion_matrices,
+    image_rows,
+    intersection_over_union,
+    split_figures,
+    text_rows,
+)
 from zs3_mmseg.datasets.shapes import THINGS, render_scene
 from zs3_mmseg.datasets.shapes.captions import known_words
 from zs3_mmseg.models.towers import LoadedCLIP, load_clip
@@ -49,3 +56,19 @@ def test_it_names_single_objects_it_has_never_seen(shipped: LoadedCLIP) -> None:
     guesses = (images @ texts.T).argmax(dim=1).tolist()
     truth = [THINGS.index(scene.objects[0].name) for scene in scenes]
     assert np.mean(np.equal(guesses, truth)) >= 0.95
+
+
+def test_it_finds_where_things_are_without_having_seen_a_mask() -> None:
+    dense, chance = (
+        split_figures(intersection_over_union(confusion))['shapes_a']
+        for confusion in confusion_matrices('zs3-shapes-tiny', 'shapes', 'val', 60)
+    )
+    for name, least in (('mIoU_seen', 0.35), ('mIoU_unseen', 0.25)):
+        assert chance[name] < 0.05
+        assert dense[name] > least
+
+
+def test_average_precision_by_hand() -> None:
+    scores = np.array([0.9, 0.8, 0.7, 0.6])
+    present = np.array([True, False, True, False])
+    assert average_precision(scores, present) == pytest.approx((1 + 2 / 3) / 2)

@@ -1,4 +1,4 @@
-"""The pre-training loop: InfoNCE between images and captions, resumable.
+"""The pre-training: its recipe in numbers, its losses, its loop.
 
 Started in several processes with an initialised ``torch.distributed``, each takes
 its share of every batch; features are gathered for the loss and gradients averaged.
@@ -11,9 +11,10 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,16 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from attention_init import mimetic_attention
-from model import MEAN, STD
-from pairs import (
-    CAPTIONS_PER_IMAGE,
-    GROUND_COLUMN,
-    THING_COLUMN,
-    Pairs,
-)
-from recipe import Phase, Recipe
-from word_loss import CaptionWordLoss
+from caption_pairs import CAPTIONS_PER_IMAGE, GROUND_COLUMN, THING_COLUMN, Pairs
+from clip_model import mimetic_attention, normalised
 from zs3_mmseg.models.towers import Architecture
 from zs3_mmseg.models.towers.architectures import build_model, build_tokenizer
 from zs3_mmseg.utils.cache import atomic_write
@@ -47,15 +40,112 @@ logger = logging.getLogger(__name__)
 _LARGEST_LOGIT_SCALE = float(np.log(100.0))
 
 
-def normalised(images: np.ndarray) -> Tensor:
-    """uint8 RGB images (N, H, W, 3) to the model's input (N, 3, H, W)."""
-    pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
-    mean = torch.tensor(MEAN).view(3, 1, 1)
-    std = torch.tensor(STD).view(3, 1, 1)
-    return (pixels.float() / 255 - mean) / std
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with one kind of batch.
+
+    Attributes:
+        name: shown in the log.
+        steps: optimiser steps.
+        batch: pairs in a batch.
+        mix: share of each pool (``Recipe.pools``) in a batch; they sum to 1.
+        plain: captions name the classes of things and tell nothing else.
+        patch_dropout: share of image patches left out in training
+            (Li et al. 2023, "Scaling Language-Image Pre-training via Masking").
+        grounds: share of the captions that tell only the grounds.
+        things: share of the captions that tell only one of the things.
+    """
+
+    name: str
+    steps: int
+    batch: int
+    mix: tuple[float, ...]
+    plain: bool
+    patch_dropout: float
+    grounds: float = 0.0
+    things: float = 0.0
 
 
-class _Batches:
+@dataclass(frozen=True)
+class Recipe:
+    """Everything the weights depend on, apart from code and library versions.
+
+    Attributes:
+        phases: trained one after another.
+        peak_lr: largest learning rate of AdamW. It rises to it over ``warmup`` steps,
+            falls as a cosine to ``anneal_lr`` at step ``fall_end``, and in the last
+            phase straight to zero.
+        anneal_lr: see ``peak_lr``.
+        fall_end: see ``peak_lr``.
+        warmup: steps of the rise.
+        seed: of scenes, weights and batches.
+        pools: subset and number of the scenes to draw from.
+        mimetic: start self-attention of the image tower by
+            :func:`~clip_model.mimetic_attention`.
+        word_loss: weight of :class:`CaptionWordLoss` beside InfoNCE;
+            0 is plain InfoNCE.
+    """
+
+    phases: tuple[Phase, ...] = (
+        Phase('drawings', 150, 64, (1.0, 0.0, 0.0), True, 0.5),
+        Phase('icons', 850, 64, (0.2, 0.8, 0.0), True, 0.5),
+        Phase('scenes', 1300, 128, (0.0, 0.25, 0.75), False, 0.5, 0.15),
+        Phase('details', 700, 128, (0.0, 0.15, 0.85), False, 0.3, 0.15),
+        Phase('names', 2000, 128, (0.0, 0.1, 0.9), False, 0.4, 0.15, 0.25),
+        Phase('anneal', 200, 96, (0.0, 0.1, 0.9), False, 0.0, 0.15, 0.25),
+    )
+    peak_lr: float = 1e-3
+    anneal_lr: float = 3e-4
+    fall_end: int = 2300
+    warmup: int = 100
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_grad: float = 1.0
+    seed: int = 0
+    pools: tuple[tuple[str, int], ...] = (
+        ('clip_drawings', 12000),
+        ('clip_icons', 12000),
+        ('clip_scenes', 32000),
+    )
+    mimetic: bool = True
+    word_loss: float = 1.0
+
+    @property
+    def steps(self) -> int:
+        """Steps of all phases together."""
+        return sum(phase.steps for phase in self.phases)
+
+    @property
+    def samples(self) -> int:
+        """Pairs shown in all phases together."""
+        return sum(phase.steps * phase.batch for phase in self.phases)
+
+    def phase_at(self, step: int) -> Phase:
+        """The phase that step number ``step`` (from 0) belongs to."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase
+            step -= phase.steps
+        raise ValueError(f'expected a step below {self.steps}')
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of step number ``step`` (from 0)."""
+        if step < self.warmup:
+            return self.peak_lr * (step + 1) / self.warmup
+        last = self.phases[-1].steps
+        end = self.steps - last
+        if step >= end:
+            return self.anneal_lr * (1 - (step - end) / last)
+        progress = min((step - self.warmup) / (self.fall_end - self.warmup), 1.0)
+        fall = 0.5 * (1 + math.cos(math.pi * progress))
+        return self.anneal_lr + (self.peak_lr - self.anneal_lr) * fall
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for the log, the checkpoint and the model card."""
+        return asdict(self)
+
+
+class Batches:
     """Draws batches; step ``n`` gives the same batch in every run."""
 
     def __init__(
@@ -88,6 +178,42 @@ class _Batches:
         return normalised(picked), self.tokenizer(captions[part])
 
 
+class CaptionWordLoss(nn.Module):
+    """Predict from the image embedding which words its caption holds.
+
+    Softmax cross-entropy against the caption's tokens, each weighted by how rare it
+    is (Huang et al. 2024, "Classification Done Right for Vision-Language
+    Pre-Training", section 3), counted in ``captions``. Like InfoNCE it sees images
+    and captions only. Its linear layer from the ``dim`` channels of the image
+    embedding is dropped after training; the model stays as it is.
+    """
+
+    def __init__(
+        self, dim: int, captions: Sequence[str], tokenizer: SimpleTokenizer
+    ) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(dim, tokenizer.vocab_size)
+        tokens = tokenizer(list(captions))
+        there = self._bags(tokens).mean(dim=0)
+        # A token of every caption tells nothing, one of none has no examples.
+        rarity = torch.where(there > 0, -there.clamp(min=1e-6).log(), 0.0)
+        self.rarity: Tensor
+        self.register_buffer('rarity', rarity, persistent=False)
+
+    def _bags(self, tokens: Tensor) -> Tensor:
+        """Which tokens (B, V) are among ``tokens`` (B, L)."""
+        bags = torch.zeros(len(tokens), self.classifier.out_features)
+        bags.scatter_(1, tokens, 1.0)
+        bags[:, 0] = 0  # the filling behind the end of the text
+        return bags
+
+    def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
+        """Loss of image embeddings (B, E), not normalised, and tokens (B, L)."""
+        targets = self._bags(tokens) * self.rarity
+        targets = targets / targets.sum(dim=1, keepdim=True).clamp(min=1e-6)
+        return F.cross_entropy(self.classifier(features), targets)
+
+
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices only, as open_clip's own training has it."""
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
@@ -109,12 +235,8 @@ def _with_patch_dropout(architecture: Architecture) -> Architecture:
 class Trainer:
     """Trains a CLIP model by a recipe, on one process, resumable at checkpoints.
 
-    Args:
-        recipe: schedule, loss and seed.
-        architecture: of ``model.json``, with its tokenizer merges.
-        pools: pairs to draw from, in the order of ``recipe.pools``.
-        work_dir: checkpoints and ``log.jsonl`` go here; ``None`` keeps nothing.
-        bf16: run the forward pass in bfloat16 autocast.
+    It draws from ``pools`` (in the order of ``recipe.pools``). Checkpoints and
+    ``log.jsonl`` go to ``work_dir``; ``None`` keeps nothing.
     """
 
     def __init__(
@@ -135,7 +257,7 @@ class Trainer:
         self.world_size = dist.get_world_size() if several else 1
         self.model: CLIP = build_model(_with_patch_dropout(architecture))
         tokenizer = build_tokenizer(architecture)
-        self.batches = _Batches(pools, tokenizer, recipe.seed)
+        self.batches = Batches(pools, tokenizer, recipe.seed)
         if recipe.mimetic:
             for number, block in enumerate(self.model.visual.transformer.resblocks):
                 mimetic_attention(block.attn, recipe.seed + number)
@@ -266,11 +388,7 @@ class Trainer:
         )
 
     def resume(self) -> bool:
-        """Continue from ``last.pt`` if there is one.
-
-        Raises:
-            ValueError: if it was made by another recipe.
-        """
+        """Continue from ``last.pt`` if there is one; it must be of the same recipe."""
         path = None if self.work_dir is None else self.work_dir / 'last.pt'
         if path is None or not path.is_file():
             return False

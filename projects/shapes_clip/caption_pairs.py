@@ -83,12 +83,7 @@ def render_pairs(
 ) -> Pairs:
     """Render pairs below ``root``, or map those that an earlier call rendered.
 
-    Args:
-        root: cache folder; the pairs get a folder of their own in it.
-        subset: stream of scenes, one of the ``clip_*`` subsets.
-        count: number of images.
-        seed: seed of the world.
-        workers: processes to render with.
+    They are the first ``count`` scenes of ``subset``, one of the ``clip_*``.
     """
     version = f'v{RECIPE_VERSION}.{_CAPTIONS_VERSION}'
     final = root / f'{subset}-{version}-seed{seed}-{count}'

@@ -1,4 +1,4 @@
-"""The small byte-pair vocabulary through open_clip's own tokenizer."""
+"""The small byte-pair vocabulary, and how attention starts."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from byte_pairs import (
-    learn_merges,
-    merges_file,
-    vocabulary_size,
-)
+from clip_model import learn_merges, merges_file, mimetic_attention, vocabulary_size
 from zs3_mmseg.datasets.shapes.captions import known_words
 
 
@@ -56,3 +54,12 @@ def test_the_file_is_the_same_every_time() -> None:
 def test_words_of_other_letters_are_an_error() -> None:
     with pytest.raises(ValueError, match="got 'no-go'"):
         learn_merges(['fine', 'no-go'])
+
+
+def test_mimetic_attention_looks_at_similar_tokens() -> None:
+    attention = nn.MultiheadAttention(64, 2, batch_first=True)
+    mimetic_attention(attention, seed=0)
+    tokens = torch.randn(1, 30, 64, generator=torch.Generator().manual_seed(0))
+    _, weights = attention(tokens, tokens, tokens, average_attn_weights=False)
+    diagonal = weights.diagonal(dim1=-2, dim2=-1).mean()
+    assert diagonal > 5 / 30

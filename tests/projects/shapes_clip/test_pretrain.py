@@ -1,8 +1,11 @@
-"""Pre-training in small: a whole run, resuming, and two processes."""
+"""Pre-training in small: the command, a whole run, resuming, and two processes."""
 
 from __future__ import annotations
 
+import shutil
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,23 +14,20 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import nn
 
-from attention_init import mimetic_attention
-from evaluate import average_precision
-from model import CONFIG_FILE, write_config_and_merges
-from pairs import (
+from caption_pairs import (
     CAPTIONS_PER_IMAGE,
     GROUND_COLUMN,
     THING_COLUMN,
     Pairs,
     render_pairs,
 )
-from recipe import Phase, Recipe
-from run import pretrain
-from trainer import Trainer, _Batches
+from clip_model import CONFIG_FILE, write_config_and_merges
+from clip_training import Batches, Phase, Recipe, Trainer
+from pretrain import pretrain
 from zs3_mmseg.models.towers import load_clip, resolve_architecture
 
+ROOT = Path(__file__).resolve().parents[3]
 TINY = replace(
     Recipe(),
     phases=(
@@ -53,7 +53,7 @@ def _weights(trainer: Trainer) -> torch.Tensor:
 def test_a_run_writes_a_model_folder_that_loads_strictly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('run.HELD_OUT', ('clip_heldout_scenes', 12))
+    monkeypatch.setattr('pretrain.HELD_OUT', ('clip_heldout_scenes', 12))
     figures = pretrain(
         TINY, tmp_path / 'model', work_dir=tmp_path / 'work', cache=tmp_path / 'pairs'
     )
@@ -116,21 +116,6 @@ def test_two_processes_take_the_step_of_one(tmp_path: Path) -> None:
     assert apart < 0.05
 
 
-def test_mimetic_attention_looks_at_similar_tokens() -> None:
-    attention = nn.MultiheadAttention(64, 2, batch_first=True)
-    mimetic_attention(attention, seed=0)
-    tokens = torch.randn(1, 30, 64, generator=torch.Generator().manual_seed(0))
-    _, weights = attention(tokens, tokens, tokens, average_attn_weights=False)
-    diagonal = weights.diagonal(dim1=-2, dim2=-1).mean()
-    assert diagonal > 5 / 30
-
-
-def test_average_precision_by_hand() -> None:
-    scores = np.array([0.9, 0.8, 0.7, 0.6])
-    present = np.array([True, False, True, False])
-    assert average_precision(scores, present) == pytest.approx((1 + 2 / 3) / 2)
-
-
 def test_pairs_are_rendered_once_and_hold_no_test_scene(tmp_path: Path) -> None:
     pairs, again = (
         render_pairs(tmp_path, 'clip_scenes', 3, 0, workers=1) for _ in range(2)
@@ -157,7 +142,7 @@ def test_a_phase_sets_the_shares_of_one_sided_captions() -> None:
     pairs = Pairs(
         np.zeros((50, 2, 2, 3), np.uint8), np.tile(columns, (50, 1)), np.zeros((50, 20))
     )
-    batches = _Batches([pairs], lambda captions: np.array(captions), seed=0)
+    batches = Batches([pairs], lambda captions: np.array(captions), seed=0)
     phase = Phase('names', 100, 50, (1.0,), False, 0.0, grounds=0.15, things=0.25)
     told = np.concatenate(
         [batches.draw(step, phase, slice(None))[1] for step in range(100)]
@@ -165,3 +150,19 @@ def test_a_phase_sets_the_shares_of_one_sided_captions() -> None:
     assert np.mean(told == str(GROUND_COLUMN)) == pytest.approx(0.15, abs=0.02)
     assert np.mean(told == str(THING_COLUMN)) == pytest.approx(0.25, abs=0.02)
     assert set(told) == set(columns)
+
+
+@pytest.mark.slow
+def test_the_command_runs_from_any_folder(tmp_path: Path) -> None:
+    project = tmp_path / 'a clone' / 'shapes_clip'
+    shutil.copytree(ROOT / 'projects' / 'shapes_clip', project)
+    done = subprocess.run(
+        [sys.executable, project / 'pretrain.py', '--help'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    options = 'out-dir work-dir processes seed word-loss plain-init fp32'
+    assert all(f'--{option}' in done.stdout for option in options.split())
