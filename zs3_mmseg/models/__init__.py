@@ -1,4 +1,4 @@
-"""Towers, backbones, class embeddings, heads, segmentors and calibrators."""
+"""Towers, backbones, class embeddings, heads, segmentors and what joins them."""
 
 from . import (
     backbones,
@@ -7,6 +7,9 @@ from . import (
     decode_heads,
     generators,
     losses,
+    post_processors,
+    proposers,
+    region_classifiers,
     segmentors,
     towers,
 )
@@ -18,6 +21,9 @@ __all__ = [
     'decode_heads',
     'generators',
     'losses',
+    'post_processors',
+    'proposers',
+    'region_classifiers',
     'segmentors',
     'towers',
 ]

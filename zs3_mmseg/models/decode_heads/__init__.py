@@ -1,6 +1,8 @@
 """Decode heads that read class embeddings at run time."""
 
 from .esda_head import ESDAHead
+from .mask_scores import MaskScores
+from .proposal_head import ProposalHead
 from .text_heads import CosineRegressionHead, DenseTextHead, TextPixelHead
 from .zegclip_head import ZegCLIPHead
 from .zero_shot_head import ZeroShotHead
@@ -10,6 +12,8 @@ __all__ = [
     'CosineRegressionHead',
     'DenseTextHead',
     'ESDAHead',
+    'MaskScores',
+    'ProposalHead',
     'TextPixelHead',
     'ZS3DeepLabHead',
     'ZegCLIPHead',

@@ -610,17 +610,18 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         queries: ClassQueries | None,
         metas: Sequence[Mapping[str, Any]] = (),
         windows: Sequence[Window | None] = (None,),
-        size: Size | None = None,
+        wholes: Tensor | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Return the maps that heads read, and what else they may ask for by name.
 
-        ``inputs`` are windows of images with ``metas``, of ``size`` as a whole.
+        ``inputs`` are windows of ``wholes``, images with ``metas``, or these images.
         """
         output = TowerOutput.of(self.backbone(inputs))
         maps, given = self._given(output, queries)
-        if self._reads_image:
+        if self._reads_image and metas:
             preprocessor = self.data_preprocessor
-            given['image'] = input_image(inputs, metas, preprocessor, windows, size)
+            wholes = inputs if wholes is None else wholes
+            given['image'] = input_image(wholes, metas, preprocessor, windows)
         return maps, given
 
     def _given(
@@ -782,8 +783,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         crop: Size = (crops.shape[2], crops.shape[3])
         covered = covered_size(self.backbone, crop)
         queries = self.current_queries()
-        size: Size = (inputs.shape[2], inputs.shape[3])
-        maps, given = self._features(crops, queries, metas, windows, size)
+        maps, given = self._features(crops, queries, metas, windows, inputs)
         # mmseg's heads resize to img_shape, which as a torch.Size is a crop's.
         whole = dict(img_shape=torch.Size(covered))
         repeated = [{**m, **whole} for m in metas] * len(windows)

@@ -178,7 +178,19 @@ def resize_maps(maps: Tensor, size: Size, align_corners: bool) -> Tensor:
     return F.interpolate(maps, size=size, mode='bilinear', align_corners=align_corners)
 
 
-_FLIPPED = {'horizontal': (3,), 'vertical': (2,), 'diagonal': (2, 3)}
+_FLIPPED = {'horizontal': (-1,), 'vertical': (-2,), 'diagonal': (-2, -1)}
+
+
+def undo_flip(maps: Tensor, meta: Mapping[str, Any]) -> Tensor:
+    """Mirror maps ``(..., H, W)`` back if a test pipeline flipped their image."""
+    if not meta.get('flip'):
+        return maps
+    direction = meta.get('flip_direction')
+    if direction not in _FLIPPED:
+        raise ValueError(
+            f'flip_direction={direction!r} is unknown; known: {", ".join(_FLIPPED)}'
+        )
+    return maps.flip(dims=_FLIPPED[direction])
 
 
 def to_original(maps: Tensor, meta: Mapping[str, Any], align_corners: bool) -> Tensor:
@@ -192,14 +204,7 @@ def to_original(maps: Tensor, meta: Mapping[str, Any], align_corners: bool) -> T
     padding = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
     left, right, top, bottom = padding
     height, width = maps.shape[-2:]
-    maps = maps[..., top : height - bottom, left : width - right]
-    if meta.get('flip'):
-        direction = meta.get('flip_direction')
-        if direction not in _FLIPPED:
-            raise ValueError(
-                f'flip_direction={direction!r} is unknown; known: {", ".join(_FLIPPED)}'
-            )
-        maps = maps.flip(dims=_FLIPPED[direction])
+    maps = undo_flip(maps[..., top : height - bottom, left : width - right], meta)
     height, width = meta['ori_shape'][:2]
     canvas = tuple(meta.get('canvas_shape', meta['ori_shape'])[:2])
     return resize_maps(maps, canvas, align_corners)[..., :height, :width]

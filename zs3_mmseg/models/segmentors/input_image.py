@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .inference import Size, Window
+from .inference import Window, undo_flip, window_of
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,42 @@ class InputImage:
         pixels: ``(N, 3, H, W)`` float, RGB, 0..255; 0 in what was padded.
         valid: ``(N, 2)`` long, height and width without padding at the bottom and
             right.
+        wholes: ``(N', 3, H', W')``, the same of the whole images, if ``pixels`` are
+            windows of them, window by window; else the same tensor.
+        whole_sizes: ``(N', 2)`` long, the valid sizes of ``wholes``.
+        windows: where the windows lie; None is the whole image.
+        metas: metainfo of the whole images.
     """
 
     pixels: Tensor
     valid: Tensor
+    wholes: Tensor
+    whole_sizes: Tensor
+    windows: tuple[Window | None, ...]
+    metas: tuple[Mapping[str, Any], ...]
+
+    def proposals(self, propose: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """Return masks of each of the ``N`` pictures, found in the whole images.
+
+        An image is shown once, upright and without padding, whatever windows and flips
+        the network gets; its masks are mirrored and cut as they are.
+
+        Args:
+            propose: from ``(3, h, w)`` to ``(M, h, w)`` bool, such as a
+                :class:`~zs3_mmseg.models.proposers.Proposer`.
+
+        Returns:
+            ``N`` masks ``(M, H, W)`` bool, with an ``M`` for each image.
+        """
+        found = []
+        for whole, size, meta in zip(
+            self.wholes, self.whole_sizes.tolist(), self.metas, strict=True
+        ):
+            picture = undo_flip(whole[:, : size[0], : size[1]], meta)
+            masks = undo_flip(propose(picture), meta)  # a flip undoes itself
+            missing = (0, whole.shape[2] - size[1], 0, whole.shape[1] - size[0])
+            found.append(F.pad(masks, missing))
+        return [window_of(masks, w) for w in self.windows for masks in found]
 
 
 def input_image(
@@ -31,35 +64,36 @@ def input_image(
     metas: Sequence[Mapping[str, Any]],
     preprocessor: Any,
     windows: Sequence[Window | None] = (None,),
-    size: Size | None = None,
 ) -> InputImage:
     """Undo what a data preprocessor did to inputs.
 
     Images are taken for BGR where it did not swap their channels, as mmcv loads them.
 
     Args:
-        inputs: ``(G * N, 3, H, W)``: ``G`` windows of ``N`` images, window by window.
-        metas: of the ``N`` images.
+        inputs: ``(N, 3, H, W)``, whole images.
+        metas: of the images.
         preprocessor: mmseg's ``SegDataPreProcessor``, or one that changes no values.
-        windows: the ``G`` windows; None is the whole image.
-        size: of the whole inputs; that of ``inputs`` by default.
+        windows: of one size, the windows of the images to return; None is all of it.
     """
-    pixels = inputs.float()
+    wholes = inputs.float()
     if getattr(preprocessor, '_enable_normalize', False):
-        pixels = pixels * preprocessor.std + preprocessor.mean
+        wholes = wholes * preprocessor.std + preprocessor.mean
     if not getattr(preprocessor, '_channel_conversion', False):
-        pixels = pixels.flip(1)
-    pixels = pixels.clamp(0, 255)
-    crop_height, crop_width = inputs.shape[2:]
-    height, width = size or (crop_height, crop_width)
-    valid: list[tuple[int, int]] = []
-    for window in windows:
-        top, left = (0, 0) if window is None else (window.top, window.left)
-        for meta in metas:
-            padding = meta.get('img_padding_size', meta.get('padding_size', (0,) * 4))
-            rows = min(max(height - padding[3] - top, 0), crop_height)
-            columns = min(max(width - padding[1] - left, 0), crop_width)
-            pixels[len(valid), :, rows:] = 0
-            pixels[len(valid), :, :, columns:] = 0
-            valid.append((rows, columns))
-    return InputImage(pixels, torch.tensor(valid, device=inputs.device))
+        wholes = wholes.flip(1)
+    wholes = wholes.clamp(0, 255)
+    sizes: list[tuple[int, int]] = []
+    for image, meta in zip(wholes, metas, strict=True):
+        padding = meta.get('img_padding_size', meta.get('padding_size', (0,) * 4))
+        rows, columns = image.shape[1] - padding[3], image.shape[2] - padding[1]
+        image[:, rows:] = 0
+        image[:, :, columns:] = 0
+        sizes.append((rows, columns))
+    whole_sizes = torch.tensor(sizes, device=inputs.device)
+    pixels, valid = wholes, whole_sizes
+    if windows[0] is not None:
+        pixels = torch.cat([window_of(wholes, window) for window in windows])
+        corners = [[w.top, w.left] for w in windows if w is not None]
+        starts = whole_sizes.new_tensor(corners)[:, None]  # (G, 1, 2)
+        crop = whole_sizes.new_tensor(pixels.shape[2:])
+        valid = (whole_sizes - starts).clamp(min=0).minimum(crop).flatten(0, 1)
+    return InputImage(pixels, valid, wholes, whole_sizes, tuple(windows), tuple(metas))
