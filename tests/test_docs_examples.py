@@ -39,20 +39,33 @@ def test_config_example_inherits_a_whole_model(block: str, tmp_path: Path) -> No
     assert config.model.type in known
 
 
-@pytest.fixture
-def example_head(tmp_path: Path) -> torch.nn.Module:
+def run_example(name: str, tmp_path: Path) -> None:
+    """Run the block of the page on extending that defines a class."""
     (block,) = (
         block
         for block in python_blocks(DOCS / 'advanced' / 'extending.md')
-        if 'class NearestRowHead' in block
+        if f'class {name}(' in block
     )
-    path = tmp_path / 'example_head.py'
+    path = tmp_path / 'example.py'
     path.write_text(block)
-    spec = importlib.util.spec_from_file_location('example_head', path)
+    spec = importlib.util.spec_from_file_location('example', path)
     assert spec is not None
     assert spec.loader is not None
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+@pytest.fixture
+def example_head(tmp_path: Path) -> torch.nn.Module:
+    run_example('NearestRowHead', tmp_path)
     return MODELS.build(dict(type='NearestRowHead', in_channels=4))
+
+
+def test_example_proposer_finds_bands_of_brightness(tmp_path: Path) -> None:
+    run_example('BrightnessBands', tmp_path)
+    proposer = MODELS.build(dict(type='BrightnessBands', bands=2, cache=False))
+    image = torch.tensor([0.0, 127.0, 128.0, 255.0]).expand(3, 1, 4)
+    dark, bright = proposer(image)[:, 0].tolist()
+    assert (dark, bright) == ([True, True, False, False], [False, False, True, True])
 
 
 def test_example_head_prefers_the_row_that_a_token_equals(
