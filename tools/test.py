@@ -15,6 +15,7 @@ from mmengine.dist import is_main_process
 from mmseg.registry import METRICS
 
 import zs3_mmseg  # noqa: F401  (registers everything)
+from zs3_mmseg.datasets.wrappers import leaves
 from zs3_mmseg.engine.launch import (
     add_launch_arguments,
     build_loops,
@@ -97,19 +98,10 @@ def switch_tta_on(config: Config) -> None:
     for key in ('tta_model', 'tta_pipeline'):
         if key not in config:
             raise ValueError(f'--tta needs {key} in the config, which has none')
-    set_pipeline(config.test_dataloader.dataset, config.tta_pipeline)
+    # A wrapper with a pipeline of its own hands it on to what it holds.
+    for dataset in leaves(config.test_dataloader.dataset, stop_at='pipeline'):
+        dataset.pipeline = config.tta_pipeline
     config.model = ConfigDict(**config.tta_model, module=config.model)
-
-
-def set_pipeline(dataset: ConfigDict, pipeline: list) -> None:
-    """Give a pipeline to the data sets inside all wrappers."""
-    inner = [dataset[key] for key in ('dataset', 'datasets') if key in dataset]
-    if not inner or 'pipeline' in dataset:
-        dataset.pipeline = pipeline
-        return
-    for child in inner:
-        for one in child if isinstance(child, (list, tuple)) else [child]:
-            set_pipeline(one, pipeline)
 
 
 def keep_predictions(config: Config, folder: str) -> None:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from zs3_mmseg.datasets.labels import SETTINGS, LabelTable, make_table
+from zs3_mmseg.datasets.labels import DATA_SETTINGS, LabelTable, make_table
 from zs3_mmseg.datasets.splits import ZeroShotSplit, make_split
 from zs3_mmseg.utils.labels import special_labels
 
@@ -39,7 +39,7 @@ def worlds(draw: st.DrawFn) -> tuple[ZeroShotSplit, list[str], np.ndarray]:
     return make_split('drawn', draw(st.permutations(chosen)), unseen), names, labels
 
 
-@given(worlds(), st.sampled_from(['train', 'test']), st.sampled_from(SETTINGS))
+@given(worlds(), st.sampled_from(['train', 'test']), st.sampled_from(DATA_SETTINGS))
 def test_each_pixel_gets_the_label_of_its_name(
     world: tuple[ZeroShotSplit, list[str], np.ndarray], phase: str, setting: str
 ) -> None:

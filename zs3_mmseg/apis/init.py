@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 
+from zs3_mmseg.datasets.wrappers import leaves
 from zs3_mmseg.engine.launch import require_no_learning
 from zs3_mmseg.utils.checkpoint import load_into, safe_load
 from zs3_mmseg.utils.config_check import read_config, require_config_files
@@ -110,12 +111,10 @@ def load_config(
 def tested_dataset(config: Config) -> Mapping[str, Any]:
     """Return the config of the data set that is tested on, without its wrappers.
 
-    It is empty if the config tests on nothing.
+    It is empty if the config tests on nothing, or on several data sets at once.
     """
-    dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
+    found = [*leaves((config.get('test_dataloader') or {}).get('dataset') or {})]
+    return found[0] if len(found) == 1 else {}
 
 
 def _check_device(device: str | torch.device) -> torch.device:

@@ -18,8 +18,9 @@ from zs3_mmseg.utils.labels import special_labels
 from zs3_mmseg.utils.random_state import draw_rng
 
 from .labels import LabelStep, LabelTable, hides_unseen
-from .scan import class_pixels, class_values, over_samples
+from .scan import class_pixels, class_values
 from .splits import ZeroShotSplit, resolve_split
+from .wrappers import over_samples
 from .zero_shot_dataset import UNSEEN_POLICIES, ZeroShotDataset, require_choice
 
 

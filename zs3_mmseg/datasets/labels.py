@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -22,11 +22,11 @@ from zs3_mmseg.utils.labels import SpecialLabels, special_labels
 from zs3_mmseg.utils.names import did_you_mean
 
 from .splits import ZeroShotSplit, find_name
+from .splits.zero_shot_split import SETTINGS
 
-Phase = Literal['train', 'test']
-Setting = Literal['inductive', 'transductive', 'supervised', 'layout_oracle']
-PHASES: tuple[str, ...] = get_args(Phase)
-SETTINGS: tuple[str, ...] = get_args(Setting)
+PHASES = ('train', 'test')
+#: Settings of a data set: besides those of training, one that lets labels leak.
+DATA_SETTINGS = (*SETTINGS, 'layout_oracle')
 
 # Size of a table that answers every 8-bit or 16-bit label value.
 _NARROW_VALUES, _WIDE_VALUES = 2**8, 2**16
@@ -336,34 +336,6 @@ class LabelStep:
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}()'
-
-
-def find_leaves(dataset: Any) -> Iterator[BaseDataset]:
-    """Yield the data sets inside wrappers such as ConcatDataset, each once.
-
-    Raises:
-        TypeError: if something inside is neither a wrapper nor a data set of mmengine.
-    """
-    found: set[int] = set()
-    for leaf in _walk(dataset):
-        if id(leaf) not in found:
-            found.add(id(leaf))
-            yield leaf
-
-
-def _walk(dataset: Any) -> Iterator[BaseDataset]:
-    if isinstance(dataset, BaseDataset):
-        yield dataset
-    elif hasattr(dataset, 'datasets'):
-        for part in dataset.datasets:
-            yield from _walk(part)
-    elif hasattr(dataset, 'dataset'):
-        yield from _walk(dataset.dataset)
-    else:
-        raise TypeError(
-            'ZeroShotDataset wraps data sets such as BaseSegDataset, and mmengine '
-            f'wrappers of them; got {type(dataset).__name__}'
-        )
 
 
 def guard_pipeline(pipeline: Any, step: LabelStep) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 import mmcv.transforms
-from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
+from mmengine.dataset import BaseDataset
 from mmengine.fileio import exists, list_dir_or_file
 from mmengine.fileio import get as read_file
 from mmengine.logging import MMLogger
@@ -23,6 +23,7 @@ from zs3_mmseg.utils.origins import origin_of_data
 
 from .labels import LabelTable, read_labels
 from .splits import ZeroShotSplit, find_name
+from .wrappers import leaves, over_samples
 
 _KEYS = 'change data_root, data_prefix or ann_file of this data set in the config'
 
@@ -59,7 +60,7 @@ def _missing_in_config(config: Mapping[str, Any]) -> FileNotFoundError | None:
 
     None if every path of the config exists, wrappers and what they hold included.
     """
-    for leaf in _leaf_configs(config):
+    for leaf in leaves(config):
         name = leaf.get('type', 'data set')
         for option, path in missing_data(leaf, failed=True):
             return FileNotFoundError(
@@ -111,13 +112,6 @@ def init_default(owner: type, name: str) -> Any:
     return None
 
 
-def _leaf_configs(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    inside = [*config.get('datasets', ()), config.get('dataset')]
-    parts = [part for part in inside if isinstance(part, Mapping)]
-    if not parts:
-        yield config
-    for part in parts:
-        yield from _leaf_configs(part)
 
 
 def require_files(dataset: BaseDataset) -> None:
@@ -144,38 +138,6 @@ def require_files(dataset: BaseDataset) -> None:
             raise FileNotFoundError(
                 f'{name}: {path} ({key}) is missing; {_advice(name)}'
             )
-
-
-def over_samples(
-    dataset: Any, of_leaf: Callable[[BaseDataset], np.ndarray], *, needed_by: str
-) -> np.ndarray:
-    """Put together what is known of each sample of the data sets inside wrappers.
-
-    Args:
-        dataset: a data set, or ConcatDataset and RepeatDataset around some.
-        of_leaf: gives one row for each sample of a data set that reads files.
-        needed_by: what cannot do without, for the message.
-
-    Returns:
-        One row for each sample of ``dataset``.
-
-    Raises:
-        TypeError: if another wrapper is inside, whose samples mix several images.
-    """
-    if isinstance(dataset, ConcatDataset):
-        parts = [
-            over_samples(d, of_leaf, needed_by=needed_by) for d in dataset.datasets
-        ]
-        return np.concatenate(parts)
-    if isinstance(dataset, RepeatDataset):
-        rows = over_samples(dataset.dataset, of_leaf, needed_by=needed_by)
-        return np.concatenate([rows] * dataset.times)
-    if not isinstance(dataset, BaseDataset):
-        raise TypeError(
-            f'{needed_by} works on data sets in ConcatDataset and RepeatDataset, not '
-            f'inside {type(dataset).__name__}'
-        )
-    return of_leaf(dataset)
 
 
 def class_values(dataset: BaseDataset, split: ZeroShotSplit) -> list[int | None]:

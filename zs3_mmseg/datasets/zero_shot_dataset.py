@@ -18,18 +18,18 @@ from zs3_mmseg.utils.palette import default_palette
 from zs3_mmseg.utils.random_state import draw_rng
 
 from .labels import (
+    DATA_SETTINGS,
     PHASES,
-    SETTINGS,
     LabelStep,
     LabelTable,
     PseudoLabels,
-    find_leaves,
     guard_pipeline,
     hides_unseen,
     make_table,
 )
 from .scan import build_dataset, images_without_unseen, init_default, require_files
 from .splits import ZeroShotSplit, canonical, find_name, plain_split, resolve_split
+from .wrappers import leaves
 
 #: Class names and their colours, RGB.
 Colours = tuple[Sequence[str], Sequence[Sequence[int]]]
@@ -140,7 +140,7 @@ class ZeroShotDataset:
         lazy_init: bool = False,
     ) -> None:
         require_choice('phase', phase, PHASES)
-        require_choice('setting', setting, SETTINGS)
+        require_choice('setting', setting, DATA_SETTINGS)
         require_choice('unseen_policy', unseen_policy, UNSEEN_POLICIES)
         self.phase = phase
         self.setting = setting
@@ -151,7 +151,7 @@ class ZeroShotDataset:
         if pseudo_label_dir is not None:
             self.pseudo_labels = PseudoLabels(pseudo_label_dir, self.split)
         self.dataset = build_dataset(_with_pipeline(dataset, pipeline))
-        self._leaves = list(find_leaves(self.dataset))
+        self._leaves = _read_by(self.dataset)
         self._tables = [self._table_of(leaf) for leaf in self._leaves]
         for leaf, table in zip(self._leaves, self._tables, strict=True):
             guard_pipeline(leaf.pipeline, LabelStep(table, self.pseudo_labels))
@@ -326,6 +326,18 @@ def require_choice(key: str, value: str, choices: Sequence[str]) -> None:
         raise ValueError(
             f'{key} must be one of {", ".join(choices)}, got {value!r}.{hint}'
         )
+
+
+def _read_by(dataset: Any) -> list[BaseDataset]:
+    """Return the data sets that read files for a wrapper, each once."""
+    readers = list({id(leaf): leaf for leaf in leaves(dataset)}.values())
+    for reader in readers:
+        if not isinstance(reader, BaseDataset):
+            raise TypeError(
+                'ZeroShotDataset wraps data sets such as BaseSegDataset, and mmengine '
+                f'wrappers of them; got {type(reader).__name__}'
+            )
+    return readers
 
 
 def _with_pipeline(

@@ -10,6 +10,7 @@ from mmengine.dataset import BaseDataset
 
 from zs3_mmseg.datasets.scan import build_dataset
 from zs3_mmseg.datasets.splits import ZeroShotSplit, resolve_split
+from zs3_mmseg.datasets.wrappers import children
 from zs3_mmseg.utils.labels import NARROW
 
 #: Every kind of finding, in one line each.
@@ -173,16 +174,12 @@ def part_configs(
     """Yield the data sets inside wrappers with their keys."""
     if config.get('split') is not None and 'phase' in config:
         split = resolve_split(config['split'])
-    inside = [
-        *((f'datasets.{n}', one) for n, one in enumerate(config.get('datasets') or ())),
-        ('dataset', config.get('dataset')),
-    ]
-    children = [(name, one) for name, one in inside if isinstance(one, Mapping)]
-    if not children:
+    inside = children(config)
+    if not inside:
         left_out = ('lazy_init', 'pipeline')  # everything is read at once
         bare = {name: value for name, value in config.items() if name not in left_out}
         yield PartConfig(key, bare, split)
-    for name, child in children:
+    for name, child in inside:
         yield from part_configs(f'{key}.{name}', child, split)
 
 

@@ -85,7 +85,8 @@ def find_name(name: str, candidates: Sequence[str]) -> int | None:
     return None
 
 
-#: What a model may be trained as: which labels and which rows it gets.
+#: What training sees of the pixels of unseen classes: nothing; that they are there and
+#: may get a pseudo-label; their labels.
 SETTINGS = ('inductive', 'transductive', 'supervised')
 
 _SPLIT_KEYS = ('name', 'classes', 'seen', 'unseen', 'source')
