@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from zs3_mmseg.utils.random_state import draw_rng
 
 from .labels import LabelStep, LabelTable, hides_unseen
 from .scan import class_pixels, class_values
-from .splits import ZeroShotSplit, resolve_split
+from .splits import resolve_split
 from .wrappers import over_samples
 from .zero_shot_dataset import UNSEEN_POLICIES, ZeroShotDataset, require_choice
 
@@ -36,15 +35,8 @@ class PromptStep:
 
     It runs right after the labels have become those of the split, so that a crop can
     already look at the mask. Without an assigned class one is drawn, uniformly among
-    those in the label map, whatever their size.
-
-    Args:
-        prompted: indices of the classes that may be chosen.
-        ignore: the label of ignored pixels.
-        negatives: how often a class is drawn that is not in the image, 0..1.
-
-    Attributes:
-        chosen: the class of the last sample.
+    those in the label map, whatever their size; with probability ``negatives`` among
+    those that are not. ``chosen`` is the class of the last sample.
     """
 
     def __init__(self, prompted: Sequence[int], ignore: int, negatives: float) -> None:
@@ -88,23 +80,14 @@ PARTS = ('rest', 'held_out')
 
 
 class HeldOut(NamedTuple):
-    """Every so many images of a data set, or all the others.
-
-    Attributes:
-        every: distance of the images held out, at least 2.
-        part: ``'held_out'`` for these images, ``'rest'`` for the others.
-    """
+    """Every n-th image of a data set (``'held_out'``), or all others (``'rest'``)."""
 
     every: int
     part: str
 
     @classmethod
     def from_cfg(cls, config: Mapping[str, Any] | None) -> HeldOut | None:
-        """Read ``dict(every=n, part=...)``; None stays None.
-
-        Raises:
-            ValueError: if it says anything else.
-        """
+        """Read ``dict(every=n, part=...)``; None stays None."""
         if config is None:
             return None
         every = config.get('every')
@@ -132,12 +115,9 @@ def kept_images(
 ) -> np.ndarray:
     """Return the indices of the images that stay, ascending.
 
-    Args:
-        counts: pixels of each class in each image, (N, K).
-        prompted: classes that may be asked for; one of them must be there.
-        min_pixels: and must have so many pixels.
-        without: classes that must not be there at all.
-        allowed: which images may be used, (N,), bool; None: all.
+    By the pixels of each class in each image, (N, K): one of the ``prompted`` classes
+    has at least ``min_pixels``, none of those of ``without`` is there, and the image is
+    ``allowed``, (N,), bool.
     """
     kept = (counts[:, prompted] >= max(min_pixels, 1)).any(axis=1)
     kept &= ~counts[:, without].any(axis=1)
@@ -180,161 +160,9 @@ def episode_pairs(
 PROMPTS = ('seen', 'unseen', 'all')
 SAMPLINGS = ('episodes', 'exhaustive')
 SELECTIONS = ('held_out', 'novel_official')
-SETTINGS = ('inductive', 'supervised')
+PROMPT_SETTINGS = ('inductive', 'supervised')
 #: Number of pairs of the official test.
 OFFICIAL_EPISODES = 1000
-
-
-@dataclass(frozen=True)
-class PromptOptions:
-    """Options of a ``ClassPromptDataset``, whose docstring says what they do.
-
-    Attributes:
-        training: whether it is for training.
-        prompts: one of :data:`PROMPTS`.
-        drops_unseen: whether images with an unseen class are left out.
-        min_pixels: pixels that a class needs for its image to stay.
-        negatives: share of absent names, 0..1.
-        sampling: one of :data:`SAMPLINGS`; None in training.
-        num_episodes: of ``sampling='episodes'``.
-        seed: of ``sampling='episodes'``.
-        selection: one of :data:`SELECTIONS`, or None.
-        held_out: images kept apart, or None.
-    """
-
-    training: bool
-    prompts: str
-    drops_unseen: bool
-    min_pixels: int
-    negatives: float
-    sampling: str | None
-    num_episodes: int
-    seed: int
-    selection: str | None
-    held_out: HeldOut | None
-
-    @classmethod
-    def of(
-        cls,
-        split: ZeroShotSplit,
-        *,
-        phase: str,
-        setting: str,
-        prompts: str | None,
-        unseen_policy: str | None,
-        min_pixels: int,
-        negatives: float,
-        sampling: str | None,
-        num_episodes: int | None,
-        seed: int | None,
-        selection: str | None,
-        held_out: Mapping[str, Any] | None,
-    ) -> PromptOptions:
-        """Fill in what is left out, and check that everything fits.
-
-        Args:
-            split: the classes.
-            phase: ``'train'`` or ``'test'``.
-            setting: of the training.
-            prompts: see ``ClassPromptDataset``, as all that follow.
-            unseen_policy: as there.
-            min_pixels: as there.
-            negatives: as there.
-            sampling: as there.
-            num_episodes: as there.
-            seed: as there.
-            selection: as there.
-            held_out: as there.
-
-        Raises:
-            ValueError: naming the options that contradict each other.
-        """
-        if setting not in SETTINGS:
-            raise ValueError(
-                f'ClassPromptDataset.setting must be one of {SETTINGS}, got '
-                f'{setting!r}: a mask of one class has no unlabelled pixels'
-            )
-        if selection is not None:
-            require_choice('selection', selection, SELECTIONS)
-        hides = hides_unseen(phase, setting)
-        policy = unseen_policy or ('drop_image' if hides else 'ignore')
-        require_choice('unseen_policy', policy, UNSEEN_POLICIES)
-        training = phase == 'train'
-        # What training may ask for, validation on its classes does as well.
-        learnt = 'seen' if setting == 'inductive' else 'all'
-        usual = learnt if training or selection == 'held_out' else 'unseen'
-        prompts = prompts or usual
-        require_choice('prompts', prompts, PROMPTS)
-        if selection is not None and (training or prompts != usual):
-            raise ValueError(
-                "selection is for validation: phase='test'"
-                if training
-                else f'selection={selection!r} is by the {usual} classes, but '
-                f'prompts={prompts!r}'
-            )
-        _require_drawn_pairs(training, sampling, num_episodes, seed)
-        options = cls(
-            training=training,
-            prompts=prompts,
-            drops_unseen=policy == 'drop_image',
-            min_pixels=min_pixels,
-            negatives=negatives,
-            sampling=None if training else sampling or 'episodes',
-            num_episodes=OFFICIAL_EPISODES if num_episodes is None else num_episodes,
-            seed=0 if seed is None else seed,
-            selection=selection,
-            held_out=HeldOut.from_cfg(held_out),
-        )
-        options._require_numbers_in_range()
-        options._require_prompts_of(split, setting)
-        return options
-
-    def prompted(self, split: ZeroShotSplit) -> tuple[int, ...]:
-        """Return the indices of the classes that may be asked for, ascending."""
-        return {
-            'seen': split.seen_indices,
-            'unseen': split.unseen_indices,
-            'all': tuple(range(len(split.classes))),
-        }[self.prompts]
-
-    @property
-    def sampling_in_words(self) -> str:
-        """How pairs are chosen, for tables and logs."""
-        if self.sampling is None:
-            return 'drawn'
-        if self.sampling == 'episodes':
-            return f'{self.num_episodes} drawn, seed {self.seed}'
-        return self.sampling
-
-    def _require_numbers_in_range(self) -> None:
-        if not 0 <= self.negatives <= 1 or (self.negatives and not self.training):
-            raise ValueError(
-                'negatives must be in 0..1, and is for training only; got '
-                f'{self.negatives} with phase={"train" if self.training else "test"!r}'
-            )
-        if self.num_episodes < 1 or self.min_pixels < 0 or self.seed < 0:
-            raise ValueError(
-                'expected num_episodes >= 1, min_pixels >= 0 and seed >= 0, got '
-                f'{self.num_episodes}, {self.min_pixels} and {self.seed}'
-            )
-
-    def _require_prompts_of(self, split: ZeroShotSplit, setting: str) -> None:
-        prompted = self.prompted(split)
-        if not prompted:
-            raise ValueError(
-                f'split {split.name!r} has no {self.prompts} class to ask for'
-            )
-        asks_unseen = bool({*prompted} & {*split.unseen_indices})
-        if self.training and setting == 'inductive' and asks_unseen:
-            raise ValueError(
-                f'prompts={self.prompts!r} would train on unseen classes; use '
-                "prompts='seen', or setting='supervised'"
-            )
-        if self.drops_unseen and asks_unseen:
-            raise ValueError(
-                "unseen_policy='drop_image' leaves no image for "
-                f"prompts={self.prompts!r}; use unseen_policy='ignore'"
-            )
 
 
 def _require_drawn_pairs(
@@ -448,26 +276,39 @@ class ClassPromptDataset(ZeroShotDataset):
         for key in ('phase', 'split'):
             if given[key] is None:
                 raise ValueError(f'ClassPromptDataset needs {key}=')
-        given['setting'] = given['setting'] or 'inductive'
-        given['split'] = resolve_split(given['split'])
-        self.options = PromptOptions.of(
-            given['split'],
-            phase=given['phase'],
-            setting=given['setting'],
-            prompts=prompts,
-            unseen_policy=given.pop('unseen_policy'),
-            min_pixels=min_pixels,
-            negatives=negatives,
-            sampling=sampling,
-            num_episodes=num_episodes,
-            seed=seed,
-            selection=selection,
-            held_out=held_out,
-        )
+        self.phase = given['phase']
+        self.setting = given['setting'] = given['setting'] or 'inductive'
+        self.split = given['split'] = resolve_split(given['split'])
+        if self.setting not in PROMPT_SETTINGS:
+            raise ValueError(
+                f'ClassPromptDataset.setting must be one of {PROMPT_SETTINGS}, got '
+                f'{self.setting!r}: a mask of one class has no unlabelled pixels'
+            )
+        hides = hides_unseen(self.phase, self.setting)
+        policy = given.pop('unseen_policy') or ('drop_image' if hides else 'ignore')
+        require_choice('unseen_policy', policy, UNSEEN_POLICIES)
+        training = self.phase == 'train'
+        self._choose_prompts(prompts, selection, policy)
+        self.selection = selection
+        _require_drawn_pairs(training, sampling, num_episodes, seed)
+        self.sampling = None if training else sampling or 'episodes'
+        self.num_episodes = OFFICIAL_EPISODES if num_episodes is None else num_episodes
+        self.seed = 0 if seed is None else seed
+        self.min_pixels = min_pixels
+        self.held_out = HeldOut.from_cfg(held_out)
+        if not 0 <= negatives <= 1 or (negatives and not training):
+            raise ValueError(
+                'negatives must be in 0..1, and is for training only; got '
+                f'{negatives} with phase={self.phase!r}'
+            )
+        if self.num_episodes < 1 or min_pixels < 0 or self.seed < 0:
+            raise ValueError(
+                'expected num_episodes >= 1, min_pixels >= 0 and seed >= 0, got '
+                f'{self.num_episodes}, {min_pixels} and {self.seed}'
+            )
         super().__init__(dataset, **given, lazy_init=True)
-        if self.options.drops_unseen:
-            # Validation may drop images as well, which the base class does not offer.
-            self.unseen_policy = 'drop_image'
+        # Validation may drop images as well, which the base class does not offer.
+        self.unseen_policy = policy
         special = special_labels(len(self.split.classes))
         self._step = PromptStep(self.prompted, special.ignore, negatives)
         for leaf in self._leaves:
@@ -479,10 +320,57 @@ class ClassPromptDataset(ZeroShotDataset):
         if not lazy_init:
             self.full_init()
 
+    def _choose_prompts(
+        self, prompts: str | None, selection: str | None, policy: str
+    ) -> None:
+        """Set which classes are asked for, if that goes with the other options."""
+        if selection is not None:
+            require_choice('selection', selection, SELECTIONS)
+        training = self.phase == 'train'
+        # What training may ask for, validation on its classes does as well.
+        learnt = 'seen' if self.setting == 'inductive' else 'all'
+        usual = learnt if training or selection == 'held_out' else 'unseen'
+        prompts = prompts or usual
+        require_choice('prompts', prompts, PROMPTS)
+        if selection is not None and (training or prompts != usual):
+            raise ValueError(
+                "selection is for validation: phase='test'"
+                if training
+                else f'selection={selection!r} is by the {usual} classes, but '
+                f'prompts={prompts!r}'
+            )
+        self.prompts = prompts
+        asks_unseen = bool({*self.prompted} & {*self.split.unseen_indices})
+        if not self.prompted:
+            raise ValueError(
+                f'split {self.split.name!r} has no {prompts} class to ask for'
+            )
+        if training and self.setting == 'inductive' and asks_unseen:
+            raise ValueError(
+                f'prompts={prompts!r} would train on unseen classes; use '
+                "prompts='seen', or setting='supervised'"
+            )
+        if policy == 'drop_image' and asks_unseen:
+            raise ValueError(
+                "unseen_policy='drop_image' leaves no image for "
+                f"prompts={prompts!r}; use unseen_policy='ignore'"
+            )
+
     @property
     def prompted(self) -> tuple[int, ...]:
         """Indices of the classes that may be asked for, ascending."""
-        return self.options.prompted(self.split)
+        return {
+            'seen': self.split.seen_indices,
+            'unseen': self.split.unseen_indices,
+            'all': tuple(range(len(self.split.classes))),
+        }[self.prompts]
+
+    @property
+    def sampling_in_words(self) -> str:
+        """How pairs are chosen, for tables and logs."""
+        if self.sampling == 'episodes':
+            return f'{self.num_episodes} drawn, seed {self.seed}'
+        return self.sampling or 'drawn'
 
     def _table_of(self, leaf: BaseDataset) -> LabelTable:
         """Make the label table; classes that the split does not name are "other"."""
@@ -500,37 +388,37 @@ class ClassPromptDataset(ZeroShotDataset):
         metainfo = super()._make_metainfo()
         metainfo.update(
             prompted=self.prompted,
-            selection=self.options.selection or '',
-            sampling=self.options.sampling_in_words,
+            selection=self.selection or '',
+            sampling=self.sampling_in_words,
         )
         return metainfo
 
     def _choose_samples(self) -> None:
         """Look into the masks (once) and make the pairs."""
-        options = self.options
+        drops = self.unseen_policy == 'drop_image'
         counts = self._class_pixels()
         images = kept_images(
             counts,
             self.prompted,
-            min_pixels=options.min_pixels,
-            without=self.split.unseen_indices if options.drops_unseen else (),
+            min_pixels=self.min_pixels,
+            without=self.split.unseen_indices if drops else (),
             allowed=self._not_kept_apart(),
         )
         if not len(images):
             raise ValueError(
                 f'ClassPromptDataset: none of {len(counts)} images is left that holds '
-                f'at least {max(options.min_pixels, 1)} pixels of one of the '
-                f'{len(self.prompted)} {options.prompts} classes'
-                + (' and no unseen class' if options.drops_unseen else '')
+                f'at least {max(self.min_pixels, 1)} pixels of one of the '
+                f'{len(self.prompted)} {self.prompts} classes'
+                + (' and no unseen class' if drops else '')
                 + '; change min_pixels, unseen_policy or held_out'
             )
         self._pairs = self._make_pairs(images, counts)
         MMLogger.get_current_instance().info(
             f'ClassPromptDataset ({self.phase}): {len(images)} of {len(counts)} images '
-            f'with {options.prompts} classes of {self.split.name!r}, '
-            f'{len(self._pairs)} samples, {options.sampling_in_words}.'
+            f'with {self.prompts} classes of {self.split.name!r}, '
+            f'{len(self._pairs)} samples, {self.sampling_in_words}.'
         )
-        if options.selection == 'novel_official':
+        if self.selection == 'novel_official':
             MMLogger.get_current_instance().warning(
                 "selection='novel_official': the checkpoint is chosen by its score on "
                 'the UNSEEN classes, as in the official code of ESDA. The result is '
@@ -554,7 +442,7 @@ class ClassPromptDataset(ZeroShotDataset):
         Images are counted within the data set that reads them: repeated, or with other
         data beside it, the same ones are kept apart.
         """
-        held_out = self.options.held_out
+        held_out = self.held_out
         if held_out is None:
             return None
         return over_samples(
@@ -564,17 +452,16 @@ class ClassPromptDataset(ZeroShotDataset):
         )
 
     def _make_pairs(self, images: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        options = self.options
-        if options.training:
+        if self.phase == 'train':
             return np.stack([images, np.full(len(images), _DRAWN)], axis=1)
-        if options.sampling == 'exhaustive':
+        if self.sampling == 'exhaustive':
             return exhaustive_pairs(images, counts, self.prompted)
         return episode_pairs(
             images,
             counts,
             self.prompted,
-            num_episodes=options.num_episodes,
-            seed=options.seed,
+            num_episodes=self.num_episodes,
+            seed=self.seed,
         )
 
     @force_full_init
@@ -620,11 +507,7 @@ class ClassPromptDataset(ZeroShotDataset):
 def _unpacked(
     dataset: Mapping[str, Any] | Any, given: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """Take over what the config of a ``ZeroShotDataset`` says.
-
-    Raises:
-        ValueError: if it says something else than the arguments given.
-    """
+    """Take over what the config of a ``ZeroShotDataset`` says; it must not disagree."""
     if not (
         isinstance(dataset, Mapping) and dataset.get('type') == ZeroShotDataset.__name__
     ):
