@@ -28,9 +28,9 @@ from zs3_mmseg.datasets.preparation import (
     convert_labels,
     prepare,
 )
-from zs3_mmseg.datasets.preparation.cocostuff import stuff_labels
 from zs3_mmseg.datasets.preparation.labels import png_bytes
 from zs3_mmseg.datasets.preparation.pascal_context import labels_of_raw
+from zs3_mmseg.datasets.preparation.pixel_maps import stuff_labels
 from zs3_mmseg.datasets.splits import get_split
 
 ROOT = Path(__file__).resolve().parents[3]

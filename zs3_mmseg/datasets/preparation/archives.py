@@ -55,11 +55,7 @@ class FolderTree(FileTree):
     """All files below a folder.
 
     Links are followed: a folder is the user's own, and data sets are often linked from
-    another disk.
-
-    Args:
-        folder: the folder.
-        only: paths below it, if not all files are meant.
+    another disk. ``only`` names paths below it, if not all files are meant.
     """
 
     def __init__(self, folder: Path, only: Iterable[str] | None = None) -> None:
@@ -119,16 +115,10 @@ def is_archive(path: Path) -> bool:
 
 
 def open_archive(path: Path) -> FileTree:
-    """List an archive, and refuse it if an entry is unsafe.
+    """List a zip or a (compressed) tar file, and refuse it if an entry is unsafe.
 
-    Args:
-        path: a zip or a (compressed) tar file.
-
-    Raises:
-        UnsafeArchiveError: naming the entry: its path is absolute or leads out of the
-            archive, it is a link or a device, or the files are larger than any data
-            set of this size could be.
-        PreparationError: if the file is damaged or no archive.
+    That is one whose path is absolute or leads out of the archive, or which is a link
+    or a device; or files larger than any data set of this size could be.
     """
     kind = ZipTree if path.name.lower().endswith('.zip') else TarTree
     try:
@@ -221,11 +211,9 @@ class TarTree(FileTree):
 
 
 def safe_path(name: str, archive: Path) -> str:
-    """Return the name of an entry as a plain relative path.
+    """Return the name of an entry as a plain relative path, or refuse it.
 
-    Raises:
-        UnsafeArchiveError: if it is absolute, empty, leads upwards, or holds
-            characters that some system reads as a separator.
+    Refused are also characters that some system reads as a separator.
     """
     parts = [part for part in name.split('/') if part not in ('', '.')]
     if not parts or name.startswith('/') or re.match('[A-Za-z]:', name):

@@ -30,6 +30,8 @@ from zs3_mmseg.datasets.preparation.labels import decode_mask, image_size, image
 from zs3_mmseg.datasets.splits.classes import COCO80
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 
+#: Images in the subsets of 2017.
+COCO2017 = {'train2017': 118287, 'val2017': 5000}
 LABEL_SUFFIX = '_instanceTrainIds.png'
 _MD5 = {
     'train2014.zip': '0da8c0bd3d6becc4dcb32757491aca88',
@@ -118,12 +120,7 @@ def arrange(job: Job, subsets: Sequence[str]) -> None:
 
 
 def coco_download(file: str, holds: str) -> Download:
-    """Return a file of COCO's own site.
-
-    Args:
-        file: its folder and name there; the name is in the table of checksums.
-        holds: what is in it.
-    """
+    """Return a file of COCO's own site, by folder and name there."""
     name = file.split('/')[-1]
     return Download(name, f'http://images.cocodataset.org/{file}', holds, _MD5[name])
 
@@ -150,13 +147,10 @@ def _benchmark(name: str, year: int, official: dict[str, int]) -> Benchmark:
         count=partial(
             count_folders,
             official=official,
-            images='images/{}',
-            labels='annotations/{}',
-            image_suffix='.jpg',
             label_suffix=LABEL_SUFFIX,
         ),
     )
 
 
 COCO20I = _benchmark('coco20i', 2014, {'train2014': 82783, 'val2014': 40504})
-COCO20I_2017 = _benchmark('coco20i_2017', 2017, {'train2017': 118287, 'val2017': 5000})
+COCO20I_2017 = _benchmark('coco20i_2017', 2017, COCO2017)

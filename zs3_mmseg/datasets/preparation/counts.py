@@ -55,13 +55,7 @@ def count_pairs(
 ) -> Count:
     """Count the names that have both an image and a label map.
 
-    Args:
-        root: the folder of the data set.
-        what: what the summary calls them.
-        official: the number to compare with.
-        names: what replaces ``{}`` in ``image`` and ``label``.
-        image: path of an image below the root.
-        label: path of its label map.
+    They replace ``{}`` in the paths below the root of both.
     """
     folders: dict[str, set[str]] = {}
 
@@ -84,6 +78,21 @@ def count_pairs(
     return Count(what, found, official, tuple(missing))
 
 
+def count_lists(root: Path, lists: Iterable[tuple[str, str, str, int]]) -> list[Count]:
+    """Count what the lists of VOC name: (what, list, folder of masks, official)."""
+    return [
+        count_pairs(
+            root,
+            what,
+            official,
+            read_list(root / names),
+            image='JPEGImages/{}.jpg',
+            label=f'{folder}/{{}}.png',
+        )
+        for what, names, folder, official in lists
+    ]
+
+
 def names_in(folder: Path, suffix: str) -> list[str]:
     """Return the names of the files in a folder and below that end so, without it.
 
@@ -99,20 +108,14 @@ def count_folders(
     root: Path,
     official: Mapping[str, int],
     *,
-    images: str,
-    labels: str,
-    image_suffix: str,
+    images: str = 'images/{}',
+    labels: str = 'annotations/{}',
+    image_suffix: str = '.jpg',
     label_suffix: str,
 ) -> list[Count]:
     """Count the images of each subset that have a label map; name what has no partner.
 
-    Args:
-        root: the folder of the data set.
-        official: the number to compare with, by subset.
-        images: folder of the images below the root, with ``{}`` for the subset.
-        labels: folder of the label maps below the root, with ``{}`` for the subset.
-        image_suffix: how the names of images end.
-        label_suffix: how the names of label maps end.
+    In the folders below the root, ``{}`` stands for the subset.
     """
     counts = []
     for subset, number in official.items():

@@ -1,4 +1,4 @@
-"""What a benchmark's preparation consists of."""
+"""What a preparation consists of: rules, the job that follows them, the benchmark."""
 
 from __future__ import annotations
 
@@ -84,18 +84,10 @@ class Job:
     _claimed: set[str] = field(default_factory=set)
 
     def apply(self, *rules: Rule, label: str = 'files') -> int:
-        """Take or convert all files that the rules are about.
+        """Take or convert the files that rules are about; of two rules the first counts.
 
-        Args:
-            *rules: for each file, the first that is about it counts.
-            label: what the progress bar calls the files.
-
-        Returns:
-            How many files the rules are about, those in place already included.
-
-        Raises:
-            PreparationError: if a file is damaged, two files of one tree belong to one
-                place, or the disk is too small.
+        ``label`` is what the progress bar calls them. Returns how many files the rules
+        are about, those in place already included.
         """
         before = self.written + self.kept
         plans = [(tree, self._plan(tree, rules)) for tree in self.trees]
@@ -118,13 +110,7 @@ class Job:
         make: Callable[[str], np.ndarray],
         label: str = 'label maps',
     ) -> None:
-        """Make label maps that are not there yet.
-
-        Args:
-            targets: paths below the root.
-            make: returns the label map of one target.
-            label: what the progress bar calls them.
-        """
+        """Make the label maps, by paths below the root, that are not there yet."""
         wanted = [target for target in targets if self._must_write(target)]
         with self._writer(label, len(wanted)) as writer:
             for target in wanted:
@@ -272,13 +258,9 @@ def voc_year(year: int) -> str:
 
 @dataclass(frozen=True)
 class Download:
-    """A file that its makers publish.
+    """A file that its makers publish: where, or on which page, and what it holds.
 
-    Attributes:
-        name: what the file is called.
-        url: where it is, or the page that hands it out.
-        md5: its checksum, in hex. Only a file with a known one is fetched by us.
-        holds: what is in it.
+    Only a file whose checksum is known is fetched by us.
     """
 
     name: str
@@ -312,8 +294,7 @@ class Benchmark:
 def taking(**rules: Rule) -> Step:
     """Return a step that takes the files of some rules, one rule after the other.
 
-    Args:
-        **rules: by what the progress bar calls the files, ``_`` standing for a space.
+    Each has the name that the progress bar shows, ``_`` standing for a space.
     """
 
     def step(job: Job) -> None:

@@ -1,16 +1,17 @@
-"""Masks in the annotation format of COCO: polygons and run lengths."""
+"""Label maps from PNG, MATLAB and COCO annotations, and tables that renumber them."""
 
 from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from zs3_mmseg.utils.image_io import MAX_PIXELS
+from zs3_mmseg.utils.labels import IGNORE_INDEX
 
 from .archives import PreparationError
 
@@ -22,17 +23,9 @@ _MAT_ERRORS = (
 
 
 def read_label_png(data: bytes, origin: str) -> np.ndarray:
-    """Decode an 8-bit label map.
+    """Decode a PNG with one byte a pixel: its values, not its colours, (H, W), uint8.
 
-    Args:
-        data: the bytes of a PNG with one byte a pixel, grey or with a palette.
-        origin: where it comes from, for messages.
-
-    Returns:
-        The values, not the colours, (H, W), uint8.
-
-    Raises:
-        PreparationError: if it is something else.
+    ``origin`` is where it comes from, for messages; so in all that follows.
     """
     try:
         with Image.open(io.BytesIO(data), formats=('PNG',)) as image:
@@ -53,23 +46,14 @@ def read_label_png(data: bytes, origin: str) -> np.ndarray:
 
 
 def png_bytes(labels: np.ndarray) -> bytes:
-    """Encode a label map (H, W) as a grey PNG; the same labels give the same bytes.
-
-    Args:
-        labels: uint8, or uint16 for more classes than a byte can number.
-    """
+    """Encode labels (H, W), uint8 or uint16; the same labels give the same bytes."""
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(labels)).save(stream, 'PNG')
     return stream.getvalue()
 
 
 def read_mat(data: bytes, variable: str, origin: str) -> np.ndarray:
-    """Read one variable of a MATLAB file (version 7 or older).
-
-    Raises:
-        PreparationError: if the file cannot be read or lacks the variable.
-        ModuleNotFoundError: if SciPy is not installed, with the line that helps.
-    """
+    """Read one variable of a MATLAB file (version 7 or older)."""
     try:
         from scipy.io import loadmat
         from scipy.io.matlab import MatReadError
@@ -93,16 +77,7 @@ def extra_needed(package: str) -> ModuleNotFoundError:
 
 
 def require_labels(labels: np.ndarray, highest: int, origin: str) -> np.ndarray:
-    """Return a label map as it is, if it is one.
-
-    Args:
-        labels: anything.
-        highest: the largest label; 255 is allowed besides.
-        origin: where it comes from, for messages.
-
-    Raises:
-        PreparationError: if it is no (H, W) array of integers from 0 to ``highest``.
-    """
+    """Return anything that is (H, W) integers of 0 to ``highest`` and 255, as it is."""
     if labels.ndim != 2 or labels.dtype.kind not in 'iu' or not labels.size:
         raise PreparationError(
             f'{origin}: expected a label map (H, W) of integers, got shape '
@@ -116,19 +91,18 @@ def require_labels(labels: np.ndarray, highest: int, origin: str) -> np.ndarray:
     return labels
 
 
+def label_table(raw_labels: Sequence[int], ignored: Iterable[int]) -> np.ndarray:
+    """Return the table for :func:`look_up` by which ``raw_labels[k]`` becomes k."""
+    table = np.full(256, -1)
+    table[[*ignored]] = IGNORE_INDEX
+    table[[*raw_labels]] = np.arange(len(raw_labels))
+    return table
+
+
 def look_up(labels: np.ndarray, table: np.ndarray, origin: str) -> np.ndarray:
-    """Replace each label by its entry in a table.
+    """Replace labels, (H, W), uint8, by their entries in a table, (256,), int.
 
-    Args:
-        labels: (H, W), uint8.
-        table: (256,), int; -1 stands for a label that must not occur.
-        origin: where the labels come from, for messages.
-
-    Returns:
-        (H, W), uint8.
-
-    Raises:
-        PreparationError: naming the file and the label, if the table has no answer.
+    -1 stands for a label that must not occur.
     """
     occurs = np.bincount(labels.ravel(), minlength=len(table)) > 0
     strange = np.flatnonzero(occurs & (table < 0))
@@ -144,11 +118,7 @@ Segmentation = Mapping[str, Any] | Sequence[Sequence[float]]
 
 
 def image_size(image: Mapping[str, Any], origin: str) -> tuple[int, int]:
-    """Return height and width of an entry in an annotation file.
-
-    Raises:
-        PreparationError: if no image has that size.
-    """
+    """Return height and width of an entry in an annotation file."""
     height, width = image.get('height'), image.get('width')
     if not isinstance(height, int) or not isinstance(width, int):
         raise PreparationError(f'{origin}: height {height!r}, width {width!r}')
@@ -158,11 +128,7 @@ def image_size(image: Mapping[str, Any], origin: str) -> tuple[int, int]:
 
 
 def image_stem(image: Mapping[str, Any], origin: str) -> str:
-    """Return the name of an entry's JPEG file without its ending.
-
-    Raises:
-        PreparationError: if it is no plain name; label maps are named after it.
-    """
+    """Return the name of an entry's JPEG file, after which its label map is named."""
     name = str(image['file_name'])
     if not name.endswith('.jpg') or '/' in name or '\\' in name:
         raise PreparationError(f'{origin}: {name!r} is no plain name of a JPEG file')
@@ -172,23 +138,12 @@ def image_stem(image: Mapping[str, Any], origin: str) -> str:
 def decode_mask(
     segmentation: Segmentation, height: int, width: int, origin: str
 ) -> np.ndarray:
-    """Draw one mask; polygons by COCO's own routine, so that each pixel agrees.
+    """Draw one mask, (H, W), bool; polygons by COCO's own routine, to the same pixel.
 
-    Args:
-        segmentation: a list of polygons ``[x0, y0, x1, y1, ...]``, whose union is
-            meant, fewer than three corners covering nothing; or run lengths
-            ``{'size': [H, W], 'counts': ...}`` down the columns, beginning with
-            zeros, as numbers or in the string form of pycocotools.
-        height: of the image.
-        width: of the image.
-        origin: which annotation it is, for messages.
-
-    Returns:
-        (H, W), bool.
-
-    Raises:
-        PreparationError: if it is neither, or run lengths of another size.
-        ModuleNotFoundError: if there are polygons and pycocotools is not installed.
+    A segmentation is a list of polygons ``[x0, y0, x1, y1, ...]``, whose union is
+    meant, fewer than three corners covering nothing; or run lengths
+    ``{'size': [H, W], 'counts': ...}`` down the columns, beginning with zeros, as
+    numbers or in the string form of pycocotools.
     """
     try:
         if isinstance(segmentation, Mapping):

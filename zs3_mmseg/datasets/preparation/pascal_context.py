@@ -10,18 +10,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zs3_mmseg.datasets.preparation.archives import PreparationError, Readable
-from zs3_mmseg.datasets.preparation.counts import (
-    Count,
-    count_pairs,
-    names_in,
-    read_list,
-)
+from zs3_mmseg.datasets.preparation.counts import count_lists, names_in, read_list
 from zs3_mmseg.datasets.preparation.job import Benchmark, Download, Job, Rule, voc_year
 from zs3_mmseg.datasets.preparation.labels import (
     decode_mask,
@@ -61,17 +57,9 @@ _RAW_TO_LABEL = _raw_to_label()
 
 
 def labels_of_raw(raw: np.ndarray, origin: str) -> np.ndarray:
-    """Turn the 459 labels into those of the 59 classes and background.
+    """Turn the 459 labels, (H, W), into 1 to 59, uint8; 0 is background.
 
-    Args:
-        raw: (H, W), integers, 1 to 459, or 0 where nothing was drawn.
-        origin: where they come from, for messages.
-
-    Returns:
-        (H, W), uint8, 0 for background and 1 to 59.
-
-    Raises:
-        PreparationError: if it is no such map.
+    Raw labels are 1 to 459, and 0 where nothing was drawn.
     """
     if raw.ndim != 2 or raw.dtype.kind not in 'iu' or not raw.size:
         raise PreparationError(
@@ -167,21 +155,6 @@ def _read_json(
     return images, annotations
 
 
-def count(root: Path) -> list[Count]:
-    """Compare the lists with the official numbers."""
-    return [
-        count_pairs(
-            root,
-            subset,
-            official,
-            read_list(root / _LISTS / f'{subset}.txt'),
-            image='JPEGImages/{}.jpg',
-            label=f'{_MASKS}/{{}}.png',
-        )
-        for subset, official in (('train', 4998), ('val', 5105))
-    ]
-
-
 PASCAL_CONTEXT = Benchmark(
     name='pascal_context',
     root='data/VOCdevkit/VOC2010',
@@ -205,5 +178,11 @@ PASCAL_CONTEXT = Benchmark(
     ),
     arrange=arrange,
     convert=convert,
-    count=count,
+    count=partial(
+        count_lists,
+        lists=(
+            ('train', f'{_LISTS}/train.txt', _MASKS, 4998),
+            ('val', f'{_LISTS}/val.txt', _MASKS, 5105),
+        ),
+    ),
 )

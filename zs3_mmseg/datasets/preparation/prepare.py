@@ -23,14 +23,12 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from .ade20k import ADE20K
 from .archives import FileTree, FolderTree, PreparationError, is_archive, open_archive
-from .cityscapes import CITYSCAPES
 from .coco_objects import COCO20I, COCO20I_2017
-from .cocostuff import COCOSTUFF164K
 from .counts import Count
 from .job import Benchmark, Download, Job
 from .pascal_context import PASCAL_CONTEXT
+from .pixel_maps import ADE20K, CITYSCAPES, COCOSTUFF164K
 from .voc12 import VOC12
 
 _CHUNK = 2**20
@@ -41,16 +39,8 @@ def fetch(download: Download, folder: Path, *, progress: bool = False) -> Path:
     """Return a published file, which is fetched if it is not there yet.
 
     What has arrived of a download that was cut off lies in ``NAME.part``, and the next
-    call asks for the rest only.
-
-    Args:
-        download: a file with a checksum.
-        folder: where to keep it.
-        progress: whether to show a bar on standard error.
-
-    Raises:
-        PreparationError: if the network fails, or the checksum is not the published
-            one; what was fetched is removed in that case.
+    call asks for the rest only. A file with another checksum than the published one is
+    removed.
     """
     path = folder / download.name
     if path.is_file():

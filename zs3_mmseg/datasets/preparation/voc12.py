@@ -8,17 +8,12 @@ has a mask of, but VOC's val images. Where both have one, VOC's is used.
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
 from zs3_mmseg.datasets.preparation.archives import PreparationError
-from zs3_mmseg.datasets.preparation.counts import (
-    Count,
-    count_pairs,
-    names_in,
-    read_list,
-)
+from zs3_mmseg.datasets.preparation.counts import count_lists, names_in, read_list
 from zs3_mmseg.datasets.preparation.job import Benchmark, Download, Job, Rule, voc_year
 from zs3_mmseg.datasets.preparation.labels import read_mat, require_labels
 from zs3_mmseg.datasets.splits.classes import VOC20
@@ -74,25 +69,6 @@ def _write_lists(job: Job) -> None:
     job.write_list(f'{_LISTS}/trainaug.txt', sorted(aug | train))
 
 
-def count(root: Path) -> list[Count]:
-    """Compare the lists with the official numbers."""
-    return [
-        count_pairs(
-            root,
-            what,
-            official,
-            read_list(root / _LISTS / f'{subset}.txt'),
-            image='JPEGImages/{}.jpg',
-            label=f'{folder}/{{}}.png',
-        )
-        for what, subset, folder, official in (
-            ('train', 'train', 'SegmentationClass', 1464),
-            ('val', 'val', 'SegmentationClass', 1449),
-            ('aug, without train', 'aug', 'SegmentationClassAug', 10582 - 1464),
-        )
-    ]
-
-
 VOC12 = Benchmark(
     name='voc12',
     root='data/VOCdevkit/VOC2012',
@@ -113,5 +89,17 @@ VOC12 = Benchmark(
     ),
     arrange=arrange,
     convert=convert,
-    count=count,
+    count=partial(
+        count_lists,
+        lists=(
+            ('train', f'{_LISTS}/train.txt', 'SegmentationClass', 1464),
+            ('val', f'{_LISTS}/val.txt', 'SegmentationClass', 1449),
+            (
+                'aug, without train',
+                f'{_LISTS}/aug.txt',
+                'SegmentationClassAug',
+                10582 - 1464,
+            ),
+        ),
+    ),
 )
