@@ -83,9 +83,7 @@ def plain_caption(objects: Sequence[SceneObject]) -> str:
 def ground_caption(grounds: Sequence[str], rng: np.random.Generator) -> str:
     """Draw a caption that tells only grounds, as ``'a photo of grass and sand.'``.
 
-    Args:
-        grounds: at least one class name; of two, half of the captions tell one.
-        rng: source of every choice.
+    Of two grounds, half of the captions tell one.
     """
     told = [grounds[int(i)] for i in rng.permutation(len(grounds))]
     if rng.random() < 0.5:
@@ -95,12 +93,7 @@ def ground_caption(grounds: Sequence[str], rng: np.random.Generator) -> str:
 
 
 def thing_caption(objects: Sequence[SceneObject], rng: np.random.Generator) -> str:
-    """Draw a caption that tells one thing only, as ``'a photo of a star.'``.
-
-    Args:
-        objects: the things of the scene, at least one.
-        rng: source of every choice.
-    """
+    """Draw a caption that tells one thing only, as ``'a photo of a star.'``."""
     told = objects[int(rng.integers(len(objects)))]
     end = '.' if rng.random() < 0.25 else ''
     return f'{_opening(rng)}{_article(told.name)}{end}'
@@ -112,12 +105,7 @@ def draw_caption(
     """Draw one of the many true captions of a scene.
 
     35 % are plain. The others may leave out objects and grounds, and may add words
-    of size, texture and colour.
-
-    Args:
-        objects: the things of the scene; of several of one class, one is told.
-        grounds: class names of its grounds; may be empty.
-        rng: source of the choice of sentence, words, and what is left out.
+    of size, texture and colour. Of several things of one class, one is told.
     """
     end = '.' if rng.random() < 0.25 else ''
     if rng.random() < _PLAIN:

@@ -1,8 +1,9 @@
-"""Outlines of the 16 things, as polygons in a frame of about unit radius.
+"""What Shapes is drawn with: the canvas, textures of grounds, outlines of things.
 
-x points right and y down, as in images. A thing is a list of parts painted in
-order; the pixels of all its parts together are its mask. The part role ``body``
-takes the colour and the fill of the object, every other role is an accent.
+Everything is painted on a canvas of twice the final size. Lengths are in final
+pixels, x points right and y down. A thing is a list of polygons in a frame of about
+unit radius, painted in order; the pixels of all its parts together are its mask. The part
+role ``body`` takes the colour and the fill of the object, every other is an accent.
 """
 
 from __future__ import annotations
@@ -35,13 +36,7 @@ def _corners(points: Points) -> NDArray[np.int32]:
 
 
 def fill(canvas: NDArray[np.uint8], points: Points, value: Colour | int) -> None:
-    """Paint a polygon in place.
-
-    Args:
-        canvas: (CANVAS, CANVAS, 3) image or (CANVAS, CANVAS) mask.
-        points: corners (n, 2) in final pixels; may lie outside.
-        value: colour or mask value.
-    """
+    """Paint a polygon (n, 2), which may reach outside, on an image or mask in place."""
     scalar = (value,) if isinstance(value, int) else value
     cv2.fillPoly(canvas, [_corners(points)], scalar, lineType=cv2.LINE_8, shift=_SHIFT)
 
@@ -71,15 +66,7 @@ def paste(canvas: Image, mask: Mask, texture: Image) -> None:
 def frame_coordinates(
     centre: tuple[float, float], angle: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Coordinates of canvas pixels in a turned frame, in final pixels.
-
-    Args:
-        centre: origin of the frame, x and y in final pixels.
-        angle: rotation of the frame in radians.
-
-    Returns:
-        x and y, each (CANVAS, CANVAS).
-    """
+    """Return x and y, each (CANVAS, CANVAS), of canvas pixels in a turned frame."""
     axis = (np.arange(CANVAS, dtype=np.float32) + np.float32(0.5)) / OVERSAMPLE
     x = axis[None, :] - np.float32(centre[0])
     y = axis[:, None] - np.float32(centre[1])
@@ -96,19 +83,7 @@ def patterned(
     angle: float,
     period: float,
 ) -> Image:
-    """A canvas-sized texture of two colours.
-
-    Args:
-        kind: ``'striped'``, ``'dotted'`` or ``'checkered'``.
-        first: colour of the ground of the pattern.
-        second: colour of stripes, dots or every other check.
-        centre: origin of the pattern in final pixels.
-        angle: its rotation in radians.
-        period: length after which it repeats, in final pixels.
-
-    Raises:
-        ValueError: for another kind.
-    """
+    """Return a canvas-sized texture with stripes, dots or checks of a second colour."""
     x, y = frame_coordinates(centre, angle)
     u, v = x / np.float32(period), y / np.float32(period)
     if kind == 'striped':
@@ -205,16 +180,7 @@ _TEXTURES: dict[str, Callable[[np.random.Generator, Shade], Image]] = {
 def ground_texture(
     name: str, colour: tuple[int, int, int], rng: np.random.Generator
 ) -> Image:
-    """Draw a ground over the whole canvas.
-
-    Args:
-        name: class name of the ground.
-        colour: its base colour, RGB.
-        rng: source of every random choice in the texture.
-
-    Returns:
-        RGB image (CANVAS, CANVAS, 3).
-    """
+    """Draw a ground of a base colour over the whole canvas, (CANVAS, CANVAS, 3)."""
     return _TEXTURES[name](rng, np.array(colour, np.float32))
 
 
@@ -225,12 +191,7 @@ BODY = 'body'
 
 @dataclass(frozen=True)
 class Part:
-    """One polygon of a thing.
-
-    Attributes:
-        role: ``'body'`` or the name of an accent of the thing.
-        outline: corners (n, 2) as x, y in the frame of the thing.
-    """
+    """One polygon (n, 2) of a thing: its body, or an accent by name."""
 
     role: str
     outline: Outline
@@ -238,14 +199,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Thing:
-    """What a class of things looks like.
-
-    Attributes:
-        name: class name.
-        parts: polygons in painting order.
-        body: typical colours of the body.
-        accents: typical colour of each accent role.
-    """
+    """What a class of things looks like, with the typical colours of each role."""
 
     name: str
     parts: tuple[Part, ...]

@@ -77,11 +77,7 @@ SUBSETS: dict[str, Rules] = {
 
 
 def get_rules(subset: str) -> Rules:
-    """Return the rules of a subset.
-
-    Raises:
-        KeyError: if there is no subset of that name.
-    """
+    """Return the rules of a subset."""
     if subset not in SUBSETS:
         raise KeyError(
             f'expected a Shapes subset out of {sorted(SUBSETS)}, got {subset!r}.'
@@ -99,16 +95,8 @@ _LEAST_VISIBLE = 40
 class SceneObject:
     """One thing in a scene.
 
-    Attributes:
-        name: class name.
-        colour: word for the colour of its body.
-        fill: ``'plain'``, ``'striped'``, ``'dotted'`` or ``'checkered'``.
-        radius: size of its frame in pixels.
-        centre: x and y in pixels.
-        angle: rotation in radians.
-        flip: whether it is mirrored.
-        paint: RGB of the body and of every accent role.
-        fill_paint: RGB of the stripes, dots or checks.
+    Lengths are in pixels, the angle in radians. ``colour`` is the word for its body,
+    ``paint`` the RGB of every role, ``fill_paint`` that of stripes, dots or checks.
     """
 
     name: str

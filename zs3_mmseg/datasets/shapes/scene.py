@@ -1,4 +1,4 @@
-"""Shapes on disk: PNG images, PNG label maps and captions, made on first use."""
+"""From a layout to a rendered scene, and to the files of a subset."""
 
 from __future__ import annotations
 
@@ -54,18 +54,10 @@ def _chunks(count: int) -> Iterator[tuple[int, int]]:
 def run_in_ranges(
     task: Task, count: int, workers: int | None = None, title: str | None = None
 ) -> None:
-    """Run ``task`` over 0 to ``count`` - 1 in ranges, on several processes.
+    """Run ``task``, picklable, over 0 to ``count`` - 1 in ranges on several processes.
 
-    Args:
-        task: picklable; its ranges must not depend on each other.
-        count: number of items.
-        workers: processes; 1 stays in this one. Defaults to
-            :func:`default_workers`. Within a daemonic process (a data loader
-            worker), which may have no children, it is always 1.
-        title: label of a progress bar on stderr; ``None`` shows none.
-
-    Raises:
-        ValueError: if ``workers`` is below 1.
+    One worker stays in this process, and so does a daemonic one (a data loader worker),
+    which may have no children. ``title`` labels a progress bar on stderr.
     """
     workers = default_workers() if workers is None else workers
     if workers < 1:
@@ -201,7 +193,7 @@ def render_scene(seed: int, subset: str, index: int) -> Scene:
 
     Args:
         seed: non-negative seed of the world.
-        subset: name out of ``rules.SUBSETS``; each is its own stream of scenes.
+        subset: name out of ``layout.SUBSETS``; each is its own stream of scenes.
         index: non-negative number of the scene in the stream.
 
     Raises:
@@ -248,21 +240,8 @@ def generate(
     """Make a subset on disk unless it is there already.
 
     Ranks that start at once are safe: one renders while the others wait, and the
-    folder gets its final name only when it is complete, also if a process dies.
-
-    Args:
-        root: data folder; the subset gets a folder of its own in it.
-        subset: name out of ``rules.SUBSETS``.
-        count: number of scenes, the first of the subset's stream.
-        seed: seed of the world.
-        workers: processes to render with; all cores by default.
-
-    Returns:
-        The folder, holding ``images/``, ``labels/`` and ``captions.json``.
-
-    Raises:
-        KeyError: if there is no such subset.
-        ValueError: if ``count`` or ``seed`` is out of range.
+    folder gets its final name only when it is complete, also if a process dies. It
+    holds ``images/``, ``labels/`` and ``captions.json``.
     """
     get_rules(subset)
     if count < 1 or seed < 0:
@@ -346,11 +325,7 @@ def _join_captions(folder: Path) -> None:
 
 
 def write_png(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write a grey (H, W) or BGR (H, W, 3) image as PNG.
-
-    Raises:
-        OSError: if it cannot be written (OpenCV itself would only return False).
-    """
+    """Write a grey (H, W) or BGR (H, W, 3) image as PNG, or raise an error."""
     # Level 1: noise hardly compresses, and encoding would take most of the time.
     fine, encoded = cv2.imencode('.png', image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not fine:
