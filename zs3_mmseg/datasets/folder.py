@@ -33,17 +33,7 @@ _LINE = r'(\d+)[\s,]+(\d+)[\s,]+(\d+)(?:[\s,]+(.+))?'
 
 
 class ColourTable:
-    """Which colour means which label.
-
-    Args:
-        colours: one for each class, RGB, 0..255.
-        void: colours of pixels that are ignored.
-        ignore_index: their label.
-        origin: the file, for messages.
-
-    Raises:
-        ValueError: if a colour occurs twice.
-    """
+    """Which colour, RGB, means which label; those of void mean ``ignore_index``."""
 
     def __init__(
         self,
@@ -66,17 +56,7 @@ class ColourTable:
             raise ValueError(f'{origin} gives the colour {colour} to two classes')
 
     def labels(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the label of each pixel of a colour picture.
-
-        Args:
-            pixels: (H, W, 3), uint8, RGB.
-
-        Returns:
-            Labels, (H, W), int64.
-
-        Raises:
-            ValueError: naming a colour that no class has.
-        """
+        """Return the labels, (H, W), int64, of an RGB picture, (H, W, 3), uint8."""
         codes = _codes(pixels)
         places = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
         unknown = self._codes[places] != codes

@@ -1,7 +1,8 @@
-"""Make a pipeline hand over each label map as soon as it has been loaded.
+"""From the labels of a data set to those of a split: table, pseudo-labels, pipeline.
 
-Unseen labels have to be hidden before any other transform can look at them: a crop
-that balances classes, say, would place itself by what must not be known.
+A step in the pipeline takes over each label map as soon as it has been loaded. Unseen
+labels have to be hidden before any other transform can look at them: a crop that
+balances classes, say, would place itself by what must not be known.
 """
 
 from __future__ import annotations
@@ -54,16 +55,7 @@ class LabelTable:
     expected: str
 
     def check(self, labels: np.ndarray, origin: str) -> None:
-        """Raise an error if a label map holds what the table has no answer for.
-
-        Args:
-            labels: label map of a data set, (H, W), integers.
-            origin: the file that it was read from, for messages.
-
-        Raises:
-            ValueError: naming ``origin``, if the map is no (H, W) array of integers
-                or a value is neither a class nor ignore.
-        """
+        """Refuse a map that is no (H, W) of integers that are classes or ignore."""
         if labels.ndim != 2 or labels.dtype.kind not in 'iu':
             raise ValueError(
                 f'{origin}: expected a label map (H, W) of integers, got shape '
@@ -107,20 +99,8 @@ def make_table(
     """Make the table from the label values of a data set to those of a split.
 
     A class of the data set that the split does not name becomes ignore, in training
-    and testing alike: that is how a split without background drops it.
-
-    Args:
-        split: classes and who is unseen.
-        inner_classes: the name of each label value of the data set; None if it has no
-            names, which means that its labels are indices into ``split.classes``.
-        phase: 'train' or 'test'.
-        setting: see :class:`~zs3_mmseg.datasets.ZeroShotDataset`.
-        ignore_values: label values that the data set ignores.
-        origin: what the data set is called in messages.
-
-    Raises:
-        ValueError: if a class that must be there is missing in the data set, if two of
-            its names mean one class, or an ignored value is also a class.
+    and testing alike: that is how a split without background drops it. Without names
+    (``inner_classes`` is None) its labels are indices into ``split.classes``.
     """
     names = split.classes if inner_classes is None else tuple(inner_classes)
     hides = hides_unseen(phase, setting)
@@ -193,16 +173,7 @@ _KEYS = ('model', 'settings', 'classes')
 
 
 class PseudoLabels:
-    """The maps of one folder, checked against a split.
-
-    Args:
-        folder: the folder with the maps and their sidecar.
-        split: the split whose classes the maps must use.
-
-    Raises:
-        FileNotFoundError: if the folder has no sidecar.
-        ValueError: if the sidecar is incomplete or names other classes.
-    """
+    """The maps of one folder, whose sidecar must name the classes of the split."""
 
     def __init__(self, folder: str | Path, split: ZeroShotSplit) -> None:
         self.folder = Path(folder)
@@ -239,21 +210,10 @@ class PseudoLabels:
     def fill(
         self, labels: np.ndarray, hidden: np.ndarray, image_path: str
     ) -> np.ndarray:
-        """Put the model's labels where the ground truth is hidden.
+        """Return a new label map, (H, W), with the model's labels where it is hidden.
 
-        Args:
-            labels: label map after hiding, (H, W); not changed.
-            hidden: which of its pixels are hidden, (H, W), bool.
-            image_path: the image; its map has the same name, with ``.png``.
-
-        Returns:
-            A new label map, (H, W). Hidden pixels that the model ignored keep the
-            value that hides them.
-
-        Raises:
-            FileNotFoundError: if the image has no map.
-            ValueError: naming the map, if it is damaged, or its size or a value is
-                wrong.
+        Hidden pixels that the model ignored keep the value that hides them. The map has
+        the name of the image, with ``.png``.
         """
         path = self.folder / f'{Path(image_path).stem}.png'
         if not path.is_file():
@@ -288,12 +248,7 @@ _COMPOSES = (Compose, mmcv.transforms.Compose)
 class LabelStep:
     """The pipeline step that applies a label table once.
 
-    Args:
-        table: what becomes of each label value.
-        pseudo_labels: maps for hidden pixels, if there are any.
-
-    Attributes:
-        then: what is done next with the results, before any other transform.
+    ``then`` is what is done next with the results, before any other transform.
     """
 
     def __init__(
@@ -304,12 +259,7 @@ class LabelStep:
         self.then: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Replace ``gt_seg_map`` if it is there and has not been replaced yet.
-
-        Raises:
-            ValueError: naming the files, if the label map has another size than its
-                image or a value that is neither a class nor ignore.
-        """
+        """Replace ``gt_seg_map`` if it is there and has not been replaced yet."""
         if 'gt_seg_map' not in results or LABELS_DONE in results:
             return results
         labels = results['gt_seg_map']
@@ -343,9 +293,6 @@ def guard_pipeline(pipeline: Any, step: LabelStep) -> None:
 
     Every transform, because loaders of other projects cannot be told by their type;
     the step costs nothing where there is nothing to do.
-
-    Raises:
-        ValueError: if the pipeline has been guarded before.
     """
     if _is_guarded(pipeline):
         raise ValueError(
@@ -392,18 +339,7 @@ def _label_loaders(transforms: Sequence[Any]) -> Iterator[Any]:
 
 
 def read_labels(dataset: BaseDataset, index: int) -> np.ndarray:
-    """Load the label map of one sample as the pipeline does, without the rest.
-
-    Args:
-        dataset: a data set whose pipeline has not been guarded yet.
-        index: the sample's index.
-
-    Returns:
-        The label map before the label step, (H, W).
-
-    Raises:
-        ValueError: if the pipeline loads no label map.
-    """
+    """Load the label map of one sample, (H, W), as it is before the label step."""
     results: Any = dataset.get_data_info(index)
     transforms = dataset.pipeline.transforms
     loaders = [*_label_loaders(transforms)]

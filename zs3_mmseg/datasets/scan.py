@@ -1,4 +1,4 @@
-"""Find the training images without any unseen class."""
+"""What is known of data sets by their files: which are missing, what masks hold."""
 
 from __future__ import annotations
 
@@ -155,18 +155,8 @@ def class_pixels(
 
     Every mask is looked at once; the answer is kept in the cache under a hash of the
     masks' bytes, so that changed masks are looked at again. Unseen classes are counted
-    as well, whatever the table hides.
-
-    Args:
-        dataset: a data set whose pipeline loads label maps.
-        table: its label table; tells which values are legal.
-        split: the classes.
-
-    Returns:
-        Pixels of class ``k`` in sample ``i``, (N, K), int64.
-
-    Raises:
-        ValueError: naming the file, if a label map is wrong.
+    as well, whatever the table hides. Returns those of class ``k`` in sample ``i``,
+    (N, K), int64.
     """
     values = class_values(dataset, split)
     key = masks_key(dataset, 'class pixels, 1', json.dumps(values))
@@ -197,12 +187,7 @@ def _dense(found: list[dict], num_classes: int) -> np.ndarray:
 
 
 def masks_key(dataset: BaseDataset, *parts: bytes | str) -> str:
-    """Hash what an answer about all masks depends on: their bytes and their reading.
-
-    Args:
-        dataset: the data set.
-        parts: what else the answer depends on.
-    """
+    """Hash what an answer about all masks depends on: bytes, reading, ``parts``."""
     masks = []
     for index in range(len(dataset)):
         path = dataset.get_data_info(index)['seg_map_path']
@@ -220,22 +205,9 @@ def masks_key(dataset: BaseDataset, *parts: bytes | str) -> str:
 def images_without_unseen(
     dataset: Any, tables: dict[int, LabelTable], split: ZeroShotSplit
 ) -> np.ndarray:
-    """Return the indices of the samples that hold no unseen class, ascending.
+    """Return the indices of samples without any unseen class, (N,), ascending.
 
-    Every mask is looked at once, see
-    :func:`~zs3_mmseg.datasets.scan.class_pixels`.
-
-    Args:
-        dataset: a data set, or ConcatDataset and RepeatDataset around some.
-        tables: the label table of each data set inside, by ``id``.
-        split: tells which classes are unseen.
-
-    Returns:
-        Indices into ``dataset``, (N,), int64.
-
-    Raises:
-        TypeError: if another wrapper is inside, whose samples mix several images.
-        ValueError: if no image is left.
+    ``tables`` holds the label table of each data set inside, by ``id``.
     """
 
     def hold_unseen(leaf: BaseDataset) -> np.ndarray:

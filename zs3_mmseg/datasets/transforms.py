@@ -1,4 +1,4 @@
-"""Transforms."""
+"""Transforms of the published recipes that mmseg does not have."""
 
 from __future__ import annotations
 

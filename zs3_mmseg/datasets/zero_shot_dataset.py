@@ -38,12 +38,7 @@ Colours = tuple[Sequence[str], Sequence[Sequence[int]]]
 def split_metainfo(
     split: ZeroShotSplit, sources: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return the entries that follow from a split.
-
-    Args:
-        split: classes in label order, and who is unseen.
-        sources: metainfo of the wrapped data sets, whose colours are taken over.
-    """
+    """Return the entries that follow from a split, with colours of the sources."""
     special = special_labels(len(split.classes))
     return dict(
         classes=split.classes,
@@ -62,11 +57,7 @@ def split_metainfo(
 def split_palette(
     split: ZeroShotSplit, sources: Sequence[Mapping[str, Any]]
 ) -> list[list[int]]:
-    """Give each class the colour that its name has in one of the sources.
-
-    Returns:
-        K colours, RGB, 0..255; new ones for names without a colour.
-    """
+    """Give each class the colour, RGB, of its name in a source, or a new one."""
     known = [(meta.get('classes') or (), meta.get('palette') or ()) for meta in sources]
     found = [_colour(name, known) for name in split.classes]
     taken = [colour for colour in found if colour is not None]

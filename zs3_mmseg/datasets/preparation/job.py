@@ -84,7 +84,7 @@ class Job:
     _claimed: set[str] = field(default_factory=set)
 
     def apply(self, *rules: Rule, label: str = 'files') -> int:
-        """Take or convert the files that rules are about; of two rules the first counts.
+        """Take or convert the files that rules are about; the first rule counts.
 
         ``label`` is what the progress bar calls them. Returns how many files the rules
         are about, those in place already included.

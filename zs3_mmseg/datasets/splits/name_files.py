@@ -11,12 +11,7 @@ CLASSES_FILE, UNSEEN_FILE = 'classes.txt', 'unseen.txt'
 
 
 def read_names(path: Path) -> list[str]:
-    """Read one name from each line; blank lines and ``#`` comments are left out.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it holds no name or is no UTF-8 text.
-    """
+    """Read one name from each line; blank lines and ``#`` comments are left out."""
     if not path.is_file():
         raise FileNotFoundError(
             f'{path} is missing: a text file with one class name on each line, the '
@@ -37,16 +32,9 @@ def read_names(path: Path) -> list[str]:
 def split_from_folder(
     folder: str | os.PathLike, name: str | None = None
 ) -> ZeroShotSplit:
-    """Make a split from the text files of a folder.
+    """Make a split from the text files of a folder, after which it is called.
 
-    Args:
-        folder: holds ``classes.txt`` (line n is label n - 1) and, unless all classes
-            are seen, ``unseen.txt``.
-        name: what the split is called; by default like the folder.
-
-    Raises:
-        FileNotFoundError: if there is no ``classes.txt``.
-        ValueError: if a file is empty, or the names make no split.
+    Line n of ``classes.txt`` is label n - 1; without ``unseen.txt`` all are seen.
     """
     root = Path(folder)
     classes = read_names(root / CLASSES_FILE)
