@@ -1,10 +1,30 @@
-"""Helpers for error messages about names."""
+"""Names: the synonyms in a class name, and what messages say about wrong ones."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
+
+_SEPARATOR = '|'
+
+
+def synonyms_of(name: str) -> tuple[str, ...]:
+    """Return the names of a class: ``'sofa | couch' -> ('sofa', 'couch')``.
+
+    Args:
+        name: a class name; spaces around and several between words do not count.
+
+    Raises:
+        ValueError: if the name, or one of its synonyms, is empty.
+    """
+    synonyms = tuple(' '.join(part.split()) for part in name.split(_SEPARATOR))
+    if not all(synonyms):
+        raise ValueError(
+            f'the class name {name!r} is empty or holds an empty synonym '
+            f'(synonyms are separated by {_SEPARATOR!r})'
+        )
+    return synonyms
 
 
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:

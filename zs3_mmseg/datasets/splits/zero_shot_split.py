@@ -10,7 +10,7 @@ from typing import Any
 
 from zs3_mmseg.utils.cache import content_hash
 from zs3_mmseg.utils.labels import WIDE
-from zs3_mmseg.utils.names import did_you_mean, duplicates
+from zs3_mmseg.utils.names import did_you_mean, duplicates, synonyms_of
 
 # Each line is one class; the first spelling is the canonical one. 'table' is here
 # because Pascal-Context and CaGNet mean VOC's dining table by it. COCO-Stuff has both
@@ -47,11 +47,6 @@ def canonical(name: str) -> str:
     return _plain(_CANONICAL.get(plain, plain))
 
 
-def _synonyms(name: str) -> list[str]:
-    """Split ``'sofa|couch'`` into the words that mean one class."""
-    return [word.strip() for word in name.split('|')]
-
-
 def find_name(name: str, candidates: Sequence[str]) -> int | None:
     """Return the position of the candidate that means the same class as ``name``.
 
@@ -71,11 +66,13 @@ def find_name(name: str, candidates: Sequence[str]) -> int | None:
     if name in candidates:
         return list(candidates).index(name)
     for spelling in (str, _plain, canonical):
-        wanted = {spelling(word) for word in _synonyms(name)}
+        wanted = {spelling(word) for word in synonyms_of(name)}
         found = [
             position
             for position, candidate in enumerate(candidates)
-            if wanted & {spelling(word) for word in _synonyms(candidate)}
+            # A data set may leave the name of a label that never occurs blank.
+            if candidate.strip()
+            and wanted & {spelling(word) for word in synonyms_of(candidate)}
         ]
         if len(found) > 1:
             listed = ', '.join(repr(candidates[position]) for position in found)

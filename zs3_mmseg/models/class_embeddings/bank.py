@@ -12,28 +12,10 @@ from torch import Tensor
 from mmseg.registry import MODELS
 
 from zs3_mmseg.models.towers import release_towers
-from zs3_mmseg.utils.names import did_you_mean, duplicates
+from zs3_mmseg.utils.names import did_you_mean, duplicates, synonyms_of
 
 from .clip_text import ClipTextSource
 from .sources import EmbeddingSource, TensorSource, WordVectorSource, as_list
-
-_SEPARATOR = '|'
-
-
-def synonyms_of(name: str) -> tuple[str, ...]:
-    """Return the names of a class: ``'sofa | couch' -> ('sofa', 'couch')``.
-
-    Raises:
-        ValueError: if the name, or one of its synonyms, is empty.
-    """
-    synonyms = tuple(' '.join(part.split()) for part in name.split(_SEPARATOR))
-    if not all(synonyms):
-        raise ValueError(
-            f'the class name {name!r} is empty or holds an empty synonym '
-            f'(synonyms are separated by {_SEPARATOR!r})'
-        )
-    return synonyms
-
 
 def display_name(name: str) -> str:
     """Return how a class is called in legends and tables: its first synonym."""
