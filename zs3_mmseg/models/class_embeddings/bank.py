@@ -1,4 +1,4 @@
-"""Rows of class names together with what the text tower says about each token."""
+"""The bank: class names in, rows of class embeddings out."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from zs3_mmseg.utils.names import did_you_mean, duplicates, synonyms_of
 
 from .clip_text import ClipTextSource
 from .sources import EmbeddingSource, TensorSource, WordVectorSource, as_list
+
 
 def display_name(name: str) -> str:
     """Return how a class is called in legends and tables: its first synonym."""

@@ -1,4 +1,4 @@
-"""Class embeddings from the text tower of a CLIP model."""
+"""Class embeddings from the text tower of a CLIP model, kept on disk."""
 
 from __future__ import annotations
 
@@ -51,15 +51,7 @@ _IMAGENET = 'imagenet'
 
 
 def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the templates of a named set, or check an own list.
-
-    Args:
-        templates: ``'bare'`` (the name alone), ``'single'``, ``'zegclip'`` (15),
-            ``'imagenet'`` (80), or a list of texts with ``{}`` in each.
-
-    Raises:
-        ValueError: if the set is unknown, or a text has no ``{}``.
-    """
+    """Return the templates of a named set, or of an own list of texts with ``{}``."""
     if isinstance(templates, str):
         if templates == _IMAGENET:
             from open_clip import OPENAI_IMAGENET_TEMPLATES
@@ -101,8 +93,8 @@ def cached_rows(
 
     Args:
         key: hash of everything the rows depend on.
-        shape: of the rows, ``(Q, D)``, or ``(Q, L, W)`` for outputs of single tokens.
-        compute: makes the rows, float32.
+        shape: of the rows, which are float32.
+        compute: makes the rows.
     """
     path = cache_dir() / 'class_embeddings' / f'{key}.safetensors'
     rows = _read(path, shape)
@@ -158,7 +150,7 @@ class ClipTextSource(EmbeddingSource):
     Args:
         arch: as in :func:`~zs3_mmseg.models.towers.load_clip`.
         pretrained: as there; None gives random rows, which are not cached.
-        templates: see :func:`~.templates.resolve_templates`.
+        templates: see :class:`~.bank.ClassEmbeddingBank`.
         batch_size: prompts in one forward pass.
         cache: keep the rows on disk.
         trust: as in :func:`~zs3_mmseg.models.towers.load_clip`.
@@ -197,16 +189,17 @@ class ClipTextSource(EmbeddingSource):
     def rows(
         self, texts: Sequence[str], normalize: bool, device: torch.device | str | None
     ) -> Tensor:
+        def encode(model: Any, tokens: Tensor) -> Tensor:
+            return model.encode_text(tokens, normalize=normalize)
+
+        def compute() -> Tensor:
+            prompts = self._run(texts, encode, device)
+            rows = prompts.unflatten(0, (len(texts), -1)).mean(dim=1)
+            return F.normalize(rows, dim=-1) if normalize else rows
+
         self._warn_of_unknown_words(texts)
-        if not self.cache or self._pretrained is None:
-            return self._compute(texts, normalize, device)
-        self._tower_hash = tower_hash(self.architecture, self._pretrained)
-        parts = [_RECIPE, self._tower_hash, str(normalize), json.dumps(self.templates)]
-        return cached_rows(
-            content_hash(*parts, *texts),
-            (len(texts), self.dim),
-            lambda: self._compute(texts, normalize, device),
-        )
+        shape = (len(texts), self.dim)
+        return self._cached(_RECIPE, texts, shape, compute, str(normalize))
 
     def token_features(
         self, texts: Sequence[str], device: torch.device | str | None
@@ -217,16 +210,14 @@ class ClipTextSource(EmbeddingSource):
                 f'tokens, which cannot be averaged over {len(self.templates)} '
                 "templates: use one, such as templates='bare'"
             )
-        if not self.cache or self._pretrained is None:
-            return self._compute_token_features(texts, device)
-        self._tower_hash = tower_hash(self.architecture, self._pretrained)
+
+        def encode(model: Any, tokens: Tensor) -> Tensor:
+            return text_features(model, tokens)[1]
+
         text = self.architecture.config['text_cfg']
-        return cached_rows(
-            content_hash(
-                _TOKEN_RECIPE, self._tower_hash, json.dumps(self.templates), *texts
-            ),
-            (len(texts), text.get('context_length', 77), text.get('width', 512)),
-            lambda: self._compute_token_features(texts, device),
+        shape = (len(texts), text.get('context_length', 77), text.get('width', 512))
+        return self._cached(
+            _TOKEN_RECIPE, texts, shape, lambda: self._run(texts, encode, device)
         )
 
     def provenance(self) -> dict[str, str]:
@@ -238,20 +229,20 @@ class ClipTextSource(EmbeddingSource):
             'templates': json.dumps(self.templates),
         }
 
-    def _compute(
-        self, texts: Sequence[str], normalize: bool, device: torch.device | str | None
+    def _cached(
+        self,
+        recipe: str,
+        texts: Sequence[str],
+        shape: tuple[int, ...],
+        compute: Callable[[], Tensor],
+        *options: str,
     ) -> Tensor:
-        def encode(model: Any, tokens: Tensor) -> Tensor:
-            return model.encode_text(tokens, normalize=normalize)
-
-        prompts = self._run(texts, encode, device)
-        rows = prompts.unflatten(0, (len(texts), -1)).mean(dim=1)
-        return F.normalize(rows, dim=-1) if normalize else rows
-
-    def _compute_token_features(
-        self, texts: Sequence[str], device: torch.device | str | None
-    ) -> Tensor:
-        return self._run(texts, lambda model, ids: text_features(model, ids)[1], device)
+        """Return what ``compute`` makes of the texts, or the cache holds of it."""
+        if not self.cache or self._pretrained is None:
+            return compute()
+        self._tower_hash = tower_hash(self.architecture, self._pretrained)
+        parts = [recipe, self._tower_hash, *options, json.dumps(self.templates)]
+        return cached_rows(content_hash(*parts, *texts), shape, compute)
 
     @torch.no_grad()
     def _run(

@@ -1,4 +1,9 @@
-"""Class embeddings from word vectors: word2vec, GloVe or fastText files."""
+"""Where rows come from: what every source promises, and the two that read files.
+
+A file holds rows of classes (:class:`TensorSource`) or vectors of words
+(:class:`WordVectorSource`: word2vec, GloVe, fastText). The text tower is a source of
+its own, see :mod:`.clip_text`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeGuard
+from typing import BinaryIO, TypeGuard
 
 import numpy as np
 import torch
@@ -36,31 +41,20 @@ class EmbeddingSource(ABC):
     def rows(
         self, texts: Sequence[str], normalize: bool, device: torch.device | str | None
     ) -> Tensor:
-        """Return one row for each text.
+        """Return one row for each text: ``(len(texts), D)`` float32 on the CPU.
 
         Args:
             texts: class names without synonyms, all different.
             normalize: whether rows are to have length 1.
             device: where to compute, if there is much to compute; None: the CPU.
-
-        Returns:
-            ``(len(texts), D)`` float32 on the CPU.
         """
 
     def token_features(
         self, texts: Sequence[str], device: torch.device | str | None
     ) -> Tensor:
-        """Return what the source knows about every token of each text.
+        """Return features of every token, ``(len(texts), L, W)`` float32 on the CPU.
 
-        Args:
-            texts: as in :meth:`rows`.
-            device: as in :meth:`rows`.
-
-        Returns:
-            ``(len(texts), L, W)`` float32 on the CPU.
-
-        Raises:
-            ValueError: if the source knows whole texts only.
+        A source that knows whole texts only raises.
         """
         raise ValueError(
             'class_embeddings.token_features=True needs outputs of single tokens, '
@@ -78,16 +72,7 @@ def as_list(texts: Sequence[str]) -> str:
 
 
 def require_file(path: Path, what: str) -> None:
-    """Check that the file of a source exists.
-
-    Args:
-        path: the file.
-        what: what is in it, in the plural.
-
-    Raises:
-        FileNotFoundError: naming the key to change, and where the file comes from if
-            that is known.
-    """
+    """Raise if the file of a source is missing, saying which key to change."""
     if path.is_file():
         return
     origin = origin_of_file(path.name)
@@ -100,11 +85,6 @@ def require_file(path: Path, what: str) -> None:
 _SUFFIXES = ('.npy', '.pt', '.pth', '.safetensors')
 _TENSOR = 'embeddings'
 _NAMES = 'names'
-
-
-class _Table(NamedTuple):
-    rows: Tensor
-    names: tuple[str, ...] | None
 
 
 class TensorSource(EmbeddingSource):
@@ -131,23 +111,22 @@ class TensorSource(EmbeddingSource):
 
     @property
     def dim(self) -> int:
-        return self._table.rows.shape[1]
+        return self._table[0].shape[1]
 
     def rows(
         self, texts: Sequence[str], normalize: bool, device: torch.device | str | None
     ) -> Tensor:
-        table = self._table
-        if table.names is None:
-            if len(texts) != len(table.rows):
+        rows, names = self._table
+        if names is None:
+            if len(texts) != len(rows):
                 raise ValueError(
-                    f'{self.path} has {len(table.rows)} rows without names, but '
+                    f'{self.path} has {len(rows)} rows without names, but '
                     f'{len(texts)} names were asked for: {as_list(texts)}. Name the '
                     'rows with class_embeddings.source.names, or in '
                     f'{self.path.with_suffix(".json").name} beside the file.'
                 )
-            rows = table.rows
         else:
-            rows = table.rows[self._indices(texts, table.names)]
+            rows = rows[self._indices(texts, names)]
         return F.normalize(rows, dim=-1) if normalize else rows
 
     def provenance(self) -> dict[str, str]:
@@ -165,7 +144,8 @@ class TensorSource(EmbeddingSource):
         return [place[text.casefold()] for text in texts]
 
     @cached_property
-    def _table(self) -> _Table:
+    def _table(self) -> tuple[Tensor, tuple[str, ...] | None]:
+        """The rows of the file ``(R, D)`` and their names, if they have any."""
         require_file(self.path, 'class embeddings')
         rows, inner_names = _read(self.path)
         if rows.ndim != 2 or not rows.is_floating_point() or 0 in rows.shape:
@@ -182,7 +162,7 @@ class TensorSource(EmbeddingSource):
         repeated = duplicates(name.casefold() for name in names or ())
         if repeated:
             raise ValueError(f'{self.path} has several rows for {as_list(repeated)}')
-        return _Table(rows.float(), names)
+        return rows.float(), names
 
     def _sidecar(self) -> tuple[str, ...] | None:
         path = self.path.with_suffix('.json')
@@ -283,7 +263,7 @@ class WordVectorSource(EmbeddingSource):
         return self.path.open('rb')
 
     def _header(self, stream: BinaryIO) -> tuple[int, int | None]:
-        """Return the dimension and the number of words, if the file tells it.
+        """Return the dimension, and the number of words if the file tells it.
 
         The stream is left at the first word.
         """
