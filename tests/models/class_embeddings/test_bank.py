@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank
-from zs3_mmseg.models.towers import clip
+from zs3_mmseg.models.towers import clip, load_clip
 
 
 @pytest.fixture
@@ -83,6 +83,41 @@ def test_token_features_stand_beside_their_rows(tmp_path: Path, tiny_config, tin
     torch.testing.assert_close(both.embeddings[2:], alone.embeddings)
 
 
+@pytest.mark.parametrize('normalize', [True, False, 'max_norm'])
+def test_templates_kept_apart_are_each_prompt_alone(
+    normalize: bool | str, tmp_path: Path, tiny_config, tiny_clip
+) -> None:
+    torch.save(tiny_clip().state_dict(), tmp_path / 'weights.pt')
+    source = dict(
+        type='clip_text', arch=tiny_config(), pretrained=tmp_path / 'weights.pt'
+    )
+    templates = ['a photo of a {}.', '{}', 'one {} in the scene']
+    options = dict(templates=templates, normalize=normalize)
+    bank = ClassEmbeddingBank(source, reduce_templates=False, **options)
+    made = bank.embed(['cat', 'sofa|couch'])
+    assert bank.prompts_per_row == made.prompts_per_row == 3
+    assert made.provenance['prompts_per_row'] == '3'
+    assert made.query_to_class.tolist() == [0, 1, 1]
+    tower = load_clip(tiny_config(), tmp_path / 'weights.pt')
+    rows = []
+    for name in ('cat', 'sofa', 'couch'):
+        for template in templates:
+            ids = tower.tokenizer([template.replace('{}', name)])
+            row = tower.model.encode_text(ids)[0].detach()
+            rows.append(row / row.norm() if normalize is True else row)
+    expected = torch.stack(rows)
+    if normalize == 'max_norm':
+        expected = expected / expected.norm(dim=1).max()
+    torch.testing.assert_close(made.embeddings, expected)
+    # From the cache, and beside the averaged rows there.
+    again = ClassEmbeddingBank(source, reduce_templates=False, **options)
+    assert torch.equal(again.embed(['cat', 'sofa|couch']).embeddings, made.embeddings)
+    mean = ClassEmbeddingBank(source, **options).embed(['cat', 'sofa|couch'])
+    assert mean.embeddings.shape == (3, 24)
+    assert mean.prompts_per_row == 1
+    assert 'prompts_per_row' not in mean.provenance
+
+
 def test_token_features_need_a_text_tower(table: Path) -> None:
     with pytest.raises(ValueError, match="only a source of type 'clip_text' has"):
         _bank(table, token_features=True).embed(['sofa'])
@@ -98,6 +133,11 @@ def test_token_features_need_a_text_tower(table: Path) -> None:
             dict(type='vectors', path='glove.txt'),
             dict(templates='single'),
             'templates belong to the source clip_text',
+        ),
+        (
+            dict(type='vectors', path='glove.txt'),
+            dict(reduce_templates=False),
+            'and so does reduce_templates=False',
         ),
     ],
 )

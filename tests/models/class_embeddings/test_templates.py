@@ -12,7 +12,8 @@ TOKENS = Path(__file__).parents[2] / 'data' / 'golden' / 'clip_tokens.json'
 
 
 @pytest.mark.parametrize(
-    ('name', 'count'), [('bare', 1), ('single', 1), ('zegclip', 15), ('imagenet', 80)]
+    ('name', 'count'),
+    [('bare', 1), ('single', 1), ('zegclip', 15), ('imagenet', 80)],
 )
 def test_sets_have_their_published_size(name: str, count: int) -> None:
     templates = resolve_templates(name)
@@ -34,6 +35,20 @@ def test_recorded_prompts_come_from_our_templates() -> None:
     assert {fill(template, 'cow') for template in several} & set(recorded) == {
         'This is one cow in the scene.'
     }
+
+
+def test_otsegs_sentences_are_the_published_ones_in_order() -> None:
+    assert [fill(template, 'cow') for template in resolve_templates('otseg8')] == [
+        'a photo of a cow.',
+        'a portrait of a cow.',
+        'a part of a cow.',
+        'a segment of a cow.',
+        'a photo of small cow.',
+        'a photo of medium cow.',
+        'a photo of large cow.',
+        'a background of a cow.',
+    ]
+    assert resolve_templates('otseg6') == resolve_templates('otseg8')[:6]
 
 
 def test_braces_in_a_name_stay() -> None:

@@ -67,13 +67,14 @@ class ClassEmbeddings:
     """Embeddings of a vocabulary.
 
     Attributes:
-        embeddings: ``(Q, D)`` float32 on the CPU; a class with synonyms has several
-            rows, which stand together.
-        query_to_class: ``(Q,)`` long, non-decreasing: the class of each row.
+        embeddings: ``(Q * P, D)`` float32 on the CPU; the ``P`` prompts of a query
+            stand together, and so do the queries of a class with synonyms.
+        query_to_class: ``(Q,)`` long, non-decreasing: the class of each query.
         names: the ``K`` class names as they were given.
         provenance: where the rows come from, in plain strings.
         token_features: ``(Q, L, W)`` float32 on the CPU, the text tower's output for
-            each token of each row, not normalised; None if not asked for.
+            each token of each query, not normalised; None if not asked for.
+        prompts_per_row: ``P``, 1 unless templates are kept apart.
     """
 
     embeddings: Tensor
@@ -81,6 +82,7 @@ class ClassEmbeddings:
     names: tuple[str, ...]
     provenance: dict[str, str]
     token_features: Tensor | None = None
+    prompts_per_row: int = 1
 
 
 @MODELS.register_module()
@@ -99,7 +101,13 @@ class ClassEmbeddingBank:
               each name;
             - ``dict(type='vectors', path=..., binary=None)``: word vectors.
         templates: for ``clip_text`` only: ``'single'`` (its default), ``'zegclip'``,
-            ``'imagenet'``, ``'bare'``, or a list of texts with ``{}``.
+            ``'imagenet'``, ``'otseg6'``, ``'otseg8'``, ``'bare'``, or a list of texts
+            with ``{}``.
+        reduce_templates: average the templates of a name, as CLIP does. False keeps
+            the ``P`` prompts of a name or synonym apart, for ``clip_text`` only: rows
+            ``q * P`` to ``q * P + P - 1`` are those of query ``q``, in the order of
+            ``templates``, each scaled by itself. The head must know what to do with
+            them, see ``ClassQueries.prompts_per_row``.
         normalize: scale rows to length 1 (see
             :class:`~.clip_text.ClipTextSource` for prompts). The published rows of
             ZegCLIP are used as they are, with False. ``'max_norm'`` divides all rows by
@@ -113,6 +121,7 @@ class ClassEmbeddingBank:
         source: Mapping,
         *,
         templates: str | Sequence[str] | None = None,
+        reduce_templates: bool = True,
         normalize: bool | Literal['max_norm'] = True,
         token_features: bool = False,
     ) -> None:
@@ -129,13 +138,15 @@ class ClassEmbeddingBank:
                 f'{did_you_mean(str(kind), _SOURCES)} Expected one of '
                 f'{as_list(list(_SOURCES))}.'
             )
-        if templates is not None:
+        if templates is not None or not reduce_templates:
             if kind != 'clip_text':
                 raise ValueError(
                     f'class_embeddings.templates belong to the source clip_text, not '
-                    f'to {kind!r}'
+                    f'to {kind!r}, and so does reduce_templates=False'
                 )
-            options['templates'] = templates
+            if templates is not None:
+                options['templates'] = templates
+            options['reduce_templates'] = reduce_templates
         try:
             self.source = _SOURCES[kind](**options)
         except TypeError as error:
@@ -147,6 +158,11 @@ class ClassEmbeddingBank:
     def dim(self) -> int:
         """Length ``D`` of a row; no row is computed for it."""
         return self.source.dim
+
+    @property
+    def prompts_per_row(self) -> int:
+        """How many rows each query has: ``P`` templates kept apart, else 1."""
+        return self.source.prompts_per_row
 
     def embed(
         self, names: Sequence[str], device: torch.device | str | None = None
@@ -170,19 +186,24 @@ class ClassEmbeddingBank:
         # The towers of a model are all built by now.
         release_towers()
         lengths = rows.norm(dim=1)
+        prompts = self.prompts_per_row
         useless = [
             text
-            for text, length in zip(texts, lengths.tolist(), strict=True)
-            if not 0 < length < float('inf')
+            for text, some in zip(texts, lengths.split(prompts), strict=True)
+            if not all(0 < length < float('inf') for length in some.tolist())
         ]
         if useless:
             raise ValueError(f'the rows of {as_list(useless)} are zero or not finite')
         if self.normalize == 'max_norm':
             rows = rows / lengths.max()
+        provenance = self.source.provenance() | {'normalize': str(self.normalize)}
+        if prompts > 1:
+            provenance['prompts_per_row'] = str(prompts)
         return ClassEmbeddings(
             embeddings=rows,
             query_to_class=torch.tensor(classes),
             names=tuple(names),
-            provenance=self.source.provenance() | {'normalize': str(self.normalize)},
+            provenance=provenance,
             token_features=token_features,
+            prompts_per_row=prompts,
         )

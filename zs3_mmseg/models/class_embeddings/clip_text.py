@@ -30,6 +30,11 @@ from .sources import EmbeddingSource, as_list
 
 _SLOT = '{}'
 _SIZES = ('small', 'medium', 'large')
+_OTSEG = (
+    *(f'a {part} of a {{}}.' for part in ('photo', 'portrait', 'part', 'segment')),
+    *(f'a photo of {size} {{}}.' for size in _SIZES),
+    'a background of a {}.',
+)
 
 #: Named sets of templates; ``'imagenet'`` is OpenAI's set of 80, read from open_clip.
 TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
@@ -46,6 +51,9 @@ TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
         *(f'There is {article} {{}} in the scene.' for article in ('a', 'the')),
         *(f'This is {article} {{}} in the scene.' for article in ('a', 'the', 'one')),
     ),
+    # OTSeg's, whose sentences are kept apart: six for PASCAL VOC, else eight.
+    'otseg6': _OTSEG[:6],
+    'otseg8': _OTSEG,
 }
 _IMAGENET = 'imagenet'
 
@@ -138,6 +146,7 @@ def _warn(message: str) -> None:
 
 # Part of the key of the disk cache: raised when rows are computed differently.
 _RECIPE = 'clip_text 1'
+_PROMPT_RECIPE = 'clip_text prompts 1'
 _TOKEN_RECIPE = 'clip_text tokens 1'
 
 
@@ -151,6 +160,8 @@ class ClipTextSource(EmbeddingSource):
         arch: as in :func:`~zs3_mmseg.models.towers.load_clip`.
         pretrained: as there; None gives random rows, which are not cached.
         templates: see :class:`~.bank.ClassEmbeddingBank`.
+        reduce_templates: average the ``P`` prompts of a text; False: give them all,
+            each scaled by itself.
         batch_size: prompts in one forward pass.
         cache: keep the rows on disk.
         trust: as in :func:`~zs3_mmseg.models.towers.load_clip`.
@@ -162,6 +173,7 @@ class ClipTextSource(EmbeddingSource):
         pretrained: str | Path | None = None,
         *,
         templates: str | Sequence[str] = 'single',
+        reduce_templates: bool = True,
         batch_size: int = 256,
         cache: bool = True,
         trust: bool = False,
@@ -169,6 +181,7 @@ class ClipTextSource(EmbeddingSource):
         if batch_size < 1:
             raise ValueError(f'batch_size must be at least 1, not {batch_size}')
         self.templates = resolve_templates(templates)
+        self.reduce_templates = reduce_templates
         self.batch_size = batch_size
         self.cache = cache and pretrained is not None
         self.trust = trust
@@ -186,6 +199,10 @@ class ClipTextSource(EmbeddingSource):
     def dim(self) -> int:
         return self.architecture.embed_dim
 
+    @property
+    def prompts_per_row(self) -> int:
+        return 1 if self.reduce_templates else len(self.templates)
+
     def rows(
         self, texts: Sequence[str], normalize: bool, device: torch.device | str | None
     ) -> Tensor:
@@ -194,12 +211,15 @@ class ClipTextSource(EmbeddingSource):
 
         def compute() -> Tensor:
             prompts = self._run(texts, encode, device)
+            if not self.reduce_templates:
+                return prompts
             rows = prompts.unflatten(0, (len(texts), -1)).mean(dim=1)
             return F.normalize(rows, dim=-1) if normalize else rows
 
         self._warn_of_unknown_words(texts)
-        shape = (len(texts), self.dim)
-        return self._cached(_RECIPE, texts, shape, compute, str(normalize))
+        shape = (len(texts) * self.prompts_per_row, self.dim)
+        recipe = _RECIPE if self.reduce_templates else _PROMPT_RECIPE
+        return self._cached(recipe, texts, shape, compute, str(normalize))
 
     def token_features(
         self, texts: Sequence[str], device: torch.device | str | None

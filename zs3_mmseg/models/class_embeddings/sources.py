@@ -37,11 +37,16 @@ class EmbeddingSource(ABC):
     def dim(self) -> int:
         """Length ``D`` of a row."""
 
+    @property
+    def prompts_per_row(self) -> int:
+        """How many rows there are for each text, one after the other."""
+        return 1
+
     @abstractmethod
     def rows(
         self, texts: Sequence[str], normalize: bool, device: torch.device | str | None
     ) -> Tensor:
-        """Return one row for each text: ``(len(texts), D)`` float32 on the CPU.
+        """Return the rows of each text: ``(len(texts) * P, D)`` float32 on the CPU.
 
         Args:
             texts: class names without synonyms, all different.
