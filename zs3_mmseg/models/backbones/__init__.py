@@ -1,7 +1,14 @@
 """Backbones."""
 
+from .extra_tokens import ExtraTokens, RegionTokens
 from .last_attention import LAST_ATTENTION
 from .open_clip_vit import OpenCLIPViT
 from .outputs import TowerOutput
 
-__all__ = ['LAST_ATTENTION', 'OpenCLIPViT', 'TowerOutput']
+__all__ = [
+    'LAST_ATTENTION',
+    'ExtraTokens',
+    'OpenCLIPViT',
+    'RegionTokens',
+    'TowerOutput',
+]

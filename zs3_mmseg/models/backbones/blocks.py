@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -143,41 +144,30 @@ def resize_stored_positions(
     visual.image_size, visual.grid_size = (height, width), grid
 
 
-@dataclass(frozen=True)
-class SharedTokens:
-    """Tokens between two blocks, and what earlier blocks left behind.
+class GridCache:
+    """Tensors built for the latest few grids: one for 64x64 patches is large.
 
-    Attributes:
-        tokens: ``(B, L, D)``; the last ``h * w`` are patches.
-        pooled: the tokens that the global token would come from.
-        grid: ``(h, w)``.
-        outputs: block -> its output ``(B, L, D)``, where that is needed later.
+    Inside a compiled graph they are built anew.
     """
 
-    tokens: Tensor
-    pooled: Tensor
-    grid: tuple[int, int]
-    outputs: Mapping[int, Tensor] = field(default_factory=dict)
+    _KEPT = 4
 
-    def patches(self, block: int) -> Tensor:
-        """Return the patches after a block: ``(B, hw, D)``."""
-        return self.outputs[block][:, -self.grid[0] * self.grid[1] :]
+    def __init__(self) -> None:
+        self._tensors: OrderedDict[tuple, Tensor] = OrderedDict()
 
-    def pairs(self, image_index: Tensor, needed: Container[int]) -> SharedTokens:
-        """Return the state of ``N`` pairs, each with one of the ``B`` images.
+    def __len__(self) -> int:
+        return len(self._tensors)
 
-        Args:
-            image_index: ``(N,)``, the image of each pair.
-            needed: blocks whose outputs are still needed.
-        """
-        tokens = self.tokens[image_index]
-        alone = self.pooled is not self.tokens
-        return SharedTokens(
-            tokens,
-            self.pooled[image_index] if alone else tokens,
-            self.grid,
-            {b: out[image_index] for b, out in self.outputs.items() if b in needed},
-        )
+    def get(self, key: tuple, build: Callable[[], Tensor]) -> Tensor:
+        """Return the tensor of a key, which holds all that ``build`` depends on."""
+        if torch.compiler.is_compiling():
+            return build()
+        if key not in self._tensors:
+            self._tensors[key] = build()
+            while len(self._tensors) > self._KEPT:
+                self._tensors.popitem(last=False)
+        self._tensors.move_to_end(key)
+        return self._tensors[key]
 
 
 #: ``(q, k, v) -> A v``, all ``(N, heads, L, d)``.
@@ -196,11 +186,31 @@ def is_plain(block: Block) -> bool:
     return isinstance(block.attn, nn.MultiheadAttention)
 
 
-def run_block(block: Block, tokens: Tensor) -> Tensor:
-    """Run a block as open_clip does: ``(N, L, D) -> (N, L, D)``."""
+def run_block(block: Block, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Run a block as open_clip does: ``(N, L, D) -> (N, L, D)``.
+
+    The mask ``(L, L)`` is bool, True for pairs that attend, or added to the scores.
+    """
+    if mask is None:
+        if not is_plain(block):
+            return block(tokens)
+        return replaced_block(block, tokens, F.scaled_dot_product_attention)
     if not is_plain(block):
-        return block(tokens)
-    return replaced_block(block, tokens, F.scaled_dot_product_attention)
+        return block(tokens, attn_mask=_additive(mask))
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        given = mask if mask.dtype == torch.bool else mask.to(q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=given)
+
+    return replaced_block(block, tokens, attend)
+
+
+def _additive(mask: Tensor) -> Tensor:
+    # In open_clip's own blocks, True means the contrary of what it means in torch.
+    if mask.dtype != torch.bool:
+        return mask
+    zeros = torch.zeros(mask.shape, device=mask.device)
+    return zeros.masked_fill(~mask, -math.inf)
 
 
 def replaced_block(

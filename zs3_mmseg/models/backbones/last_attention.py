@@ -9,7 +9,6 @@ and ``v`` are those of the last block, ``d`` is the width of a head. A strategy 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from zs3_mmseg.utils.names import did_you_mean
 
-_CACHED_WINDOWS = 4
+from .blocks import GridCache
 
 
 class LastAttention:
@@ -116,22 +115,12 @@ class _Windowed(LastAttention):
             raise ValueError(f'std must be positive, not {std}')
         self.std = float(std)
         self.weight = float(weight)
-        self._windows: OrderedDict[tuple, Tensor] = OrderedDict()
+        self._windows = GridCache()
 
     def window(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Return the window ``(L, L)`` for ``tokens`` ``(N, heads, L, d)``.
-
-        A few windows are kept, by grid: one of 64x64 patches has 17 million entries.
-        """
-        if torch.compiler.is_compiling():
-            return self._build(tokens, grid)
+        """Return the window ``(L, L)`` for ``tokens`` ``(N, heads, L, d)``."""
         key = (grid, tokens.shape[2], tokens.device, tokens.dtype)
-        if key not in self._windows:
-            self._windows[key] = self._build(tokens, grid)
-            while len(self._windows) > _CACHED_WINDOWS:
-                self._windows.popitem(last=False)
-        self._windows.move_to_end(key)
-        return self._windows[key]
+        return self._windows.get(key, lambda: self._build(tokens, grid))
 
     def _build(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         window = self.weight * gaussian_window(grid, self.std, tokens.device)

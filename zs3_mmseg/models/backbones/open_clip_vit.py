@@ -19,7 +19,6 @@ from zs3_mmseg.models.towers.positions import check_interpolation
 
 from .blocks import (
     DENSE,
-    SharedTokens,
     check_indices,
     embed,
     is_plain,
@@ -31,8 +30,16 @@ from .blocks import (
     run_first_token,
     whole_patches,
 )
+from .extra_tokens import ExtraTokens
 from .last_attention import Vanilla, build_last_attention
-from .prompts import ClassPrompt, DeepPrompts, LowRankBypass
+from .outputs import TowerOutput
+from .prompts import (
+    ClassPrompt,
+    DeepPrompts,
+    LowRankBypass,
+    SharedTokens,
+    TapProjection,
+)
 
 
 @MODELS.register_module()
@@ -60,9 +67,16 @@ class OpenCLIPViT(BaseModule):
             as ZegCLIP does for 512; None: keep the tower's own. Either way, images of
             any size are accepted.
         out_indices: the maps to return, in this order: ``-1`` for the dense tokens in
-            the space of the texts, ``i >= 0`` for the raw output of block ``i``.
+            the space of the texts, ``i >= 0`` for the output of block ``i``.
         out_global: return the global token as the last output as well. It comes from
             the untouched last block, whatever ``last_attn`` is.
+        out_cls_tokens: return the class token of each of ``out_indices`` as well, in
+            the space of its map, which must be one space for all.
+        tap_projection: what becomes of the blocks in ``out_indices``. None leaves their
+            outputs as they are. Else they get the norm of the prompts, if there is one,
+            and then: ``'clip'`` treats them as the dense tokens; ``'frozen_random'``,
+            as in Cascade-CLIP, and ``'trainable'`` give each tap a norm and projection
+            of its own, see :class:`TapProjection`.
         frozen: parameters get no gradient and the module stays in evaluation mode.
         last_attn: attention of the last block: ``'vanilla'``, ``'maskclip'``,
             ``'maskclip_v'``, ``'sclip'``, ``'clearclip'``, ``'kk'``, ``'naclip'``,
@@ -78,6 +92,9 @@ class OpenCLIPViT(BaseModule):
         prompts: options of :class:`DeepPrompts` (``num_tokens``, ``depth``,
             ``dropout``), whose tokens are trained whether or not the tower is frozen;
             None: no prompts.
+        extra_tokens: ``dict(type=...)`` of a registered :class:`ExtraTokens`, such as
+            ``RegionTokens``, which stand behind the patches and go through all blocks
+            with an attention mask of their own; None: none.
         low_rank: rank of the :class:`LowRankBypass` around each block, which is trained
             whether or not the tower is frozen; None: no bypass.
         replace_cls: the blocks before which the class token becomes the projected text
@@ -96,6 +113,8 @@ class OpenCLIPViT(BaseModule):
     visual: Any
     class_prompt: ClassPrompt | None
     low_rank: nn.ModuleList | None
+    extra_tokens: ExtraTokens | None
+    taps: TapProjection | None
 
     def __init__(
         self,
@@ -105,6 +124,8 @@ class OpenCLIPViT(BaseModule):
         image_size: int | Sequence[int] | None = None,
         out_indices: Sequence[int] = (DENSE,),
         out_global: bool = False,
+        out_cls_tokens: bool = False,
+        tap_projection: Literal['clip', 'frozen_random', 'trainable'] | None = None,
         frozen: bool = True,
         last_attn: str | Mapping = 'vanilla',
         last_block: Literal['full', 'attn_only'] | None = None,
@@ -114,6 +135,7 @@ class OpenCLIPViT(BaseModule):
         project: bool = True,
         normalize: bool = False,
         prompts: Mapping[str, Any] | None = None,
+        extra_tokens: Mapping[str, Any] | None = None,
         low_rank: int | None = None,
         replace_cls: Sequence[int] = (),
         priors: Sequence[int] = (),
@@ -167,6 +189,35 @@ class OpenCLIPViT(BaseModule):
         self.out_indices = check_indices(out_indices, self.num_blocks)
         if not (self.out_indices or out_global):
             raise ValueError('out_indices is empty and out_global is False: no output')
+        one_of(
+            'tap_projection',
+            tap_projection,
+            (None, 'clip', 'frozen_random', 'trainable'),
+        )
+        self.tap_projection = tap_projection
+        self.taps = None
+        if tap_projection in ('frozen_random', 'trainable'):
+            self.taps = TapProjection(
+                [index for index in self.out_indices if index != DENSE],
+                self.width,
+                self.embed_dim,
+                trainable=tap_projection == 'trainable',
+            )
+        self.out_cls_tokens = out_cls_tokens
+        if out_cls_tokens and len({self._channels(i) for i in self.out_indices}) != 1:
+            raise ValueError(
+                f'out_cls_tokens needs class tokens of one width, and those of '
+                f'out_indices={self.out_indices} differ: set tap_projection'
+            )
+        self.extra_tokens = None
+        if extra_tokens is not None:
+            if not self._last_is_vanilla:
+                raise ValueError(
+                    'extra_tokens have an attention mask of their own: expected '
+                    "last_attn='vanilla' with the full block"
+                )
+            self.extra_tokens = MODELS.build({**extra_tokens, 'width': self.width})
+            self.extra_tokens.start(self.visual)
         self.prompts = None
         if prompts is not None:
             self.prompts = DeepPrompts(
@@ -220,9 +271,15 @@ class OpenCLIPViT(BaseModule):
     @property
     def out_channels(self) -> tuple[int, ...]:
         """Channels of each returned map."""
-        dense = self.embed_dim if self.project else self.width
-        maps = tuple(dense if i == DENSE else self.width for i in self.out_indices)
+        maps = tuple(self._channels(index) for index in self.out_indices)
         return (*maps, len(self.priors)) if self.priors else maps
+
+    def _channels(self, index: int) -> int:
+        """Return the channels of the map of one of ``out_indices``."""
+        if index != DENSE and self.tap_projection is None:
+            return self.width
+        own = index != DENSE and self.tap_projection != 'clip'
+        return self.embed_dim if own or self.project else self.width
 
     @property
     def num_shared_blocks(self) -> int:
@@ -232,7 +289,8 @@ class OpenCLIPViT(BaseModule):
     @property
     def _num_run(self) -> int:
         """How many blocks have to run for the outputs asked for."""
-        if self.out_global or DENSE in self.out_indices:
+        to_the_end = self.out_global or self.extra_tokens is not None
+        if to_the_end or DENSE in self.out_indices:
             return self.num_blocks
         return 1 + max((*self.out_indices, *self.priors))
 
@@ -241,7 +299,7 @@ class OpenCLIPViT(BaseModule):
         img: Tensor,
         text_cls: Tensor | None = None,
         foreground: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:
+    ) -> tuple[Tensor, ...] | TowerOutput:
         """Compute the maps asked for.
 
         With ``replace_cls``, each image comes with one class name.
@@ -258,7 +316,10 @@ class OpenCLIPViT(BaseModule):
             One map ``(N, C, h, w)`` for each of ``out_indices``, then the priors
             ``(N, len(priors), h, w)`` if there are any, then the global token
             ``(N, E)`` if ``out_global``. ``h = ceil(H / patch)`` with ``grid='pad'``,
-            ``floor`` otherwise.
+            ``floor`` otherwise. With ``out_cls_tokens`` or ``extra_tokens``, the same
+            as a :class:`TowerOutput`, with ``cls_tokens (N, len(out_indices), C)`` and
+            ``group_tokens (N, G, E)``, which are projected and scaled as the dense
+            tokens are.
         """
         return self.forward_from(
             self.forward_shared(img), text_cls, foreground=foreground
@@ -271,6 +332,10 @@ class OpenCLIPViT(BaseModule):
             img: ``(B, 3, H, W)``, normalised RGB.
         """
         tokens, grid = self._embed(img, self.cls_embed_twice)
+        if self.extra_tokens is not None:
+            extra = self.visual.ln_pre(self.extra_tokens.tokens).to(tokens.dtype)
+            extra = extra.expand(len(tokens), -1, -1)
+            tokens = torch.cat([tokens, extra], dim=1)
         blocks = range(self.num_shared_blocks)
         wanted = {*self.out_indices, *self.priors}
         return self._run(SharedTokens(tokens, tokens, grid), blocks, wanted)
@@ -282,7 +347,7 @@ class OpenCLIPViT(BaseModule):
         *,
         image_index: Tensor | None = None,
         foreground: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:
+    ) -> tuple[Tensor, ...] | TowerOutput:
         """Run the rest for pairs of an image and a class name.
 
         Args:
@@ -307,21 +372,39 @@ class OpenCLIPViT(BaseModule):
             )
         blocks = range(self.num_shared_blocks, self._num_run)
         state = self._run(state, blocks, needed, text)
-        grid, outputs = state.grid, dict(state.outputs)
-        tokens, pooled = state.tokens, state.pooled
+        grid, shared = state.grid, state.pooled is state.tokens
+        tokens, groups = self._apart(state.tokens)
+        pooled = last = tokens if shared else state.pooled
         if self.prompts is not None and self._num_run == self.num_blocks:
-            shared = pooled is tokens
             tokens = self.prompts.after(tokens)
             pooled = tokens if shared else self.prompts.after(pooled)
-        if DENSE in self.out_indices:
-            outputs[DENSE] = self._dense(tokens)
+        outputs, cls_tokens = {}, []
+        for index in self.out_indices:
+            if index == DENSE:
+                outputs[index] = self._dense(tokens)
+                first = pooled
+            else:
+                outputs[index] = self._tap(index, state.outputs[index])
+                first = last
+            if not self.out_cls_tokens:
+                continue
+            row = outputs[index][:, :1]
+            if not shared and index in (DENSE, self.num_blocks - 1):
+                # Replaced attention says nothing about the image as a whole.
+                row = first[:, :1]
+                row = self._dense(row) if index == DENSE else self._tap(index, row)
+            cls_tokens.append(row)
         maps = [_to_map(outputs[index], grid) for index in self.out_indices]
         if self.class_prompt is not None and self.priors:
             mask = None if foreground is None else self._whole_mask(foreground, grid)
             maps.append(self.class_prompt.prior_maps(state, text, mask))
-        if self.out_global:
-            maps.append(self._pool(pooled, grid[0] * grid[1]))
-        return tuple(maps)
+        token = self._pool(pooled, grid[0] * grid[1]) if self.out_global else None
+        if not self.out_cls_tokens and groups is None:
+            return tuple(maps) if token is None else (*maps, token)
+        if groups is not None:
+            groups = self._dense(groups)
+        classes = torch.cat(cls_tokens, dim=1) if cls_tokens else None
+        return TowerOutput(tuple(maps), token, classes, groups)
 
     @torch.no_grad()
     def image_token(self, img: Tensor) -> Tensor:
@@ -356,17 +439,11 @@ class OpenCLIPViT(BaseModule):
     def _run_last(
         self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], pooled: bool
     ) -> tuple[Tensor, Tensor]:
-        """Return the tokens after the last block, and those that pooling needs.
+        """Run the last block with replaced attention.
 
-        Args:
-            block: the last block.
-            tokens: ``(N, L, D)``.
-            grid: ``(h, w)``.
-            pooled: whether there will be any pooling.
+        Returns the tokens ``(N, L, D)`` after it, and, if ``pooled``, those that
+        pooling needs.
         """
-        if self._last_is_vanilla:
-            after = run_block(block, tokens)
-            return after, after
         after = replaced_block(
             block,
             tokens,
@@ -379,6 +456,30 @@ class OpenCLIPViT(BaseModule):
         if self.visual.pool_type == 'tok':
             return after, run_first_token(block, tokens)
         return after, run_block(block, tokens)
+
+    @property
+    def _num_extra(self) -> int:
+        return 0 if self.extra_tokens is None else self.extra_tokens.num_tokens
+
+    def _apart(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Take the tokens behind the patches away, normed as prompts say."""
+        if self.extra_tokens is None:
+            return tokens, None
+        own = tokens.shape[1] - self._num_extra
+        extra = tokens[:, own:]
+        if self.extra_tokens.prompt_norm and self.prompts is not None:
+            extra = self.prompts.after(extra)
+        return tokens[:, :own], extra
+
+    def _tap(self, block: int, tokens: Tensor) -> Tensor:
+        """Return tokens after a block in the space of its map: ``(N, L, C)``."""
+        if self.tap_projection is None:
+            return tokens
+        if self.prompts is not None:
+            tokens = self.prompts.after(tokens)
+        if self.taps is None:
+            return self._dense(tokens)
+        return self._scaled(self.taps(block, tokens))
 
     def _dense(self, tokens: Tensor) -> Tensor:
         """Return all tokens in the space of the texts: ``(N, L, D) -> (N, L, C)``."""
@@ -417,25 +518,28 @@ class OpenCLIPViT(BaseModule):
         """Run blocks, keeping the outputs of those that are wanted later on."""
         tokens, pooled, outputs = state.tokens, state.pooled, dict(state.outputs)
         for index in blocks:
-            block, bypass = self._blocks[index], None
+            block, bypass, mask = self._blocks[index], None, None
             if self.prompts is not None:
                 tokens = self.prompts.before(index, tokens)
             if self.class_prompt is not None:
                 tokens = self.class_prompt.enter(index, tokens, text)
             if self.low_rank is not None:
                 bypass = self.low_rank[index](tokens)
-            if index == self.num_blocks - 1:
+            if self.extra_tokens is not None:
+                held = 0 if self.prompts is None else self.prompts.count(index)
+                mask = self.extra_tokens.attention_mask(state.grid, held, tokens.device)
+            if index == self.num_blocks - 1 and not self._last_is_vanilla:
                 tokens, pooled = self._run_last(
-                    block, tokens, state.grid, self.out_global
+                    block, tokens, state.grid, self.out_global or self.out_cls_tokens
                 )
             else:
-                tokens = pooled = run_block(block, tokens)
+                tokens = pooled = run_block(block, tokens, mask)
             if bypass is not None:
                 shared = pooled is tokens
                 tokens = tokens + bypass
                 pooled = tokens if shared else pooled + bypass[:, : pooled.shape[1]]
             if index in wanted:
-                outputs[index] = tokens
+                outputs[index] = tokens[:, : tokens.shape[1] - self._num_extra]
         return SharedTokens(tokens, pooled, state.grid, outputs)
 
     def _whole_mask(self, foreground: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -1,19 +1,24 @@
-"""One class name for each image inside an image tower, as in ESDA.
+"""What is added to a tower: prompt tokens, projected taps, and ESDA's parts.
 
-ESDA: Image and Vision Computing 2025, doi 10.1016/j.imavis.2025.105456.
+ESDA (Image and Vision Computing 2025, doi 10.1016/j.imavis.2025.105456) adapts a
+frozen CLIP with low-rank paths around its blocks (:class:`LowRankBypass`), and tells it
+the class it looks for (:class:`ClassPrompt`): a class name in the place of the class
+token, and prior maps of patches that look like the class. Blocks before the first name
+run once for all names of an image (:class:`SharedTokens`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import SharedTokens, check_blocks
+from .blocks import check_blocks
 
 
 class DeepPrompts(nn.Module):
@@ -120,11 +125,41 @@ class DeepPrompts(nn.Module):
         return None
 
 
+class TapProjection(nn.Module):
+    """Brings taps of several blocks to the space of the texts, each by its own.
+
+    ``u_j = LN_j(t_j) P_j`` as in Cascade-CLIP (ICML 2024), whose configs leave both as
+    they start: the norm without scale and shift, ``P_j`` normal with deviation
+    ``1 / sqrt(D)``.
+
+    Args:
+        blocks: the blocks with a tap.
+        width: channels ``D`` of the tokens.
+        embed_dim: ``E``, that of the texts.
+        trainable: whether norms and projections learn.
+    """
+
+    def __init__(
+        self, blocks: Sequence[int], width: int, embed_dim: int, *, trainable: bool
+    ) -> None:
+        super().__init__()
+        self.blocks = tuple(blocks)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in self.blocks)
+        shape = (len(self.blocks), width, embed_dim)
+        self.projections = nn.Parameter(torch.randn(shape) * width**-0.5)
+        self.requires_grad_(trainable)
+
+    def forward(self, block: int, tokens: Tensor) -> Tensor:
+        """Project the tokens after a block: ``(N, L, D) -> (N, L, E)``."""
+        tap = self.blocks.index(block)
+        return self.norms[tap](tokens) @ self.projections[tap]
+
+
 class LowRankBypass(nn.Module):
     """A linear path around a block: ``y = block(x) + (x A) B``.
 
-    ESDA (doi 10.1016/j.imavis.2025.105456) puts one of rank 2 around each block of a
-    frozen CLIP. ``B`` starts at zero, so that nothing changes before training.
+    ESDA puts one of rank 2 around each block of a frozen CLIP. ``B`` starts at zero, so
+    that nothing changes before training.
 
     Args:
         width: channels ``D`` of the tokens.
@@ -193,6 +228,45 @@ def patch_weights(foreground: Tensor, grid: tuple[int, int]) -> Tensor:
     maps = foreground.float().unsqueeze(1)
     small = F.interpolate(maps, size=grid, mode='bilinear', align_corners=True)
     return small.flatten(1)
+
+
+@dataclass(frozen=True)
+class SharedTokens:
+    """Tokens between two blocks, and what earlier blocks left behind.
+
+    Attributes:
+        tokens: ``(B, L, D)``: the class token, prompts, ``h * w`` patches, and what
+            stands behind them.
+        pooled: the tokens that the global token would come from.
+        grid: ``(h, w)``.
+        outputs: block -> its output ``(B, L', D)``, where that is needed later; the
+            last ``h * w`` tokens are patches.
+    """
+
+    tokens: Tensor
+    pooled: Tensor
+    grid: tuple[int, int]
+    outputs: Mapping[int, Tensor] = field(default_factory=dict)
+
+    def patches(self, block: int) -> Tensor:
+        """Return the patches after a block: ``(B, hw, D)``."""
+        return self.outputs[block][:, -self.grid[0] * self.grid[1] :]
+
+    def pairs(self, image_index: Tensor, needed: Container[int]) -> SharedTokens:
+        """Return the state of ``N`` pairs, each with one of the ``B`` images.
+
+        Args:
+            image_index: ``(N,)``, the image of each pair.
+            needed: blocks whose outputs are still needed.
+        """
+        tokens = self.tokens[image_index]
+        alone = self.pooled is not self.tokens
+        return SharedTokens(
+            tokens,
+            self.pooled[image_index] if alone else tokens,
+            self.grid,
+            {b: out[image_index] for b, out in self.outputs.items() if b in needed},
+        )
 
 
 class ClassPrompt(nn.Module):
