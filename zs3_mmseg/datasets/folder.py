@@ -89,14 +89,6 @@ def read_palette(
     ``palette.txt`` has a line ``R G B`` for each class in the order of the classes, or
     lines ``R G B name`` in any order; ``palette.json`` is ``{"name": [R, G, B]}``. The
     names ``void`` and ``ignore`` stand for pixels that are no class.
-
-    Args:
-        folder: where to look.
-        classes: names in label order.
-        ignore_index: label of void.
-
-    Raises:
-        ValueError: naming the file and the line or name that is wrong.
     """
     for name in PALETTE_FILES:
         path = folder / name
@@ -253,12 +245,7 @@ class FolderSegDataset(BaseSegDataset):
         )
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Pair the pictures of the subset with their masks.
-
-        Raises:
-            FileNotFoundError: if a folder, a listed picture or a mask is missing.
-            ValueError: if two pictures have the same name but for the suffix.
-        """
+        """Pair the pictures of the subset with their masks."""
         images = _by_name(Path(self.data_prefix['img_path']), self.img_suffix)
         masks = _by_name(Path(self.data_prefix['seg_map_path']), self.seg_map_suffix)
         names = self._listed(images)

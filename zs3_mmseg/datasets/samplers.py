@@ -71,9 +71,6 @@ class DrawSampler(Sampler[Draw]):
 
         mmengine's ``IterBasedTrainLoop`` calls it when a run is resumed. The number
         counts from the beginning of the run, not from the present position.
-
-        Raises:
-            ValueError: if ``num_samples`` is negative.
         """
         if num_samples < 0:
             raise ValueError(f'num_samples must be >= 0, got {num_samples}')

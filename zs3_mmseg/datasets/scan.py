@@ -36,14 +36,7 @@ def _advice(dataset: object, *more: str) -> str:
 
 
 def build_dataset(dataset: Mapping[str, Any] | Any) -> Any:
-    """Build a data set from its config; explain what is missing if that fails.
-
-    Args:
-        dataset: a config, or a data set, which is returned as it is.
-
-    Raises:
-        FileNotFoundError: naming the path and the config key.
-    """
+    """Build a data set unless it is built; explain what is missing if that fails."""
     if not isinstance(dataset, Mapping):
         return dataset
     try:
@@ -115,11 +108,7 @@ def init_default(owner: type, name: str) -> Any:
 
 
 def require_files(dataset: BaseDataset) -> None:
-    """Raise an error if a built data set is empty or its first files are missing.
-
-    Raises:
-        FileNotFoundError: naming the path and the config keys.
-    """
+    """Raise an error if a built data set is empty or its first files are missing."""
     name = type(dataset).__name__
     if not len(dataset):
         folder = dataset.data_prefix.get('img_path')

@@ -1,8 +1,8 @@
 """What Shapes is drawn with: the canvas, textures of grounds, outlines of things.
 
-Everything is painted on a canvas of twice the final size. Lengths are in final
-pixels, x points right and y down. A thing is a list of polygons in a frame of about
-unit radius, painted in order; the pixels of all its parts together are its mask. The part
+Everything is painted on a canvas of twice the final size. Lengths are in final pixels,
+x points right and y down. A thing is a list of polygons in a frame of about unit
+radius, painted in order; the pixels of all its parts together are its mask. The part
 role ``body`` takes the colour and the fill of the object, every other is an accent.
 """
 
