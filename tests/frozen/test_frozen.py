@@ -23,6 +23,7 @@ CHANGELOG = record.ROOT / 'CHANGELOG.md'
 #: Old dotted name of a public name or package -> its new one; None: it is gone. Each
 #: row stands in the CHANGELOG.
 MOVED: dict[str, str | None] = {
+    'zs3_mmseg.engine.pretraining': None,
     'zs3_mmseg.engine.converters.Rule': 'zs3_mmseg.engine.converters.KeyRule',
 }
 #: ``REGISTRY.Type`` -> new ``REGISTRY.Type``; None: it is gone.

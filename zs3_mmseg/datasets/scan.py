@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -103,8 +103,6 @@ def init_default(owner: type, name: str) -> Any:
         if parameter is not None:
             return parameter.default
     return None
-
-
 
 
 def require_files(dataset: BaseDataset) -> None:

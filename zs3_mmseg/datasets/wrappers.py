@@ -58,10 +58,6 @@ def over_samples(
 
     ``of_leaf`` gives one row for each sample of a data set that reads files;
     ``needed_by`` is what cannot do without, for the message.
-
-    Raises:
-        TypeError: if a wrapper is inside whose samples mix several images or are
-            chosen by its own rule.
     """
     if isinstance(dataset, BaseDataset):
         return of_leaf(dataset)

@@ -280,9 +280,6 @@ class ZeroShotDataset:
 
         Its random numbers follow from the draw alone if ``idx`` is a
         :class:`~zs3_mmseg.utils.random_state.Draw`.
-
-        Raises:
-            ValueError: naming the file, if a label map is wrong.
         """
         if not self._fully_initialized:
             self.full_init()

@@ -74,9 +74,6 @@ class Proposer(ABC):
 
         Returns:
             ``(M, H, W)`` bool, on the image's device.
-
-        Raises:
-            ValueError: if :meth:`propose` returned anything else, naming the class.
         """
         pixels = image.round().clamp(0, 255).to(torch.uint8)
         raw = pixels.permute(1, 2, 0).cpu().numpy()

@@ -51,11 +51,7 @@ def duplicates(names: Iterable[str]) -> list[str]:
 
 
 def choose(name: str, value: Any, allowed: Iterable[str]) -> str:
-    """Return ``value`` if it is allowed; else say which option is wrong and what fits.
-
-    Raises:
-        ValueError: naming the option, the value, what is allowed and what is closest.
-    """
+    """Return ``value`` if it is allowed, else raise ValueError naming the option."""
     known = tuple(allowed)
     if value not in known:
         raise ValueError(

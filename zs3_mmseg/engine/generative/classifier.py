@@ -19,12 +19,9 @@ def reset_classifier(conv: nn.Conv2d, how: str, roles: ClassRoles, seed: int) ->
     """Start the classifier, or a part of it, anew, in place.
 
     Args:
-        conv: the classifier, with one output per class.
         how: ``'unseen'``: the rows of unseen classes from N(0, 0.01), bias 0, as mmseg
             starts a classifier; ``'all'``: every row; ``'official'``: every weight and
             bias from U[0, 1), as ZS3Net's code does; ``'keep'``: nothing.
-        roles: who is unseen.
-        seed: seed of the run.
     """
     if how == 'keep':
         return
@@ -42,11 +39,7 @@ def reset_classifier(conv: nn.Conv2d, how: str, roles: ClassRoles, seed: int) ->
 
 
 def freeze_all_but(model: nn.Module, kept: nn.Module) -> Callable[[], None]:
-    """Let gradients reach the parameters of one module only.
-
-    Returns:
-        a function that undoes it.
-    """
+    """Let gradients reach the parameters of one module only."""
     learning = set(map(id, kept.parameters()))
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for parameter, _ in before:
@@ -60,13 +53,7 @@ def freeze_all_but(model: nn.Module, kept: nn.Module) -> Callable[[], None]:
 
 
 class ClassWeights:
-    """Makes mmseg's cross entropy weigh unseen classes more.
-
-    Args:
-        criterion: the head's ``CrossEntropyLoss``; weights that it has are multiplied.
-        roles: who is unseen.
-        unseen_weight: weight of an unseen class; seen ones have 1.
-    """
+    """Makes mmseg's cross entropy weigh unseen classes more."""
 
     def __init__(
         self, criterion: CrossEntropyLoss, roles: ClassRoles, unseen_weight: float

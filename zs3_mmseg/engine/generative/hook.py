@@ -69,10 +69,6 @@ class ClassifierTap:
     Only calls of ``head.loss`` are touched, so prediction never is. The head keeps its
     own loss, and the runner its own step: mixed precision, clipping, accumulation and
     logging work as ever.
-
-    Args:
-        head: a ``BaseDecodeHead`` that uses ``conv_seg`` once.
-        user: who looks.
     """
 
     def __init__(self, head: BaseDecodeHead, user: TapUser) -> None:
@@ -146,16 +142,7 @@ _FITTING = {'strict': 'inductive', 'layout_oracle': 'layout_oracle'}
 
 
 def require_fitting_data(setting: str, meta: Mapping[str, Any]) -> None:
-    """Compare the hook's setting with what the training data set sends.
-
-    Args:
-        setting: ``'strict'`` or ``'layout_oracle'``.
-        meta: metainfo of the training data set.
-
-    Raises:
-        ValueError: if the data set is a ``ZeroShotDataset`` of another setting, or one
-            with pseudo-labels.
-    """
+    """Compare the hook's setting with what the training data set sends."""
     found, wanted = meta.get('setting'), _FITTING[setting]
     if found not in (None, wanted):
         raise ValueError(
@@ -211,11 +198,7 @@ class UnsupportedError(ValueError):
 
 
 def find_head(segmentor: nn.Module) -> BaseDecodeHead:
-    """Return the decode head to retrain: the last one of a cascade.
-
-    Raises:
-        UnsupportedError: if it does not end in one classifier of its own.
-    """
+    """Return the decode head to retrain: the last one of a cascade."""
     head = getattr(segmentor, 'decode_head', None)
     if isinstance(head, nn.ModuleList):
         head = head[-1]
@@ -252,11 +235,7 @@ def require_classes(head: BaseDecodeHead, names: tuple[str, ...]) -> None:
 
 
 def find_criterion(head: BaseDecodeHead) -> CrossEntropyLoss:
-    """Return the head's cross entropy.
-
-    Raises:
-        UnsupportedError: if its loss cannot be weighted by class.
-    """
+    """Return the head's cross entropy."""
     if head.sampler is not None:
         raise UnsupportedError(
             f'model.decode_head.sampler {type(head.sampler).__name__}: OHEM would '
@@ -293,12 +272,7 @@ def find_criterion(head: BaseDecodeHead) -> CrossEntropyLoss:
 
 
 def require_plain_run(config: Any, model: nn.Module) -> None:
-    """Training must neither compile the model nor checkpoint the head's activations.
-
-    Args:
-        config: the runner's config.
-        model: the runner's model, wrapped or not.
-    """
+    """Training must neither compile the model nor checkpoint the head's activations."""
     if config.get('compile'):
         raise UnsupportedError(
             'compile is set: a compiled training step would leave out the tap at the '

@@ -17,16 +17,9 @@ class SyntheticLayout:
     theirs.
 
     Args:
-        kind: ``'seen'``: whole seen classes of an image become unseen ones, so that
-            layouts look like real ones; ``'cells'``: square cells of the image do,
-            wherever they lie.
         image_share: share of images that are changed, in (0, 1].
         unseen_share: in a changed image, the probability of a class or cell to become
             an unseen class, in (0, 1]. At least one does.
-        cell_size: side of a cell in pixels of the label map.
-
-    Raises:
-        ValueError: if an argument is outside its range.
     """
 
     def __init__(
@@ -58,8 +51,6 @@ class SyntheticLayout:
         Args:
             labels: ``(H, W)`` labels of seen classes and ignored pixels. The latter
                 stay ignored: they may hide unseen classes.
-            roles: who is unseen.
-            generator: where to draw from, on the CPU.
 
         Returns:
             ``(H, W)``: ``labels`` itself if the image is not among those to change.

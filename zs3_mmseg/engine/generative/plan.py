@@ -65,16 +65,7 @@ class ClassRoles:
 def resolve_roles(
     split: ZeroShotSplit, meta: Mapping[str, Any], ignore_index: int
 ) -> ClassRoles:
-    """Find the classes of a split among those of a data set, by name.
-
-    Args:
-        split: who is seen and who is not.
-        meta: the data set's metainfo; its ``classes`` are in label order.
-        ignore_index: the label that is no class.
-
-    Raises:
-        ValueError: if one has a class that the other has not.
-    """
+    """Find the classes of a split among those of a data set, by name."""
     names: Sequence[str] = tuple(meta.get('classes') or ())
     missing = [name for name in split.classes if find_name(name, names) is None]
     surplus = [name for name in names if find_name(name, split.classes) is None]
@@ -120,9 +111,6 @@ class PhaseSchedule:
             from a trained segmentor.
         generator_iters: iterations for the generator alone after that; None: generator
             and classifier learn side by side, as in ZS3Net's code.
-
-    Raises:
-        ValueError: if a number is negative.
     """
 
     segmentor_iters: int = 0
@@ -148,16 +136,7 @@ class PhaseSchedule:
         return Phase.CLASSIFIER
 
     def check(self, max_iters: int, accumulative_counts: int) -> None:
-        """Compare with the length of the run.
-
-        Args:
-            max_iters: iterations of the run.
-            accumulative_counts: iterations whose gradients make one step.
-
-        Raises:
-            ValueError: if the classifier would never be retrained, or a step would
-                collect gradients of two phases.
-        """
+        """Compare with the length of the run."""
         if self.classifier_start >= max_iters:
             raise ValueError(
                 f'the classifier is retrained from iteration {self.classifier_start} '
@@ -191,14 +170,6 @@ class KeyedDraws:
     So a resumed run draws what an uninterrupted one would have drawn, several processes
     draw what one process with their whole batch would, and nothing here shifts the
     random numbers of the segmentor.
-
-    Args:
-        seed: seed of the run, >= 0.
-        iteration: number of the iteration, from 0.
-        rank: number of this process.
-        world_size: number of processes. As samplers deal out samples in turn, sample
-            ``j`` of a process is sample ``j * world_size + rank`` of the global batch.
-        device: where noise is used.
     """
 
     def __init__(
@@ -272,16 +243,8 @@ def class_vectors(
 ) -> Tensor:
     """Return one row for each class; synonyms are averaged.
 
-    Args:
-        bank: a ``ClassEmbeddingBank`` or its config.
-        names: class names.
-        aliases: what to look up in place of a class name, e.g. ``tvmonitor='tv'``.
-
     Returns:
         ``(K, E)`` float32 on the CPU.
-
-    Raises:
-        ValueError: if a name has no vector, or an alias is for no class.
     """
     aliases = dict(aliases or {})
     strangers = [name for name in aliases if name not in names]

@@ -43,11 +43,7 @@ _CHOICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainingOptions:
-    """Options of ``GenerativeRetrainingHook``, which says what they mean.
-
-    Raises:
-        ValueError: if an option is none of its choices, or options contradict.
-    """
+    """Options of ``GenerativeRetrainingHook``, which says what they mean."""
 
     setting: Literal['strict', 'layout_oracle']
     generator: Mapping[str, Any]
@@ -103,21 +99,7 @@ class RetrainingOptions:
 
 
 class Retraining:
-    """Generators, and what they do to a batch (the user of a ``ClassifierTap``).
-
-    Args:
-        head: the decode head.
-        roles: who is unseen.
-        pixels: generates features of pixels.
-        weights: class weights of the head's loss.
-        graph: generates features of regions, if wanted.
-        layout: makes label maps with unseen classes; None: those of the data set hold
-            unseen classes themselves.
-        decide_on: where to look for unseen classes in an image: in ``'labels'``, or in
-            labels ``'downsampled'`` to the features, as the official code does. There
-            an object that vanishes on the way stays in the loss with its real
-            features.
-    """
+    """Generators, and what they do to a batch (the user of a ``ClassifierTap``)."""
 
     def __init__(
         self,
@@ -162,11 +144,7 @@ class Retraining:
 
     @torch.no_grad()
     def replace(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Let generators learn from, and write into, features ``(N, F, h, w)``.
-
-        Raises:
-            FloatingPointError: if a feature is NaN or infinite.
-        """
+        """Let generators learn from, and write into, features ``(N, F, h, w)``."""
         finite = features.isfinite().flatten(1).all(dim=1)
         if not finite.all():
             images = (~finite).nonzero().flatten().tolist()
@@ -303,17 +281,7 @@ def state_of(retraining: Retraining, facts: RunFacts) -> dict[str, Any]:
 def restore(
     retraining: Retraining, facts: RunFacts, state: dict[str, Any], iteration: int
 ) -> None:
-    """Put a state back.
-
-    Args:
-        retraining: built as in the run that is resumed.
-        facts: of this run.
-        state: of the checkpoint.
-        iteration: the iteration that comes next.
-
-    Raises:
-        ValueError: if classes, class vectors, generators or phases have changed.
-    """
+    """Put a state back."""
     where = 'the checkpoint that is resumed from'
     for key, ours in (
         ('classes', list(facts.roles.names)),
@@ -358,17 +326,7 @@ def _short(value: object) -> str:
 
 
 class PhaseChanges:
-    """Brings model, optimiser and averages of a run to its phases.
-
-    Args:
-        segmentor: the model, not wrapped.
-        optimizer: the segmentor's.
-        hooks: of the run; averages of weights are among them.
-        retraining: whose phase changes.
-        facts: seed and classes of the run.
-        reset: how the classifier starts, see
-            :func:`~zs3_mmseg.engine.generative.classifier.reset_classifier`.
-    """
+    """Brings model, optimiser and averages of a run to its phases."""
 
     def __init__(
         self,
@@ -431,18 +389,7 @@ def build_retraining(
     facts: RunFacts,
     options: RetrainingOptions,
 ) -> Retraining:
-    """Build generators, losses and optimisers where the head is.
-
-    Args:
-        head: the decode head to retrain.
-        criterion: its cross entropy.
-        facts: seed, classes and class vectors of the run.
-        options: of the hook.
-
-    Raises:
-        ValueError: if a generator's config gives sizes that class vectors and head do
-            not have.
-    """
+    """Build generators, losses and optimisers where the head is."""
     device = head.conv_seg.weight.device
     vectors = facts.vectors.to(device)
     sizes = dict(embed_dim=vectors.shape[1], feature_dim=head.conv_seg.in_channels)

@@ -31,21 +31,6 @@ def expand_classifiers(
 
     Rows of classes that the checkpoint does not know are those of the model, as it was
     initialised.
-
-    Args:
-        state: the state dict of a checkpoint.
-        model_state: the state dict of the model that it is for.
-        known: class names of the checkpoint in the order of its rows; None if nobody
-            knows them.
-        wanted: class names of the model, in order.
-        needed: those of them that the checkpoint must know.
-
-    Returns:
-        the keys that were changed.
-
-    Raises:
-        ValueError: if rows do not fit and nobody knows their names, or names or
-            numbers of rows are not what they must be.
     """
     keys = [
         key
@@ -110,20 +95,7 @@ def expand_checkpoint(
     roles: ClassRoles,
     known: Sequence[str] | None = None,
 ) -> list[str]:
-    """Move the rows of a checkpoint's classifiers to their classes, in place.
-
-    Args:
-        checkpoint: as read from a file.
-        model_state: state dict of the model that it goes into.
-        roles: the classes of that model. The checkpoint must know the seen ones.
-        known: class names of the checkpoint; None: those that it has with it.
-
-    Returns:
-        the keys that were changed.
-
-    Raises:
-        ValueError: if rows and names do not fit, see :func:`expand_classifiers`.
-    """
+    """Move the rows of a checkpoint's classifiers to their classes, in place."""
     meta = checkpoint.get('meta') or {}
     known = known or (meta.get('dataset_meta') or {}).get('classes')
     seen = [roles.names[label] for label in roles.seen]
@@ -140,16 +112,7 @@ def expand_checkpoint(
 def require_classifier(
     checkpoint: Mapping[str, Any], segmentor: nn.Module, conv: nn.Conv2d
 ) -> None:
-    """The seen classes' rows of a classifier must come from the checkpoint.
-
-    Args:
-        checkpoint: what a run without a phase for the segmentor starts from.
-        segmentor: the model that it goes into.
-        conv: its classifier.
-
-    Raises:
-        ValueError: if the checkpoint has none, or one of other features.
-    """
+    """The seen classes' rows of a classifier must come from the checkpoint."""
     names = {id(module): name for name, module in segmentor.named_modules()}
     key = f'{names[id(conv)]}.weight'
     found = checkpoint.get('state_dict', {}).get(key)
@@ -165,12 +128,7 @@ def require_classifier(
 
 
 def load_generators(retraining: Retraining, options: RetrainingOptions) -> None:
-    """Let generators start from the files that ``generator_from`` names.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if a file holds no generator, or one of another kind or size.
-    """
+    """Let generators start from the files that ``generator_from`` names."""
     graph = retraining.graph
     if options.generator_from is not None:
         _load(retraining.pixels.trainer.generator, options.generator_from, 'generator')

@@ -26,15 +26,6 @@ class GeneratorTrainer:
     Under several processes the gradients are summed over all of them, which then take
     the same step. How many losses a process has depends on its images, so there is one
     step in each iteration then.
-
-    Args:
-        generator: the module to train.
-        optimizer: config of its optimiser.
-        each_loss: step after each loss, as the official code does, instead of once in
-            each iteration with the mean of all losses. In a single process only.
-
-    Raises:
-        ValueError: if ``each_loss`` is asked for under several processes.
     """
 
     def __init__(
@@ -65,11 +56,7 @@ class GeneratorTrainer:
             self._step()
 
     def finish(self) -> Tensor | None:
-        """End an iteration; every process calls this once.
-
-        Returns:
-            the mean of the losses of all processes, None if there was no loss.
-        """
+        """End an iteration; every process calls this once."""
         losses = torch.stack(self._losses) if self._losses else torch.zeros(0)
         device = self.parameters[0].device
         sums = torch.tensor([float(len(losses)), float(losses.sum())], device=device)
@@ -118,12 +105,6 @@ class PixelSynthesis:
         trainer: the generator, ``(N, E), (N, Z) -> (N, F)``.
         criterion: compares ``(M, F)`` generated with ``(M, F)`` real features.
         vectors: ``(K, E)`` class vectors.
-        roles: who is unseen.
-        samples_per_class: pixels of a class of an image that a loss compares, drawn
-            with replacement; memory is bounded by it.
-        merge: ``'image'``: an image with unseen classes is generated as a whole, as in
-            the official code, with zeros at ignored pixels; ``'pixel'``: only its
-            unseen pixels are.
     """
 
     def __init__(
@@ -153,9 +134,6 @@ class PixelSynthesis:
 
         Args:
             features: ``(F, h, w)`` real features, float32.
-            labels: ``(h, w)``.
-            image: number of the image in the batch.
-            draws: where to draw from.
         """
         rows, flat = features.flatten(1).T, labels.flatten()  # (h * w, F), (h * w,)
         for label in self.roles.present(labels):
@@ -177,9 +155,6 @@ class PixelSynthesis:
 
         Args:
             features: ``(F, h, w)`` real features, float32.
-            labels: ``(h, w)``, with unseen classes.
-            image: number of the image in the batch.
-            draws: where to draw from.
 
         Returns:
             ``(F, h, w)``, a new tensor.
@@ -230,7 +205,6 @@ class GraphSynthesis:
         trainer: the generator, ``(N, E), (N, Z), (N, N) -> (N, F)``.
         criterion: compares ``(N, F)`` generated with ``(N, F)`` real features.
         vectors: ``(K, E)`` class vectors.
-        loss_weight: weight of the cross entropy over nodes.
     """
 
     def __init__(
@@ -260,11 +234,6 @@ class GraphSynthesis:
 
         Args:
             features: ``(F, h, w)`` real features, float32.
-            labels: ``(h, w)``.
-            image: number of the image in the batch.
-            draws: where to draw from.
-            has_unseen: whether the image has unseen classes; its nodes are generated.
-            learn: whether the generator learns from images without.
 
         Returns:
             features ``(N, F)`` and labels ``(N,)`` of the nodes.

@@ -72,17 +72,7 @@ def require_plain_vit(architecture: Architecture) -> None:
 
 
 def whole_patches(img: Tensor, patch_size: int, mode: str) -> Tensor:
-    """Bring an image or a mask to whole patches.
-
-    Args:
-        img: ``(..., H, W)``.
-        patch_size: in pixels.
-        mode: ``'pad'`` adds zeros at the right and bottom; ``'floor'`` leaves the
-            image as it is, because the patch convolution leaves out the rest.
-
-    Raises:
-        ValueError: if the image is smaller than a patch and is not to be padded.
-    """
+    """Bring an image or a mask to whole patches."""
     height, width = img.shape[-2:]
     if mode == 'pad':
         return F.pad(img, (0, -width % patch_size, 0, -height % patch_size))
@@ -100,10 +90,7 @@ def embed(
     """Return the tokens before the first block ``(N, 1 + hw, D)`` and the grid.
 
     Args:
-        visual: open_clip's image tower.
         img: ``(N, 3, H, W)``, whole patches.
-        pos_interp: how position embeddings get the size of the grid.
-        cls_embed_twice: add the class embedding twice.
     """
     patches = visual.conv1(img)
     grid = (patches.shape[-2], patches.shape[-1])
@@ -122,11 +109,7 @@ def embed(
 def resize_stored_positions(
     visual: Any, image_size: int | Sequence[int], pos_interp: str
 ) -> None:
-    """Make a tower one for another image size, as if it had been built for that.
-
-    Raises:
-        ValueError: if the size is smaller than a patch.
-    """
+    """Make a tower one for another image size, as if it had been built for that."""
     height, width = (
         (image_size, image_size) if isinstance(image_size, int) else image_size
     )
@@ -219,11 +202,7 @@ def replaced_block(
     """Run a plain block with another attention in it.
 
     Args:
-        block: an open_clip ``ResidualAttentionBlock``.
         tokens: ``(N, L, D)``.
-        attend: the attention.
-        full: keep the residual and feed-forward paths; without them the block is the
-            projected attention alone.
 
     Returns:
         ``(N, L, D)``.

@@ -37,9 +37,6 @@ class LastAttention:
 
         Args:
             q: ``(N, heads, L, d)``; the last ``h * w`` of the ``L`` tokens are patches.
-            k: like ``q``.
-            v: like ``q``.
-            grid: ``(h, w)``.
         """
         raise NotImplementedError
 
@@ -101,12 +98,7 @@ class KeyKey(LastAttention):
 
 
 class _Windowed(LastAttention):
-    """Attention that adds a Gaussian window over the patches around a patch.
-
-    Args:
-        std: of the Gaussian, in patches.
-        weight: the height of the window.
-    """
+    """Attention that adds a Gaussian window over the patches around a patch."""
 
     full_block = False
 
@@ -181,11 +173,7 @@ _ALIASES = {'csa': 'sclip'}
 
 
 def build_last_attention(config: str | Mapping) -> LastAttention:
-    """Build a strategy from its name, or from ``dict(type=name, **options)``.
-
-    Raises:
-        ValueError: if there is no such strategy, or it has no such option.
-    """
+    """Build a strategy from its name, or from ``dict(type=name, **options)``."""
     options = dict(config) if isinstance(config, Mapping) else dict(type=config)
     name = options.pop('type', None)
     strategy = LAST_ATTENTION.get(_ALIASES.get(name, name))

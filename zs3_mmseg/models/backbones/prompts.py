@@ -31,14 +31,6 @@ class DeepPrompts(nn.Module):
     - ``d = 0`` (shallow): drawn in before block 0 and kept to the end. The final norm
       is then not applied.
     - ``d < 0`` (reverse): only the last ``|d|`` blocks have prompts.
-
-    Args:
-        num_tokens: prompts per block, at least 1.
-        depth: see above; -num_blocks..num_blocks - 1.
-        num_blocks: blocks of the tower.
-        width: channels of its tokens.
-        patch_size: scales the initial range as the official code does.
-        dropout: on the projected prompts, drawn for each image.
     """
 
     def __init__(
@@ -93,7 +85,6 @@ class DeepPrompts(nn.Module):
         """Insert, renew or take out the prompts before a block.
 
         Args:
-            block: its index.
             tokens: ``(N, 1 + p + hw, D)`` with the ``p`` prompts of the block before.
 
         Returns:
@@ -131,12 +122,6 @@ class TapProjection(nn.Module):
     ``u_j = LN_j(t_j) P_j`` as in Cascade-CLIP (ICML 2024), whose configs leave both as
     they start: the norm without scale and shift, ``P_j`` normal with deviation
     ``1 / sqrt(D)``.
-
-    Args:
-        blocks: the blocks with a tap.
-        width: channels ``D`` of the tokens.
-        embed_dim: ``E``, that of the texts.
-        trainable: whether norms and projections learn.
     """
 
     def __init__(
@@ -160,10 +145,6 @@ class LowRankBypass(nn.Module):
 
     ESDA puts one of rank 2 around each block of a frozen CLIP. ``B`` starts at zero, so
     that nothing changes before training.
-
-    Args:
-        width: channels ``D`` of the tokens.
-        rank: columns of ``A``, at least 1.
     """
 
     def __init__(self, width: int, rank: int) -> None:
@@ -191,7 +172,6 @@ def prior_map(patches: Tensor, prototype: Tensor, grid: tuple[int, int]) -> Tens
     Args:
         patches: ``(N, hw, D)``.
         prototype: ``(N, D)``.
-        grid: ``(h, w)``.
 
     Returns:
         ``(N, 1, h, w)``.
@@ -220,7 +200,6 @@ def patch_weights(foreground: Tensor, grid: tuple[int, int]) -> Tensor:
 
     Args:
         foreground: ``(N, H, W)``, bool or numbers in 0..1.
-        grid: ``(h, w)``.
 
     Returns:
         ``(N, hw)``, values in 0..1.
@@ -257,7 +236,6 @@ class SharedTokens:
 
         Args:
             image_index: ``(N,)``, the image of each pair.
-            needed: blocks whose outputs are still needed.
         """
         tokens = self.tokens[image_index]
         alone = self.pooled is not self.tokens
@@ -270,20 +248,7 @@ class SharedTokens:
 
 
 class ClassPrompt(nn.Module):
-    """Puts a class name into some blocks and compares patches with it in some.
-
-    Args:
-        replace_cls: the blocks before which the class token becomes the projected text
-            row of the name.
-        priors: the blocks whose patches are compared with a prototype of the class:
-            the mean of its patches, or in the last block the projected text.
-        num_blocks: blocks of the tower.
-        text_dim: length ``E`` of a text row.
-        width: channels ``D`` of the tower's tokens.
-
-    Raises:
-        ValueError: for blocks that do not exist, or a last prior without any text.
-    """
+    """Puts a class name into some blocks and compares patches with it in some."""
 
     proj: nn.Linear | None
 
@@ -315,9 +280,6 @@ class ClassPrompt(nn.Module):
         CLIP scores a token ``x`` as ``proj(norm(x) * w) . s``, with the weights ``w``
         of the last norm and the text row ``s``: as ``norm(x) . (w * (proj^T s))``, of
         which the second factor is what a text row is projected to here.
-
-        Args:
-            visual: open_clip's image tower.
         """
         assert self.proj is not None  # there is something to project
         weight = visual.ln_post.weight[:, None] * visual.proj  # (D, E)
@@ -330,13 +292,9 @@ class ClassPrompt(nn.Module):
 
         Args:
             text_cls: ``(N, E)``.
-            num_pairs: ``N``, for the check.
 
         Returns:
             ``(N, D)``.
-
-        Raises:
-            ValueError: if the text is missing, not needed, or of another shape.
         """
         if self.proj is None:
             if text_cls is None:
@@ -372,8 +330,6 @@ class ClassPrompt(nn.Module):
         """Compare the patches of blocks with their prototypes.
 
         Args:
-            state: the tokens after the tower, with the outputs of the blocks.
-            text: what :meth:`project` returned.
             foreground: ``(N, H, W)``, where the class is; None: all prototypes but the
                 text are zeros, and so are their maps.
 

@@ -98,11 +98,6 @@ def cached_rows(
 
     Several processes may do so at once: each writes the same rows in one step. A
     damaged file is computed again, and a cache that cannot be written is done without.
-
-    Args:
-        key: hash of everything the rows depend on.
-        shape: of the rows, which are float32.
-        compute: makes the rows.
     """
     path = cache_dir() / 'class_embeddings' / f'{key}.safetensors'
     rows = _read(path, shape)
@@ -155,16 +150,6 @@ class ClipTextSource(EmbeddingSource):
 
     With ``normalize`` the embedding of each prompt is scaled to length 1, averaged over
     the templates, and scaled again; without, it is the plain average.
-
-    Args:
-        arch: as in :func:`~zs3_mmseg.models.towers.load_clip`.
-        pretrained: as there; None gives random rows, which are not cached.
-        templates: see :class:`~.bank.ClassEmbeddingBank`.
-        reduce_templates: average the ``P`` prompts of a text; False: give them all,
-            each scaled by itself.
-        batch_size: prompts in one forward pass.
-        cache: keep the rows on disk.
-        trust: as in :func:`~zs3_mmseg.models.towers.load_clip`.
     """
 
     def __init__(

@@ -46,13 +46,7 @@ class EmbeddingSource(ABC):
     def rows(
         self, texts: Sequence[str], normalize: bool, device: torch.device | str | None
     ) -> Tensor:
-        """Return the rows of each text: ``(len(texts) * P, D)`` float32 on the CPU.
-
-        Args:
-            texts: class names without synonyms, all different.
-            normalize: whether rows are to have length 1.
-            device: where to compute, if there is much to compute; None: the CPU.
-        """
+        """Return the rows of each text: ``(len(texts) * P, D)`` float32 on the CPU."""
 
     def token_features(
         self, texts: Sequence[str], device: torch.device | str | None
@@ -99,10 +93,6 @@ class TensorSource(EmbeddingSource):
     (``FILE.json``: a list, or an object with ``names``), or from ``names`` within the
     file. Without any, the file must have as many rows as there are texts, in their
     order. A file with several tensors has the rows under ``embeddings``.
-
-    Args:
-        path: the file.
-        names: names of the rows, in order.
     """
 
     def __init__(self, path: str | Path, *, names: Sequence[str] | None = None) -> None:
@@ -223,11 +213,6 @@ class WordVectorSource(EmbeddingSource):
 
     A name is lower-cased and split at spaces, ``_`` and ``-``. Its row is the mean of
     the vectors of those of its words that are in the file.
-
-    Args:
-        path: a text file with a word and its numbers on each line (GloVe; word2vec and
-            fastText with a line ``words dimension`` first), or word2vec's binary form.
-        binary: whether the file is binary; None: if its name ends in ``.bin``.
     """
 
     def __init__(self, path: str | Path, *, binary: bool | None = None) -> None:

@@ -71,9 +71,6 @@ def input_image(
 
     Args:
         inputs: ``(N, 3, H, W)``, whole images.
-        metas: of the images.
-        preprocessor: mmseg's ``SegDataPreProcessor``, or one that changes no values.
-        windows: of one size, the windows of the images to return; None is all of it.
     """
     wholes = inputs.float()
     if getattr(preprocessor, '_enable_normalize', False):

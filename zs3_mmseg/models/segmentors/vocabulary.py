@@ -459,11 +459,7 @@ def _describe(provenance: Mapping[str, str]) -> str:
 def rows_by_class(
     embeddings: Tensor, query_to_class: Tensor, num_classes: int, prompts: int = 1
 ) -> list[Tensor]:
-    """Split ``(Q * P, D)`` rows into a float32 CPU tensor ``(q * P, D)`` per class.
-
-    Raises:
-        ValueError: if rows and classes don't fit, or a value is not finite.
-    """
+    """Split ``(Q * P, D)`` rows into a float32 CPU tensor ``(q * P, D)`` per class."""
     if embeddings.ndim != 2 or len(embeddings) != len(query_to_class) * prompts:
         each = 'one row' if prompts == 1 else f'{prompts} rows'
         raise ValueError(

@@ -27,7 +27,6 @@ class ConvStem(nn.Sequential):
     Args:
         channels: of the convolutions before the last strided one, e.g. ``(32, 64)``
             for patches of 8 x 8 pixels.
-        width: channels of the tokens.
     """
 
     def __init__(self, channels: Sequence[int], width: int) -> None:
@@ -45,16 +44,7 @@ class ConvStem(nn.Sequential):
 
 
 def replace_patch_convolution(visual: Any, channels: Sequence[int]) -> None:
-    """Put a :class:`ConvStem` in the place of ``visual.conv1``.
-
-    Args:
-        visual: the image tower of an open_clip model.
-        channels: see :class:`ConvStem`.
-
-    Raises:
-        ValueError: if the tower has no patch convolution, or the stem's stride is not
-            the size of a patch.
-    """
+    """Put a :class:`ConvStem` in the place of ``visual.conv1``."""
     if not isinstance(getattr(visual, 'conv1', None), nn.Conv2d):
         raise ValueError(
             'conv_stem replaces the patch convolution of an open_clip '
@@ -168,10 +158,6 @@ def build_model(architecture: Architecture) -> Any:
     """Build an open_clip model with random weights, in evaluation mode.
 
     Only open_clip's classes are used: its registry of names stays as it is.
-
-    Raises:
-        ValueError: if open_clip cannot build the config, or ``conv_stem`` does not
-            fit its patches.
     """
     import open_clip
 
@@ -202,11 +188,7 @@ def build_model(architecture: Architecture) -> Any:
 
 
 def build_tokenizer(architecture: Architecture) -> Tokenizer:
-    """Build the tokenizer that belongs to an architecture.
-
-    Raises:
-        FileNotFoundError: if the config names a merges file that does not exist.
-    """
+    """Build the tokenizer that belongs to an architecture."""
     import open_clip
 
     if architecture.model_name is not None:

@@ -97,11 +97,6 @@ class Weights:
 def resolve_weights(architecture: Architecture, pretrained: str | Path) -> Weights:
     """Find the file of ``pretrained``; tags of open_clip are downloaded if need be.
 
-    Args:
-        architecture: what the weights are for.
-        pretrained: a tag of open_clip for this architecture, a local file, or
-            ``'shapes'`` with ``'zs3-shapes-tiny'``.
-
     Raises:
         ValueError: if the tag is unknown or was trained with another activation.
         FileNotFoundError: if the file does not exist.
@@ -150,20 +145,6 @@ def load_weights(
     Known forms: open_clip's and OpenAI's state dicts, with or without ``module.``
     before each key, alone or under ``state_dict``, and OpenAI's TorchScript archives.
     A file may lack one of the two towers altogether, but nothing else.
-
-    Args:
-        model: an open_clip model, which is changed in place.
-        architecture: what ``model`` was built from.
-        weights: the file.
-        trust: open a TorchScript archive even if it is none of OpenAI's.
-        pos_interp: how the image tower's position embeddings get another size.
-
-    Returns:
-        whether the image tower and whether the text tower was in the file.
-
-    Raises:
-        CheckpointError: if keys are missing, unexpected or of another shape.
-        ValueError: if the weights were trained with another activation.
     """
     what = f'pretrained={weights.name!r}'
     content = safe_load(weights.path, trust=trust, known_sha256=openai_sha256())
