@@ -1,4 +1,4 @@
-"""The forward pass of open_clip's transformer blocks, open to other attention."""
+"""The parts of open_clip's image towers, run by us: stem, positions and blocks."""
 
 from __future__ import annotations
 
@@ -72,7 +72,11 @@ def require_plain_vit(architecture: Architecture) -> None:
 
 
 def whole_patches(img: Tensor, patch_size: int, mode: str) -> Tensor:
-    """Bring an image or a mask to whole patches."""
+    """Bring an image or a mask ``(..., H, W)`` to whole patches.
+
+    ``'pad'`` adds zeros at the right and bottom; ``'floor'`` leaves the image as it is,
+    because the patch convolution leaves out the rest.
+    """
     height, width = img.shape[-2:]
     if mode == 'pad':
         return F.pad(img, (0, -width % patch_size, 0, -height % patch_size))
@@ -89,8 +93,7 @@ def embed(
 ) -> tuple[Tensor, tuple[int, int]]:
     """Return the tokens before the first block ``(N, 1 + hw, D)`` and the grid.
 
-    Args:
-        img: ``(N, 3, H, W)``, whole patches.
+    ``img`` is ``(N, 3, H, W)`` of whole patches.
     """
     patches = visual.conv1(img)
     grid = (patches.shape[-2], patches.shape[-1])
@@ -199,13 +202,10 @@ def _additive(mask: Tensor) -> Tensor:
 def replaced_block(
     block: Block, tokens: Tensor, attend: Attend, full: bool = True
 ) -> Tensor:
-    """Run a plain block with another attention in it.
+    """Run a plain block with another attention in it: ``(N, L, D) -> (N, L, D)``.
 
-    Args:
-        tokens: ``(N, L, D)``.
-
-    Returns:
-        ``(N, L, D)``.
+    ``full`` keeps the residual and feed-forward paths; without them the block is the
+    projected attention alone.
     """
     attention = block.attn
     q, k, v = _heads(attention, block.ln_1(tokens))

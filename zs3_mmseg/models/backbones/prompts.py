@@ -84,11 +84,8 @@ class DeepPrompts(nn.Module):
     def before(self, block: int, tokens: Tensor) -> Tensor:
         """Insert, renew or take out the prompts before a block.
 
-        Args:
-            tokens: ``(N, 1 + p + hw, D)`` with the ``p`` prompts of the block before.
-
-        Returns:
-            ``(N, 1 + count(block) + hw, D)``.
+        ``(N, 1 + p + L, D)`` with the ``p`` prompts of the block before becomes
+        ``(N, 1 + count(block) + L, D)``.
         """
         held = self.count(block - 1) if block else 0
         fresh = self._fresh(block)
@@ -167,14 +164,8 @@ _EPS = 1e-7
 def prior_map(patches: Tensor, prototype: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return cosines of patches and prototype, stretched to 0..1 in each image.
 
-    Computed in float32 under autocast as well. A prototype of zeros gives zeros.
-
-    Args:
-        patches: ``(N, hw, D)``.
-        prototype: ``(N, D)``.
-
-    Returns:
-        ``(N, 1, h, w)``.
+    ``(N, hw, D), (N, D) -> (N, 1, h, w)``, computed in float32 under autocast as well.
+    A prototype of zeros gives zeros.
     """
     with torch.autocast(patches.device.type, enabled=False):
         patches, prototype = patches.float(), prototype.float()
@@ -198,11 +189,7 @@ def masked_prototype(patches: Tensor, weights: Tensor) -> Tensor:
 def patch_weights(foreground: Tensor, grid: tuple[int, int]) -> Tensor:
     """Shrink a mask to the patches, with aligned corners as in the official code.
 
-    Args:
-        foreground: ``(N, H, W)``, bool or numbers in 0..1.
-
-    Returns:
-        ``(N, hw)``, values in 0..1.
+    ``(N, H, W)``, bool or numbers in 0..1, ``-> (N, hw)`` in 0..1.
     """
     maps = foreground.float().unsqueeze(1)
     small = F.interpolate(maps, size=grid, mode='bilinear', align_corners=True)
@@ -232,10 +219,9 @@ class SharedTokens:
         return self.outputs[block][:, -self.grid[0] * self.grid[1] :]
 
     def pairs(self, image_index: Tensor, needed: Container[int]) -> SharedTokens:
-        """Return the state of ``N`` pairs, each with one of the ``B`` images.
+        """Return the state of ``N`` pairs, each with the image ``image_index`` names.
 
-        Args:
-            image_index: ``(N,)``, the image of each pair.
+        Only the outputs of ``needed`` blocks are kept.
         """
         tokens = self.tokens[image_index]
         alone = self.pooled is not self.tokens
@@ -290,11 +276,7 @@ class ClassPrompt(nn.Module):
     def project(self, text_cls: Tensor | None, num_pairs: int) -> Tensor | None:
         """Return the class tokens that enter the blocks, or None if none does.
 
-        Args:
-            text_cls: ``(N, E)``.
-
-        Returns:
-            ``(N, D)``.
+        ``(N, E) -> (N, D)``; a text that is missing or not needed is an error.
         """
         if self.proj is None:
             if text_cls is None:

@@ -1,4 +1,4 @@
-"""What `arch` may be, and the open_clip modules built from it."""
+"""What ``arch`` may be, and the open_clip modules built from it."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ class Architecture:
         mean: of the image in RGB, for values in 0..1; None: OpenAI's.
         std: like ``mean``.
         known_words: the words a tower was trained on; empty: any.
-        conv_stem: channels of a :class:`~.conv_stem.ConvStem` in the place of the
-            patch convolution; empty: open_clip's own patch convolution.
+        conv_stem: channels of a :class:`ConvStem` in the place of the patch
+            convolution; empty: open_clip's own patch convolution.
     """
 
     name: str

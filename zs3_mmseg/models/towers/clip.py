@@ -81,11 +81,8 @@ _FILE_SUFFIXES = ('.pt', '.pth', '.bin', '.safetensors')
 class Weights:
     """Weights of a tower: a file, and what is known about it.
 
-    Attributes:
-        name: how the config calls it: a tag or a path.
-        path: the local file.
-        mean: of the image in RGB, for values in 0..1; None: as the architecture says.
-        std: like ``mean``.
+    ``name`` is the tag or path in the config. ``mean`` and ``std`` are those of
+    images in RGB, for values in 0..1; None: as the architecture says.
     """
 
     name: str
@@ -95,13 +92,7 @@ class Weights:
 
 
 def resolve_weights(architecture: Architecture, pretrained: str | Path) -> Weights:
-    """Find the file of ``pretrained``; tags of open_clip are downloaded if need be.
-
-    Raises:
-        ValueError: if the tag is unknown or was trained with another activation.
-        FileNotFoundError: if the file does not exist.
-        ConnectionError: if the download fails.
-    """
+    """Find the file of ``pretrained``; tags of open_clip are downloaded if need be."""
     name = os.fspath(pretrained)
     if name == SHAPES_TAG and architecture.name == SHAPES_ARCH:
         return Weights(name, _existing(shapes_weights(), name))
@@ -144,7 +135,11 @@ def load_weights(
 
     Known forms: open_clip's and OpenAI's state dicts, with or without ``module.``
     before each key, alone or under ``state_dict``, and OpenAI's TorchScript archives.
-    A file may lack one of the two towers altogether, but nothing else.
+    A file may lack one of the two towers altogether, but nothing else. Returned is
+    whether the image tower and whether the text tower was in it.
+
+    open_clip's own loading is not used: it resizes positions with anti-aliasing, which
+    gives other features, and fills in a logit bias that a file lacks.
     """
     what = f'pretrained={weights.name!r}'
     content = safe_load(weights.path, trust=trust, known_sha256=openai_sha256())
@@ -398,7 +393,7 @@ def load_clip(
     architecture = resolve_architecture(arch)
     check_interpolation(pos_interp)
     if pretrained is None:
-        return _random(architecture)
+        return _load(architecture, None)
     weights = resolve_weights(architecture, pretrained)
     key = (architecture, _identity(weights.path), trust, pos_interp)
     kept = [loaded for known, loaded in _latest if known == key]
@@ -430,48 +425,39 @@ def tower_hash(arch: str | Mapping | Architecture, pretrained: str | Path) -> st
     return _hash(architecture, resolve_weights(architecture, pretrained).path)
 
 
-def _random(architecture: Architecture) -> LoadedCLIP:
+def _load(
+    architecture: Architecture,
+    weights: Weights | None,
+    trust: bool = False,
+    pos_interp: str = 'bicubic',
+) -> LoadedCLIP:
+    """Build a model with the weights of a file, or with random ones, and say so."""
     model = build_model(architecture)
-    state = model.state_dict()
-    if any(value.is_meta for value in state.values()):
-        state = {}  # somebody asks for keys and shapes only
-    else:
+    has_image = has_text = True
+    if weights is None:
         print_log(
             f'arch={architecture.name!r} has no pretrained weights: they are random '
             'until a checkpoint is loaded.',
             logger='current',
             level=logging.WARNING,
         )
-    digest = hashlib.sha256()
-    for key, value in state.items():
-        digest.update(key.encode())
-        digest.update(value.cpu().numpy().tobytes())
-    mean, std = _statistics(architecture, None)
-    return LoadedCLIP(
-        model=model,
-        architecture=architecture,
-        mean=mean,
-        std=std,
-        content_hash=content_hash(_config_json(architecture), digest.hexdigest()),
-        has_image=True,
-        has_text=True,
-    )
-
-
-def _load(
-    architecture: Architecture, weights: Weights, trust: bool, pos_interp: str
-) -> LoadedCLIP:
-    model = build_model(architecture)
-    has_image, has_text = load_weights(
-        model, architecture, weights, trust=trust, pos_interp=pos_interp
-    )
+        digest = hashlib.sha256()
+        for key, value in model.state_dict().items():
+            digest.update(key.encode())
+            digest.update(value.cpu().numpy().tobytes())
+        hashed = content_hash(_config_json(architecture), digest.hexdigest())
+    else:
+        has_image, has_text = load_weights(
+            model, architecture, weights, trust=trust, pos_interp=pos_interp
+        )
+        hashed = _hash(architecture, weights.path)
     mean, std = _statistics(architecture, weights)
     return LoadedCLIP(
         model=model,
         architecture=architecture,
         mean=mean,
         std=std,
-        content_hash=_hash(architecture, weights.path),
+        content_hash=hashed,
         has_image=has_image,
         has_text=has_text,
     )
