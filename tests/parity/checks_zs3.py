@@ -15,14 +15,14 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from zs3_mmseg.engine.generative.classifier import ClassWeights
-from zs3_mmseg.engine.generative.hook import ClassifierTap
-from zs3_mmseg.engine.generative.plan import WHOLE_IMAGE, ClassRoles, Phase
+from zs3_mmseg.datasets.splits import make_split
+from zs3_mmseg.engine.generative.classifier import ClassifierTap, ClassWeights
+from zs3_mmseg.engine.generative.plan import WHOLE_IMAGE, Phase
 from zs3_mmseg.engine.generative.retraining import Retraining
 from zs3_mmseg.engine.generative.synthesis import (
-    GeneratorTrainer,
     GraphSynthesis,
     PixelSynthesis,
+    SynthesisFacts,
 )
 from zs3_mmseg.models.generators import (
     GMMNGenerator,
@@ -203,6 +203,7 @@ class RecordedDraws:
         return nullcontext()
 
 
+@MODELS.register_module()
 class RememberingMMD(MMDLoss):
     """Keeps the value of each call."""
 
@@ -239,39 +240,36 @@ class RecordedRun:
             loss_decode=dict(type='CrossEntropyLoss', loss_weight=1 / config['B']),
         )
         self.head.conv_seg.load_state_dict(golden.state('state.init.conv_seg.'))
-        self.roles = ClassRoles(
-            tuple(map(str, range(config['num_classes']))), tuple(config['unseen']), 255
+        names = [str(label) for label in range(config['num_classes'])]
+        split = make_split('golden', names, [str(label) for label in config['unseen']])
+        facts = SynthesisFacts(
+            split, self.tensors['class_embedding'], config['feature_dim'], seed=0
         )
-        vectors = self.tensors['class_embedding']
-        self.mmd = RememberingMMD(bandwidths=config['sigma'], official=True)
-        self.graph_mmd = RememberingMMD(bandwidths=config['sigma'], official=True)
-        pixels = PixelSynthesis(
-            self.trainer(golden, 'generator', GMMNGenerator),
-            self.mmd,
-            vectors,
-            self.roles,
-            samples_per_class=config['batch_size_generator'],
-        )
-        graph = None
+        synthesisers = [
+            PixelSynthesis(
+                self.generator('GMMNGenerator'),
+                samples_per_class=config['batch_size_generator'],
+                **self.training(),
+            )
+        ]
         if 'gcn_weight' in config:
-            graph = GraphSynthesis(
-                self.trainer(golden, 'generator_gcn', GraphContextGenerator),
-                self.graph_mmd,
-                vectors,
-                loss_weight=config['gcn_weight'],
+            graph = self.generator('GraphContextGenerator')
+            weight = config['gcn_weight']
+            synthesisers.append(
+                GraphSynthesis(graph, loss_weight=weight, **self.training())
             )
         weights = ClassWeights(
-            self.head.loss_decode, self.roles, config['unseen_weight']
+            self.head.loss_decode, split, config['unseen_weight'], 255
         )
         weights.apply()
         self.retraining = Retraining(
-            self.head,
-            self.roles,
-            pixels,
-            weights,
-            graph=graph,
-            decide_on='downsampled',
+            self.head, facts, synthesisers, weights, decide_on='downsampled'
         )
+        self.parts = dict(
+            zip(('generator', 'generator_gcn'), synthesisers, strict=False)
+        )
+        for name, part in self.parts.items():
+            part.trainer.generator.load_state_dict(golden.state(f'state.init.{name}.'))
         self.retraining.phase = Phase.INTERLEAVED
         self.retraining.training = True
         ClassifierTap(self.head, self.retraining).install()
@@ -286,20 +284,22 @@ class RecordedRun:
             weight_decay=options['weight_decay'],
         )
 
-    def trainer(
-        self, golden: GoldenFile, name: str, kind: type[nn.Module]
-    ) -> GeneratorTrainer:
+    def generator(self, kind: str) -> dict:
         config = self.config
-        generator = kind(
-            config['embed_dim'],
-            config['feature_dim'],
-            config['noise_dim'],
+        return dict(
+            type=kind,
+            noise_dim=config['noise_dim'],
             hidden_channels=config['hidden'],
             dropout=0.0,
         )
-        generator.load_state_dict(golden.state(f'state.init.{name}.'))
-        adam = dict(type='Adam', lr=config['lr_generator'])
-        return GeneratorTrainer(generator, adam, each_loss=True)
+
+    def training(self) -> dict:
+        config = self.config
+        return dict(
+            loss=dict(type='RememberingMMD', bandwidths=config['sigma'], official=True),
+            generator_optimizer=dict(type='Adam', lr=config['lr_generator']),
+            generator_step='class',
+        )
 
     def watch(self, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         self.inputs.append(inputs[0].detach())
@@ -347,13 +347,14 @@ def training_iterations(golden: GoldenFile) -> None:
             )
             assert_close(upsampled[0], tensors[recorded], what=f'logits, {where}')
     draws = golden.json['draw_order']
-    steps = [draw['generator_loss'] for draw in draws if 'generator_loss' in draw]
-    assert_close(run.mmd.values, steps, what='losses of the generator')
-    pixels = run.retraining.pixels.trainer.generator
-    compare_weights(pixels, golden.state('state.final.generator.'))
+    values = {
+        'generator': [d['generator_loss'] for d in draws if 'generator_loss' in d],
+        'generator_gcn': [
+            n['gcn_loss'] for n in golden.json.get('gcn_nodes') or () if 'gcn_loss' in n
+        ],
+    }
     compare_weights(run.head.conv_seg, golden.state('state.final.conv_seg.'))
-    if 'gcn_weight' in config:
-        nodes = [n['gcn_loss'] for n in golden.json['gcn_nodes'] if 'gcn_loss' in n]
-        assert_close(run.graph_mmd.values, nodes, what='losses of the graph generator')
-        graph = run.retraining.graph.trainer.generator
-        compare_weights(graph, golden.state('state.final.generator_gcn.'))
+    for name, part in run.parts.items():
+        assert_close(part.criterion.values, values[name], what=f'losses of {name}')
+        reference = golden.state(f'state.final.{name}.')
+        compare_weights(part.trainer.generator, reference)

@@ -14,12 +14,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from mmseg.registry import METRICS
 
-from zs3_mmseg.datasets.splits import (
-    ZeroShotSplit,
-    find_name,
-    make_split,
-    resolve_split,
-)
+from zs3_mmseg.datasets.splits import ZeroShotSplit, make_split, resolve_split
 from zs3_mmseg.models.segmentors.inference import GroupArgmax
 from zs3_mmseg.utils.labels import special_labels
 
@@ -63,24 +58,7 @@ def split_of_dataset(
             'ZeroShotIoUMetric: the data set has no split; wrap it in '
             "ZeroShotDataset or name one: dict(type='ZeroShotIoUMetric', split=...)"
         )
-    return _reordered(given, classes)
-
-
-def _reordered(split: ZeroShotSplit, classes: tuple[str, ...]) -> ZeroShotSplit:
-    """Bring a split into the class order of a data set that knows of none."""
-    positions = {name: find_name(name, classes) for name in split.classes}
-    missing = [name for name, position in positions.items() if position is None]
-    surplus = [
-        name for index, name in enumerate(classes) if index not in positions.values()
-    ]
-    if missing or surplus:
-        raise ValueError(
-            f'ZeroShotIoUMetric: the data set and split {split.name!r} have '
-            f'different classes. Only in the split: {missing or "none"}; only in '
-            f'the data set: {surplus or "none"}'
-        )
-    unseen = [classes[positions[name]] for name in split.unseen]  # type: ignore[index]
-    return make_split(split.name, classes, unseen, split.source)
+    return given.ordered_as(classes)
 
 
 def group_best(sample: Mapping[str, Any], split: ZeroShotSplit) -> GroupBest:

@@ -12,15 +12,13 @@ from mmengine.structures import PixelData
 from mmseg.models.decode_heads import FCNHead
 from mmseg.structures import SegDataSample
 
-from zs3_mmseg.engine.generative.classifier import ClassWeights
-from zs3_mmseg.engine.generative.hook import ClassifierTap
-from zs3_mmseg.engine.generative.plan import ClassRoles, Phase
+from zs3_mmseg.datasets.splits import make_split
+from zs3_mmseg.engine.generative.classifier import ClassifierTap, ClassWeights
+from zs3_mmseg.engine.generative.plan import Phase
 from zs3_mmseg.engine.generative.retraining import Retraining
-from zs3_mmseg.engine.generative.synthesis import GeneratorTrainer, PixelSynthesis
-from zs3_mmseg.models.generators import GMMNGenerator
-from zs3_mmseg.models.losses import MMDLoss
+from zs3_mmseg.engine.generative.synthesis import PixelSynthesis, SynthesisFacts
 
-ROLES = ClassRoles(('a', 'b', 'c'), (2,), 255)
+SPLIT = make_split('toy', ['a', 'b', 'c'], ['c'])
 
 
 class Bench:
@@ -42,16 +40,18 @@ class Bench:
             dropout_ratio=0,
             loss_decode=dict(type='CrossEntropyLoss'),
         )
-        self.generator = GMMNGenerator(5, 4, hidden_channels=6)
-        trainer = GeneratorTrainer(self.generator, dict(type='Adam', lr=0.1))
         synthesis = PixelSynthesis(
-            trainer, MMDLoss(), torch.randn(3, 5), ROLES, **pixels
+            dict(type='GMMNGenerator', hidden_channels=6),
+            generator_optimizer=dict(type='Adam', lr=0.1),
+            **pixels,
         )
-        weights = ClassWeights(self.head.loss_decode, ROLES, 100.0)
+        weights = ClassWeights(self.head.loss_decode, SPLIT, 100.0, 255)
         weights.apply()
+        facts = SynthesisFacts(SPLIT, torch.randn(3, 5), feature_dim=4, seed=0)
         self.retraining = Retraining(
-            self.head, ROLES, synthesis, weights, decide_on=decide_on
+            self.head, facts, [synthesis], weights, decide_on=decide_on
         )
+        self.generator = synthesis.trainer.generator
         self.retraining.phase = phase
         self.retraining.training = True
         ClassifierTap(self.head, self.retraining).install()

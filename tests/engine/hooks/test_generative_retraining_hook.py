@@ -24,10 +24,10 @@ from mmengine.runner import Runner
 from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import DATASETS, HOOKS
 
+from zs3_mmseg.datasets.splits import make_split
 from zs3_mmseg.engine.generative.classifier import reset_classifier
-from zs3_mmseg.engine.generative.plan import ClassRoles
 
-ROLES = ClassRoles(CLASSES, (2, 4), 255)
+SPLIT = make_split('toy', CLASSES, [CLASSES[2], CLASSES[4]])
 CONV = {'decode_head.conv_seg.weight', 'decode_head.conv_seg.bias'}
 
 
@@ -142,7 +142,7 @@ def test_layout_oracle_reads_them_in_retraining_only(
 def test_reset_starts_the_named_rows_anew(how: str, fresh: list[int]) -> None:
     conv = nn.Conv2d(8, 5, 1)
     before = conv.weight.detach().clone()
-    reset_classifier(conv, how, ROLES, seed=3)
+    reset_classifier(conv, how, SPLIT, seed=3)
     rows = (conv.weight != before).flatten(1).any(dim=1)
     assert rows.nonzero().flatten().tolist() == fresh
     assert not conv.bias[fresh].any()
@@ -151,7 +151,7 @@ def test_reset_starts_the_named_rows_anew(how: str, fresh: list[int]) -> None:
 def test_official_reset_is_uniform_and_equal_for_one_seed() -> None:
     convs = [nn.Conv2d(300, 5, 1) for _ in range(3)]
     for conv, seed in zip(convs, (1, 1, 2), strict=True):
-        reset_classifier(conv, 'official', ROLES, seed=seed)
+        reset_classifier(conv, 'official', SPLIT, seed=seed)
     weight = convs[0].weight
     assert 0 <= weight.min() < 0.01 < 0.99 < weight.max() < 1
     assert abs(weight.mean() - 0.5) < 0.03
@@ -170,7 +170,7 @@ def test_averaged_weights_start_anew_with_a_phase_and_follow(tmp_path: Path) -> 
         average = saved['state_dict']['decode_head.conv_seg.weight']
         current = saved['ema_state_dict']['module.decode_head.conv_seg.weight']
         start = nn.Conv2d(8, 5, 1)
-        reset_classifier(start, 'official', ROLES, seed=3)
+        reset_classifier(start, 'official', SPLIT, seed=3)
         walked = (current - start.weight).norm()
         assert walked > 0.01
         followed = ((average - start.weight).norm() / walked).item()

@@ -18,7 +18,7 @@ from retraining_runs import (
 
 from mmseg.registry import HOOKS, MODELS
 
-from zs3_mmseg.engine.generative import hook as generative
+from zs3_mmseg.engine.generative import classifier
 from zs3_mmseg.engine.generative.hook import require_fitting_data
 
 CE = dict(type='CrossEntropyLoss')
@@ -28,9 +28,9 @@ def check_head(config: dict[str, Any]) -> None:
     """Ask all that the hook asks about a head."""
     decode_head = MODELS.build(config)
     segmentor = SimpleNamespace(decode_head=decode_head)
-    assert generative.find_head(segmentor) is decode_head
-    generative.find_criterion(decode_head)
-    generative.require_classes(decode_head, CLASSES)
+    assert classifier.find_head(segmentor) is decode_head
+    classifier.find_criterion(decode_head)
+    classifier.require_classes(decode_head, CLASSES)
 
 
 def train(folder: Path, hook: dict[str, Any], **changes: Any) -> None:

@@ -67,8 +67,11 @@ def test_interleaved_with_graph(interleaved: Path, tmp_path: Path) -> None:
     [
         (dict(segmentor_iters=2, generator_iters=2), "was in phase 'generator'"),
         (dict(vector_names=dict(cat='cow', cow='cat')), 'other vectors'),
-        (dict(generator=dict(type='GMMNGenerator', hidden_channels=3)), 'generator'),
-        (dict(graph=dict()), 'without graph context'),
+        (
+            dict(generator=dict(type='GMMNGenerator', hidden_channels=3)),
+            'PixelSynthesis of',
+        ),
+        (dict(graph=dict()), 'with PixelSynthesis, but .* and GraphSynthesis'),
     ],
 )
 def test_a_run_that_changed_is_refused(

@@ -103,7 +103,7 @@ def test_other_generators_are_refused(
 def test_a_run_without_graph_has_no_generator_for_one(tmp_path: Path) -> None:
     start(tmp_path)
     path = str(tmp_path / 'run/iter_12.pth')
-    with pytest.raises(ValueError, match='is of a run without graph context'):
+    with pytest.raises(ValueError, match='is of a run without GraphSynthesis'):
         start(tmp_path, graph=dict(generator_from=path))
 
 

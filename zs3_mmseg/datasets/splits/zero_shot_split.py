@@ -172,6 +172,30 @@ class ZeroShotSplit:
         seen = set(self.seen)
         return [name in seen for name in self.classes]
 
+    def ordered_as(self, classes: Sequence[str]) -> ZeroShotSplit:
+        """Return the split in the order, and with the spellings, of other class names.
+
+        Args:
+            classes: names of the same classes, e.g. those of a data set.
+
+        Raises:
+            ValueError: if one of the two has a class that the other has not.
+        """
+        positions = [find_name(name, classes) for name in self.classes]
+        missing = [
+            name
+            for name, position in zip(self.classes, positions, strict=True)
+            if position is None
+        ]
+        surplus = [name for i, name in enumerate(classes) if i not in positions]
+        if missing or surplus:
+            raise ValueError(
+                f'split {self.name!r} and the data set have different classes; only in '
+                f'the split: {missing or "none"}; only in the data set: '
+                f'{surplus or "none"}'
+            )
+        return make_split(self.name, classes, self.unseen, self.source)
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash that is equal only for the same names in the same order and roles."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import nn
 
 from mmengine.dist import get_dist_info
 from mmengine.hooks import Hook
@@ -16,133 +15,40 @@ from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
-from mmengine.structures import PixelData
-from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.losses import CrossEntropyLoss
-from mmseg.registry import HOOKS
-from mmseg.structures import SegDataSample
+from mmseg.registry import HOOKS, MODELS
 
-from zs3_mmseg.datasets.splits import resolve_split
-from zs3_mmseg.utils.checkpoint import unwrap
+from zs3_mmseg.datasets.splits import ZeroShotSplit, resolve_split
+from zs3_mmseg.engine.protocol import unwrap
+from zs3_mmseg.utils.names import duplicates
 
+from .classifier import (
+    RESETS,
+    ClassifierTap,
+    ClassWeights,
+    UnsupportedError,
+    find_criterion,
+    find_head,
+    require_classes,
+)
+from .compatibility import KEY, require_defaults, synthesisers_of
+from .layouts import SyntheticLayout
 from .plan import (
-    ClassRoles,
     KeyedDraws,
     Phase,
     PhaseSchedule,
     class_vectors,
-    resolve_roles,
+    is_unseen,
+    require_choice,
 )
-from .retraining import (
-    KEY,
-    PhaseChanges,
-    Retraining,
-    RetrainingOptions,
-    RunFacts,
-    build_retraining,
-    restore,
-    state_of,
-)
-from .starting_points import expand_checkpoint, load_generators, require_classifier
-
-
-class TapUser(Protocol):
-    """What looks at, and replaces, things on their way through a decode head."""
-
-    def active(self) -> bool:
-        """Tell whether the tap does anything in this call of ``head.loss``."""
-
-    def relabel(self, labels: Tensor) -> Tensor:
-        """Return the labels to train with, for those of the batch, ``(N, H, W)``."""
-
-    def replace(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return the input of the classifier, for the real one, ``(N, F, h, w)``."""
-
-    def complete(self, losses: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-        """Return the losses of the head, for those that it computed itself."""
-
-
-class ClassifierTap:
-    """Wraps ``head.loss`` and the input of ``head.conv_seg`` of a decode head.
-
-    Only calls of ``head.loss`` are touched, so prediction never is. The head keeps its
-    own loss, and the runner its own step: mixed precision, clipping, accumulation and
-    logging work as ever.
-    """
-
-    def __init__(self, head: BaseDecodeHead, user: TapUser) -> None:
-        self.head = head
-        self.user = user
-        self._handle: RemovableHandle | None = None
-        self._labels: Tensor | None = None
-        self._passes = 0
-
-    def install(self) -> None:
-        """Put the tap in."""
-        self._loss = self.head.loss
-        # On the instance: a class's own method stays what it is.
-        self.head.loss = self._tapped_loss
-        self._handle = self.head.conv_seg.register_forward_pre_hook(self._before)
-
-    def remove(self) -> None:
-        """Take the tap out; the head is then as it was."""
-        if self._handle is None:
-            return
-        self._handle.remove()
-        self._handle = None
-        del self.head.loss
-
-    def _tapped_loss(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        if not self.user.active():
-            return self._loss(*args, **kwargs)
-        samples = _find_samples(args, kwargs)
-        batch = torch.stack([sample.gt_sem_seg.data[0] for sample in samples])
-        labels = self.user.relabel(batch)
-        if labels is not batch:
-            changed = [
-                _with_labels(*pair) for pair in zip(samples, labels, strict=True)
-            ]
-            args = tuple(changed if arg is samples else arg for arg in args)
-            kwargs = {k: changed if v is samples else v for k, v in kwargs.items()}
-        self._labels, self._passes = labels, 0
-        try:
-            losses = self._loss(*args, **kwargs)
-        finally:
-            self._labels = None
-        if self._passes != 1:
-            raise RuntimeError(
-                f'{type(self.head).__name__} used conv_seg {self._passes} times to '
-                'compute its loss; GenerativeRetrainingHook needs it to be used once'
-            )
-        return self.user.complete(losses, labels)
-
-    def _before(self, module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
-        if self._labels is None:
-            return None
-        self._passes += 1
-        return (self.user.replace(inputs[0], self._labels),)
-
-
-def _find_samples(args: Sequence[Any], kwargs: dict[str, Any]) -> list[SegDataSample]:
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, list) and value and isinstance(value[0], SegDataSample):
-            return value
-    raise RuntimeError('the decode head was asked for its loss without data samples')
-
-
-def _with_labels(sample: SegDataSample, labels: Tensor) -> SegDataSample:
-    """Return a sample with other labels ``(H, W)``; the given one stays as it is."""
-    changed = sample.new()
-    changed.gt_sem_seg = PixelData(data=labels[None])
-    return changed
-
+from .retraining import PhaseChanges, Retraining
+from .starting_points import expand_checkpoint, require_classifier
+from .synthesis import Synthesiser, SynthesisFacts
 
 _FITTING = {'strict': 'inductive', 'layout_oracle': 'layout_oracle'}
 
 
 def require_fitting_data(setting: str, meta: Mapping[str, Any]) -> None:
-    """Compare the hook's setting with what the training data set sends."""
+    """Compare the hook's setting with the metainfo of the training data set."""
     found, wanted = meta.get('setting'), _FITTING[setting]
     if found not in (None, wanted):
         raise ValueError(
@@ -170,105 +76,15 @@ def require_fitting_data(setting: str, meta: Mapping[str, Any]) -> None:
         )
 
 
-def hide_unseen(data_batch: Mapping[str, Any], roles: ClassRoles) -> None:
+def hide_unseen(
+    data_batch: Mapping[str, Any], split: ZeroShotSplit, ignore_index: int
+) -> None:
     """Make unseen classes ignored pixels in a batch of a data loader, in place."""
     for sample in data_batch['data_samples']:
         labels = sample.gt_sem_seg.data
-        hidden = roles.is_unseen(labels)
+        hidden = is_unseen(labels, split)
         if hidden.any():
-            sample.gt_sem_seg.data = labels.masked_fill(hidden, roles.ignore_index)
-
-
-# Heads of mmseg whose classifier is not the only one, and what they are known as.
-_REFUSED_HEADS = {
-    'IterativeDecodeHead': 'K-Net turns the classifier into kernels that it updates',
-    'DAHead': 'DANet has two classifiers more',
-    'EncHead': 'EncNet has a second classifier, of whole images',
-    'PIDHead': 'PIDNet has classifiers of its other branches',
-    'DDRHead': 'DDRNet has a second classifier',
-}
-_HINT = (
-    'GenerativeRetrainingHook retrains heads that end in one conv_seg with one '
-    'CrossEntropyLoss, e.g. FCNHead, ASPPHead, UPerHead or SegformerHead'
-)
-
-
-class UnsupportedError(ValueError):
-    """A part of the config that retraining with generated features cannot work with."""
-
-
-def find_head(segmentor: nn.Module) -> BaseDecodeHead:
-    """Return the decode head to retrain: the last one of a cascade."""
-    head = getattr(segmentor, 'decode_head', None)
-    if isinstance(head, nn.ModuleList):
-        head = head[-1]
-    name = type(head).__name__
-    for kind in type(head).__mro__:
-        if kind.__name__ in _REFUSED_HEADS:
-            reason = _REFUSED_HEADS[kind.__name__]
-            raise UnsupportedError(f'model.decode_head {name}: {reason}. {_HINT}')
-    conv = getattr(head, 'conv_seg', None)
-    if not isinstance(head, BaseDecodeHead) or not isinstance(conv, nn.Conv2d):
-        raise UnsupportedError(f'model.decode_head {name} has no conv_seg. {_HINT}')
-    if conv.kernel_size != (1, 1) or conv.groups != 1:
-        raise UnsupportedError(
-            f'model.decode_head {name}: conv_seg is no 1 x 1 convolution: {conv}'
-        )
-    own_loss = type(head).loss_by_feat is not BaseDecodeHead.loss_by_feat
-    ways = (BaseDecodeHead.loss, BaseCascadeDecodeHead.loss)
-    if own_loss or type(head).loss not in ways:
-        raise UnsupportedError(
-            f'model.decode_head {name} computes a loss of its own. {_HINT}'
-        )
-    return head
-
-
-def require_classes(head: BaseDecodeHead, names: tuple[str, ...]) -> None:
-    """The head must have one output for each class of the data set."""
-    outputs = head.conv_seg.out_channels
-    if outputs != len(names):
-        raise UnsupportedError(
-            f'model.decode_head has {outputs} outputs, but the training data set has '
-            f'{len(names)} classes, seen and unseen; set num_classes={len(names)}. '
-            'A checkpoint of the seen classes alone is expanded on loading'
-        )
-
-
-def find_criterion(head: BaseDecodeHead) -> CrossEntropyLoss:
-    """Return the head's cross entropy."""
-    if head.sampler is not None:
-        raise UnsupportedError(
-            f'model.decode_head.sampler {type(head.sampler).__name__}: OHEM would '
-            f'choose among generated pixels. Remove it. {_HINT}'
-        )
-    losses = head.loss_decode
-    several = list(losses) if isinstance(losses, nn.ModuleList) else [losses]
-    for criterion in several:
-        name = type(criterion).__name__
-        if not isinstance(criterion, CrossEntropyLoss):
-            raise UnsupportedError(
-                f'model.decode_head.loss_decode {name} takes no weights of classes as '
-                f'a cross entropy does. {_HINT}'
-            )
-        if criterion.use_sigmoid or criterion.use_mask:
-            raise UnsupportedError(
-                f'model.decode_head.loss_decode {name} must be the softmax one, '
-                'without use_sigmoid and use_mask'
-            )
-        if criterion.avg_non_ignore:
-            raise UnsupportedError(
-                'model.decode_head.loss_decode.avg_non_ignore=True fails with weights '
-                'of classes as soon as pixels are ignored (an IndexError in mmseg); '
-                'set it to False: with weights, ignored pixels do not count anyway'
-            )
-        if criterion.reduction != 'mean':
-            raise UnsupportedError(
-                "model.decode_head.loss_decode.reduction must be 'mean', not "
-                f'{criterion.reduction!r}'
-            )
-    if len(several) > 1:
-        raise UnsupportedError('model.decode_head.loss_decode must be one loss')
-    return several[0]
+            sample.gt_sem_seg.data = labels.masked_fill(hidden, ignore_index)
 
 
 def require_plain_run(config: Any, model: nn.Module) -> None:
@@ -348,6 +164,12 @@ class GenerativeRetrainingHook(Hook):
             images with unseen classes are trained on with the true layout of these,
             which gives away their shapes, sizes and neighbours, and how often they
             occur.
+        synthesisers: configs of what generates features, in their order, each a
+            :class:`~zs3_mmseg.engine.generative.synthesis.Synthesiser`; no two of a
+            type. None: one ``PixelSynthesis`` of the options ``generator``,
+            ``generator_from``, ``loss``, ``generator_optimizer``, ``generator_step``,
+            ``samples_per_class`` and ``merge``, and with ``graph`` a
+            ``GraphSynthesis`` as well.
         generator: config of the generator; sizes are filled in.
         generator_from: a file that the generator starts from, in place of random
             weights: its weights alone, as ``convert_checkpoint.py zs3net`` writes them,
@@ -367,7 +189,9 @@ class GenerativeRetrainingHook(Hook):
         unseen_weight: weight of unseen classes in the cross entropy.
         merge: ``'image'`` generates images with unseen classes as a whole, ``'pixel'``
             only their unseen pixels.
-        decide_on: see :class:`~zs3_mmseg.engine.generative.retraining.Retraining`.
+        decide_on: where to look for unseen classes in an image: in ``'labels'``, or in
+            labels ``'downsampled'`` to the features, as the official code does. There
+            an object that vanishes on the way stays in the loss with its real features.
         layout: options of
             :class:`~zs3_mmseg.engine.generative.layouts.SyntheticLayout`, for strict
             setting only; None: its defaults.
@@ -411,27 +235,52 @@ class GenerativeRetrainingHook(Hook):
         segmentor_mode: Literal['eval', 'train'] = 'eval',
         vector_names: Mapping[str, str] | None = None,
         checkpoint_classes: Sequence[str] | None = None,
+        synthesisers: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        self._options = RetrainingOptions(
-            setting=setting,
-            generator=generator or dict(type='GMMNGenerator'),
+        for name, value, choices in (
+            ('setting', setting, tuple(_FITTING)),
+            ('decide_on', decide_on, ('labels', 'downsampled')),
+            ('segmentor_mode', segmentor_mode, ('eval', 'train')),
+            ('reset_classifier', reset_classifier, RESETS),
+        ):
+            require_choice(f'GenerativeRetrainingHook.{name}', value, choices)
+        if unseen_weight <= 0:
+            raise ValueError(
+                f'GenerativeRetrainingHook needs unseen_weight > 0, got {unseen_weight}'
+            )
+        if setting == 'layout_oracle' and layout is not None:
+            raise ValueError(
+                'GenerativeRetrainingHook.layout makes label maps up, which '
+                "setting='layout_oracle' takes from the data set: set one of them"
+            )
+        own = dict(
+            generator=generator,
             generator_from=generator_from,
-            loss=loss or dict(type='MMDLoss'),
-            generator_optimizer=generator_optimizer or dict(type='Adam', lr=2e-4),
+            loss=loss,
+            generator_optimizer=generator_optimizer,
             graph=graph,
             generator_step=generator_step,
             samples_per_class=samples_per_class,
-            unseen_weight=unseen_weight,
             merge=merge,
-            decide_on=decide_on,
-            layout=layout,
-            reset_classifier=reset_classifier,
-            segmentor_mode=segmentor_mode,
         )
+        #: Whether the hook's own options describe the synthesisers.
+        self._former = synthesisers is None
+        if synthesisers is None:
+            synthesisers = synthesisers_of(own)
+        else:
+            require_defaults(own)
+        self.synthesisers = _build_synthesisers(synthesisers)
         self.setting = setting
         self.schedule = PhaseSchedule(segmentor_iters, generator_iters)
         self._class_embeddings = class_embeddings
         self._split = split
+        self._unseen_weight = unseen_weight
+        self._decide_on = decide_on
+        self._layout = (
+            SyntheticLayout(**(layout or {})) if setting == 'strict' else None
+        )
+        self._reset = reset_classifier
+        self._segmentor_mode = segmentor_mode
         self._vector_names = vector_names
         self._checkpoint_classes = checkpoint_classes
         self._loaded: dict[str, Any] | None = None
@@ -449,13 +298,14 @@ class GenerativeRetrainingHook(Hook):
         if not isinstance(runner._train_loop, BaseLoop):
             return  # a test: nothing is trained, so nothing may be missing
         segmentor = unwrap(runner.model)
-        if self.schedule.segmentor_iters == 0 and self._options.needs_rows:
+        keeps_rows = self._reset in ('unseen', 'keep')
+        if self.schedule.segmentor_iters == 0 and keeps_rows:
             conv = find_head(segmentor).conv_seg
             require_classifier(checkpoint, segmentor, conv)
         changed = expand_checkpoint(
             checkpoint,
             segmentor.state_dict(),
-            self._find_roles(runner),
+            self._find_split(runner),
             self._checkpoint_classes,
         )
         if changed:
@@ -471,8 +321,8 @@ class GenerativeRetrainingHook(Hook):
         require_plain_run(runner.cfg, runner.model)
         head = find_head(segmentor)
         criterion = find_criterion(head)
-        roles = self._find_roles(runner)
-        require_classes(head, roles.names)
+        split = self._find_split(runner)
+        require_classes(head, split.classes)
         optimizer = require_optimizer(runner.optim_wrapper, head.conv_seg)
         require_fitting_data(self.setting, _metainfo(runner))
         self.schedule.check(
@@ -487,22 +337,30 @@ class GenerativeRetrainingHook(Hook):
             )
         self._loaded = None
         seed = int(resumed['seed'] if resumed else runner.seed)
-        vectors = class_vectors(self._class_embeddings, roles.names, self._vector_names)
-        self._facts = RunFacts(seed, roles, vectors, self.schedule)
-        self._retraining = build_retraining(head, criterion, self._facts, self._options)
+        vectors = class_vectors(
+            self._class_embeddings, split.classes, self._vector_names
+        )
+        conv = head.conv_seg
+        facts = SynthesisFacts(
+            split, vectors.to(conv.weight.device), conv.in_channels, seed
+        )
+        weights = ClassWeights(criterion, split, self._unseen_weight, head.ignore_index)
+        self._retraining = Retraining(
+            head,
+            facts,
+            self.synthesisers,
+            weights,
+            layout=self._layout,
+            decide_on=self._decide_on,
+        )
         self._tap = ClassifierTap(head, self._retraining)
         self._tap.install()
         self._changes = PhaseChanges(
-            segmentor,
-            optimizer,
-            runner.hooks,
-            self._retraining,
-            self._facts,
-            self._options.reset_classifier,
+            segmentor, optimizer, runner.hooks, self._retraining, self._reset
         )
         self._began = runner.iter > 0
         if resumed:
-            restore(self._retraining, self._facts, resumed, runner.iter)
+            self._retraining.load_state_dict(resumed, self.schedule, runner.iter)
             self._changes.enter(self._retraining.phase)
         elif self._began and self.schedule.at(runner.iter - 1) is not Phase.SEGMENTOR:
             raise ValueError(
@@ -511,9 +369,11 @@ class GenerativeRetrainingHook(Hook):
                 'Start a new run from it with load_from'
             )
         else:
-            load_generators(self._retraining, self._options)
+            for synthesiser in self.synthesisers:
+                synthesiser.start()
 
-    def _find_roles(self, runner: Runner) -> ClassRoles:
+    def _find_split(self, runner: Runner) -> ZeroShotSplit:
+        """Return the split in the order of the training data set."""
         meta = _metainfo(runner)
         split = self._split or meta.get('split')
         if split is None:
@@ -523,8 +383,13 @@ class GenerativeRetrainingHook(Hook):
             )
         if isinstance(split, Mapping) and 'classes' not in split:
             split = dict(split, classes=meta.get('classes') or ())
-        head = find_head(unwrap(runner.model))
-        return resolve_roles(resolve_split(split), meta, head.ignore_index)
+        split = resolve_split(split).ordered_as(tuple(meta.get('classes') or ()))
+        if not (split.seen and split.unseen):
+            raise ValueError(
+                f'{len(split.unseen)} of {len(split.classes)} classes are unseen: '
+                'there is nothing to learn, or nothing to learn from'
+            )
+        return split
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
@@ -538,13 +403,14 @@ class GenerativeRetrainingHook(Hook):
             self._changes.begin(phase)
         self._began = True
         if phase is Phase.SEGMENTOR or self.setting == 'strict':
-            hide_unseen(data_batch, self._facts.roles)
-        if phase is not Phase.SEGMENTOR and self._options.segmentor_mode == 'eval':
+            split, weights = retraining.facts.split, retraining.weights
+            hide_unseen(data_batch, split, weights.ignore_index)
+        if phase is not Phase.SEGMENTOR and self._segmentor_mode == 'eval':
             for part in unwrap(runner.model).children():
                 part.eval()
         rank, world_size = get_dist_info()
         retraining.draws = KeyedDraws(
-            self._facts.seed,
+            retraining.facts.seed,
             runner.iter,
             rank=rank,
             world_size=world_size,
@@ -563,22 +429,17 @@ class GenerativeRetrainingHook(Hook):
         self._require_retraining().training = False
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add generators and phase."""
+        """Add synthesisers and phase."""
         if self._retraining is not None:
-            checkpoint[KEY] = state_of(self._retraining, self._facts)
+            checkpoint[KEY] = self._retraining.state_dict(self._former)
 
     def after_train(self, runner: Runner) -> None:
         """Take the tap out and say what was missing."""
         if self._retraining is None:
             return
-        pixels, roles = self._retraining.pixels, self._facts.roles
-        for labels, what in (
-            (roles.seen, 'the generator met no pixel of the seen classes'),
-            (roles.unseen, 'no pixel was generated of the unseen classes'),
-        ):
-            names = pixels.unmet(labels)
-            if names:
-                self._log(runner, f'{what} {", ".join(names)}', logging.WARNING)
+        for synthesiser in self.synthesisers:
+            for message in synthesiser.missed():
+                self._log(runner, message, logging.WARNING)
         self._changes.undo()
         self._tap.remove()
 
@@ -594,3 +455,17 @@ class GenerativeRetrainingHook(Hook):
 
 def _metainfo(runner: Runner) -> Mapping[str, Any]:
     return getattr(runner.train_dataloader.dataset, 'metainfo', {})
+
+
+def _build_synthesisers(configs: Sequence[Mapping[str, Any]]) -> list[Synthesiser]:
+    """Build what generates features; states are told apart by type."""
+    built = [MODELS.build(dict(config)) for config in configs]
+    names = [type(part).__name__ for part in built]
+    twice = duplicates(names)
+    others = [type(s).__name__ for s in built if not isinstance(s, Synthesiser)]
+    if not built or twice or others:
+        raise ValueError(
+            'GenerativeRetrainingHook.synthesisers must be a list of Synthesisers, '
+            f'each of another type, got {", ".join(names) or "none"}'
+        )
+    return built

@@ -7,7 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .plan import ClassRoles
+from zs3_mmseg.datasets.splits import ZeroShotSplit
+
+from .plan import present_classes, require_choice
 
 KINDS = ('seen', 'cells')
 
@@ -17,9 +19,13 @@ class SyntheticLayout:
     theirs.
 
     Args:
+        kind: ``'seen'``: whole seen classes of an image become unseen ones, so that
+            layouts look like real ones; ``'cells'``: square cells of the image do,
+            wherever they lie.
         image_share: share of images that are changed, in (0, 1].
         unseen_share: in a changed image, the probability of a class or cell to become
             an unseen class, in (0, 1]. At least one does.
+        cell_size: side of a cell in pixels of the label map.
     """
 
     def __init__(
@@ -30,8 +36,7 @@ class SyntheticLayout:
         unseen_share: float = 0.5,
         cell_size: int = 16,
     ) -> None:
-        if kind not in KINDS:
-            raise ValueError(f'layout.kind must be one of {KINDS}, got {kind!r}')
+        require_choice('layout.kind', kind, KINDS)
         shares = {'image_share': image_share, 'unseen_share': unseen_share}
         for name, share in shares.items():
             if not 0 < share <= 1:
@@ -44,34 +49,34 @@ class SyntheticLayout:
         self.cell_size = cell_size
 
     def __call__(
-        self, labels: Tensor, roles: ClassRoles, generator: torch.Generator
+        self,
+        labels: Tensor,
+        split: ZeroShotSplit,
+        ignore_index: int,
+        generator: torch.Generator,
     ) -> Tensor:
-        """Change the label map of an image, or leave it.
+        """Change the label map ``(H, W)`` of an image, or return it itself.
 
-        Args:
-            labels: ``(H, W)`` labels of seen classes and ignored pixels. The latter
-                stay ignored: they may hide unseen classes.
-
-        Returns:
-            ``(H, W)``: ``labels`` itself if the image is not among those to change.
+        Ignored pixels stay ignored: they may hide unseen classes. ``generator`` is on
+        the CPU.
         """
         if torch.rand((), generator=generator) >= self.image_share:
             return labels
-        unseen = torch.tensor(roles.unseen)
-        if self.kind == 'seen':
-            return self._relabel_classes(labels, unseen, roles, generator)
-        return self._relabel_cells(labels, unseen, roles, generator)
+        unseen = torch.tensor(split.unseen_indices)
+        if self.kind == 'cells':
+            return self._relabel_cells(labels, unseen, ignore_index, generator)
+        present = present_classes(labels, split)
+        if not present:
+            return labels
+        return self._relabel_classes(labels, present, unseen, generator)
 
     def _relabel_classes(
         self,
         labels: Tensor,
+        present: list[int],
         unseen: Tensor,
-        roles: ClassRoles,
         generator: torch.Generator,
     ) -> Tensor:
-        present = roles.present(labels)
-        if not present:
-            return labels
         changed = self._choose(len(present), generator)
         targets = _draw(unseen, len(present), generator)
         result = labels.clone()
@@ -84,18 +89,18 @@ class SyntheticLayout:
         self,
         labels: Tensor,
         unseen: Tensor,
-        roles: ClassRoles,
+        ignore_index: int,
         generator: torch.Generator,
     ) -> Tensor:
         rows, columns = (-(-side // self.cell_size) for side in labels.shape)
         changed = self._choose(rows * columns, generator)
         targets = _draw(unseen, rows * columns, generator)
-        cells = torch.where(changed, targets, roles.ignore_index).view(rows, columns)
+        cells = torch.where(changed, targets, ignore_index).view(rows, columns)
         height, width = labels.shape
         enlarged = cells.repeat_interleave(self.cell_size, 0)[:height]
         enlarged = enlarged.repeat_interleave(self.cell_size, 1)[:, :width]
         enlarged = enlarged.to(labels)
-        keep = (enlarged == roles.ignore_index) | (labels == roles.ignore_index)
+        keep = (enlarged == ignore_index) | (labels == ignore_index)
         return torch.where(keep, labels, enlarged)
 
     def _choose(self, count: int, generator: torch.Generator) -> Tensor:

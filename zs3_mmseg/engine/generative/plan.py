@@ -1,4 +1,4 @@
-"""One vector per class, for generators."""
+"""What a retraining is given: classes and their vectors, phases, random draws."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,69 +14,25 @@ from torch import Tensor
 
 from mmseg.registry import MODELS
 
-from zs3_mmseg.datasets.splits import ZeroShotSplit, find_name
+from zs3_mmseg.datasets.splits import ZeroShotSplit
 from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank
 from zs3_mmseg.utils.cache import content_hash
 
 
-@dataclass(frozen=True)
-class ClassRoles:
-    """The classes of the labels that reach the model.
-
-    Attributes:
-        names: class names in label order.
-        unseen: labels of the unseen classes, ascending.
-        ignore_index: the label that is no class.
-    """
-
-    names: tuple[str, ...]
-    unseen: tuple[int, ...]
-    ignore_index: int
-
-    def __post_init__(self) -> None:
-        if not 0 < len(self.unseen) < len(self.names):
-            raise ValueError(
-                f'{len(self.unseen)} of {len(self.names)} classes are unseen: there is '
-                'nothing to learn, or nothing to learn from'
-            )
-
-    @cached_property
-    def seen(self) -> tuple[int, ...]:
-        """Labels of the seen classes, ascending."""
-        return tuple(set(range(len(self.names))) - set(self.unseen))
-
-    @cached_property
-    def unseen_mask(self) -> Tensor:
-        """``(K,)`` bool on the CPU, True where unseen."""
-        mask = torch.zeros(len(self.names), dtype=torch.bool)
-        mask[list(self.unseen)] = True
-        return mask
-
-    def is_unseen(self, labels: Tensor) -> Tensor:
-        """Tell for each label of any shape whether it is an unseen class."""
-        return torch.isin(labels, torch.tensor(self.unseen, device=labels.device))
-
-    def present(self, labels: Tensor) -> list[int]:
-        """Return the classes that a label map holds, ascending."""
-        return [value for value in labels.unique().tolist() if value < len(self.names)]
+def is_unseen(labels: Tensor, split: ZeroShotSplit) -> Tensor:
+    """Tell for each label of any shape whether it is an unseen class."""
+    return torch.isin(labels, torch.tensor(split.unseen_indices, device=labels.device))
 
 
-def resolve_roles(
-    split: ZeroShotSplit, meta: Mapping[str, Any], ignore_index: int
-) -> ClassRoles:
-    """Find the classes of a split among those of a data set, by name."""
-    names: Sequence[str] = tuple(meta.get('classes') or ())
-    missing = [name for name in split.classes if find_name(name, names) is None]
-    surplus = [name for name in names if find_name(name, split.classes) is None]
-    if missing or surplus:
-        raise ValueError(
-            f'split {split.name!r} and the training data set have different classes; '
-            f'only in the split: {missing or "none"}; only in the data set: '
-            f'{surplus or "none"}'
-        )
-    positions = [find_name(name, names) for name in split.unseen]
-    unseen = sorted(position for position in positions if position is not None)
-    return ClassRoles(tuple(names), tuple(unseen), ignore_index)
+def present_classes(labels: Tensor, split: ZeroShotSplit) -> list[int]:
+    """Return the classes that a label map holds, ascending."""
+    return [value for value in labels.unique().tolist() if value < len(split.classes)]
+
+
+def require_choice(where: str, value: str, choices: Sequence[str]) -> None:
+    """An option must be one of its choices."""
+    if value not in choices:
+        raise ValueError(f'{where} must be one of {", ".join(choices)}, got {value!r}')
 
 
 class Phase(StrEnum):
@@ -104,14 +59,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class PhaseSchedule:
-    """The phases of a run; the last one lasts until its end.
-
-    Attributes:
-        segmentor_iters: iterations of ordinary training first; 0 for a run that starts
-            from a trained segmentor.
-        generator_iters: iterations for the generator alone after that; None: generator
-            and classifier learn side by side, as in ZS3Net's code.
-    """
+    """The phases of a run, by the hook's options; the last one lasts until its end."""
 
     segmentor_iters: int = 0
     generator_iters: int | None = None
@@ -136,7 +84,7 @@ class PhaseSchedule:
         return Phase.CLASSIFIER
 
     def check(self, max_iters: int, accumulative_counts: int) -> None:
-        """Compare with the length of the run."""
+        """The classifier must learn, and no step have gradients of two phases."""
         if self.classifier_start >= max_iters:
             raise ValueError(
                 f'the classifier is retrained from iteration {self.classifier_start} '
@@ -170,6 +118,14 @@ class KeyedDraws:
     So a resumed run draws what an uninterrupted one would have drawn, several processes
     draw what one process with their whole batch would, and nothing here shifts the
     random numbers of the segmentor.
+
+    Args:
+        seed: seed of the run, >= 0.
+        iteration: number of the iteration, from 0.
+        rank: number of this process.
+        world_size: number of processes. As samplers deal out samples in turn, sample
+            ``j`` of a process is sample ``j * world_size + rank`` of the global batch.
+        device: where noise is used.
     """
 
     def __init__(
@@ -241,10 +197,9 @@ def class_vectors(
     names: Sequence[str],
     aliases: Mapping[str, str] | None = None,
 ) -> Tensor:
-    """Return one row for each class; synonyms are averaged.
+    """Return a row for each class, ``(K, E)`` on the CPU; synonyms are averaged.
 
-    Returns:
-        ``(K, E)`` float32 on the CPU.
+    ``aliases`` says what to look up in place of a class name: ``tvmonitor='tv'``.
     """
     aliases = dict(aliases or {})
     strangers = [name for name in aliases if name not in names]

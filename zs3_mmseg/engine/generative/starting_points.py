@@ -1,21 +1,14 @@
-"""What a run starts from: weights of a segmentor, and generators of other runs."""
+"""Rows of a checkpoint's classifiers go to their classes by name."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmengine.logging import MMLogger
-
-from zs3_mmseg.datasets.splits import find_name
-from zs3_mmseg.utils.checkpoint import CheckpointError, load_into, safe_load
-
-from .plan import ClassRoles
-from .retraining import KEY, Retraining, RetrainingOptions
+from zs3_mmseg.datasets.splits import ZeroShotSplit, find_name
 
 _CLASSIFIERS = ('conv_seg.weight', 'conv_seg.bias')
 
@@ -29,8 +22,10 @@ def expand_classifiers(
 ) -> list[str]:
     """Move the rows of classifiers to where the model has their classes, in place.
 
-    Rows of classes that the checkpoint does not know are those of the model, as it was
-    initialised.
+    ``known`` are the class names of the checkpoint in the order of its rows, None if
+    nobody knows them; ``wanted`` those of the model, and ``needed`` those of them that
+    the checkpoint must know. Rows of other classes are those of the model, as it was
+    initialised. Returns the keys that were changed.
     """
     keys = [
         key
@@ -92,19 +87,23 @@ _PARTS = {'state_dict': '', 'ema_state_dict': 'module.'}
 def expand_checkpoint(
     checkpoint: Mapping[str, Any],
     model_state: Mapping[str, Tensor],
-    roles: ClassRoles,
+    split: ZeroShotSplit,
     known: Sequence[str] | None = None,
 ) -> list[str]:
-    """Move the rows of a checkpoint's classifiers to their classes, in place."""
+    """Move the rows of a checkpoint's classifiers to their classes, in place.
+
+    ``split`` is that of the model; the checkpoint must know the seen classes. ``known``
+    are the class names of the checkpoint, None for those that it has with it. Returns
+    the keys that were changed.
+    """
     meta = checkpoint.get('meta') or {}
     known = known or (meta.get('dataset_meta') or {}).get('classes')
-    seen = [roles.names[label] for label in roles.seen]
     changed: list[str] = []
     for part, prefix in _PARTS.items():
         if part in checkpoint:
             wanted = {f'{prefix}{key}': value for key, value in model_state.items()}
             changed += expand_classifiers(
-                checkpoint[part], wanted, known, roles.names, seen
+                checkpoint[part], wanted, known, split.classes, split.seen
             )
     return changed
 
@@ -112,7 +111,10 @@ def expand_checkpoint(
 def require_classifier(
     checkpoint: Mapping[str, Any], segmentor: nn.Module, conv: nn.Conv2d
 ) -> None:
-    """The seen classes' rows of a classifier must come from the checkpoint."""
+    """The seen classes' rows of a classifier must come from the checkpoint.
+
+    It is what a run without a phase for the segmentor starts from.
+    """
     names = {id(module): name for name, module in segmentor.named_modules()}
     key = f'{names[id(conv)]}.weight'
     found = checkpoint.get('state_dict', {}).get(key)
@@ -125,36 +127,3 @@ def require_classifier(
             f"{tuple(conv.weight.shape)}. Set reset_classifier='all' to learn them "
             'anew, or train the segmentor first (segmentor_iters)'
         )
-
-
-def load_generators(retraining: Retraining, options: RetrainingOptions) -> None:
-    """Let generators start from the files that ``generator_from`` names."""
-    graph = retraining.graph
-    if options.generator_from is not None:
-        _load(retraining.pixels.trainer.generator, options.generator_from, 'generator')
-    if graph is not None and options.graph_from is not None:
-        _load(graph.trainer.generator, options.graph_from, 'graph')
-
-
-def _load(generator: nn.Module, path: str, entry: str) -> None:
-    """Read weights from a file of their own, or from a checkpoint of a run."""
-    where = 'generator_from' if entry == 'generator' else 'graph.generator_from'
-    content = safe_load(path)
-    if KEY in content:
-        state = content[KEY][entry]
-        if state is None:
-            raise CheckpointError(
-                f'GenerativeRetrainingHook.{where}: {path} is of a run without graph '
-                'context'
-            )
-        content = state['weights']
-    report = load_into(generator, content, allow_missing=True, what=path)
-    if not report.clean:
-        raise CheckpointError(
-            f'GenerativeRetrainingHook.{where}: {path} does not hold a '
-            f'{type(generator).__name__} of this config, whose sizes follow from class '
-            f'vectors, conv_seg and the {entry} options: {report}'
-        )
-    MMLogger.get_current_instance().log(
-        logging.INFO, f'GenerativeRetrainingHook: {where}: {path}.'
-    )
