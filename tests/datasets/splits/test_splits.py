@@ -209,3 +209,27 @@ def test_fingerprint_tells_order_and_roles_apart() -> None:
 def test_other_types_are_refused() -> None:
     with pytest.raises(TypeError, match='got int'):
         resolve_split(3)
+
+
+def test_ordered_as_takes_order_and_spelling_of_other_classes() -> None:
+    split = make_split('toy', ['tv', 'cow', 'sky'], ['sky', 'tv'], 'a paper')
+    ordered = split.ordered_as(['sky', 'cow', 'tv_monitor'])
+    assert ordered == make_split(
+        'toy', ['sky', 'cow', 'tv_monitor'], ['sky', 'tv_monitor'], 'a paper'
+    )
+    assert ordered.unseen_indices == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ('classes', 'message'),
+    [
+        (['sky', 'tv'], r"only in the split: \['cow'\]; only in the data set: none"),
+        (['sky', 'tv', 'cow', 'cat'], r"split: none; only in the data set: \['cat'\]"),
+        (['sky', 'tv', 'ox'], r"\['cow'\]; only in the data set: \['ox'\]"),
+        ([], "'tv', 'cow', 'sky'"),
+    ],
+)
+def test_ordered_as_names_what_differs(classes: list[str], message: str) -> None:
+    split = make_split('toy', ['tv', 'cow', 'sky'], ['sky'])
+    with pytest.raises(ValueError, match=message):
+        split.ordered_as(classes)

@@ -22,6 +22,8 @@ from zs3_mmseg.engine.generative import classifier
 from zs3_mmseg.engine.generative.hook import require_fitting_data
 
 CE = dict(type='CrossEntropyLoss')
+#: Options of synthesisers that the toy hook sets, at their defaults.
+NO_OPTIONS = dict(generator=None, generator_optimizer=None, samples_per_class=128)
 
 
 def check_head(config: dict[str, Any]) -> None:
@@ -170,6 +172,19 @@ def test_runs(tmp_path: Path, changes: dict, message: str) -> None:
         (dict(layout=dict(image_share=0)), r'image_share must lie in \(0, 1\]'),
         (dict(reset_classifier='zero'), 'reset_classifier must be one of'),
         (dict(samples_per_class=0), 'samples_per_class >= 1'),
+        (dict(merge='region'), 'merge must be one of image, pixel'),
+        (dict(generator_step='batch'), 'generator_step must be one of'),
+        (dict(unseen_weight=0), 'unseen_weight > 0'),
+        (dict(synthesisers=[dict(type='PixelSynthesis')]), 'Hook.generator is an opt'),
+        (dict(NO_OPTIONS, synthesisers=[]), 'must be a list of Synthesisers.* none'),
+        (
+            dict(NO_OPTIONS, synthesisers=[dict(type='GraphSynthesis')] * 2),
+            'each of another type, got GraphSynthesis, GraphSynthesis',
+        ),
+        (
+            dict(NO_OPTIONS, synthesisers=[dict(type='MMDLoss')]),
+            'list of Synthesisers.* got MMDLoss',
+        ),
         (dict(generator_iters=-1), 'negative'),
     ],
 )

@@ -62,6 +62,41 @@ def test_interleaved_with_graph(interleaved: Path, tmp_path: Path) -> None:
     assert not differing(tmp_path, interleaved)
 
 
+def test_a_list_of_synthesisers_equals_the_options(
+    interleaved: Path, tmp_path: Path
+) -> None:
+    hook = retraining(tmp_path, **{**INTERLEAVED, 'graph': None})
+    adam = hook.pop('generator_optimizer')
+    first = dict(generator=hook.pop('generator'), samples_per_class=16)
+    del hook['samples_per_class']
+    hook['synthesisers'] = [
+        dict(type='PixelSynthesis', generator_optimizer=adam, **first),
+        dict(type='GraphSynthesis', generator_optimizer=adam),
+    ]
+    # It goes on from the checkpoint of a run of the options, too.
+    file = interleaved / 'run/iter_6.pth'
+    for folder, options in (
+        (tmp_path / 'whole', {}),
+        (tmp_path / 'resumed', dict(load_from=str(file), resume=True)),
+    ):
+        build_runner(folder, hook=hook, hooks=[EMA], **options).train()
+        ours, theirs = checkpoint_of(folder), checkpoint_of(interleaved)
+        states = ours['generative_retraining'].pop('synthesisers')
+        former = theirs['generative_retraining']
+        pixels = states['PixelSynthesis'].pop('pixels')
+        assert torch.equal(pixels, former.pop('pixels'))
+        one = tensors_of({**ours, **states})
+        other = tensors_of(
+            {
+                **theirs,
+                'PixelSynthesis': former.pop('generator'),
+                'GraphSynthesis': former.pop('graph'),
+            }
+        )
+        assert one.keys() == other.keys()
+        assert not [key for key in one if not torch.equal(one[key], other[key])]
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
