@@ -224,11 +224,7 @@ def reset_classifier(
 
 
 def freeze_all_but(model: nn.Module, kept: nn.Module) -> Callable[[], None]:
-    """Let gradients reach the parameters of one module only.
-
-    Returns:
-        a function that undoes it.
-    """
+    """Let gradients reach the parameters of one module only."""
     learning = set(map(id, kept.parameters()))
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for parameter, _ in before:

@@ -19,13 +19,9 @@ class SyntheticLayout:
     theirs.
 
     Args:
-        kind: ``'seen'``: whole seen classes of an image become unseen ones, so that
-            layouts look like real ones; ``'cells'``: square cells of the image do,
-            wherever they lie.
         image_share: share of images that are changed, in (0, 1].
         unseen_share: in a changed image, the probability of a class or cell to become
             an unseen class, in (0, 1]. At least one does.
-        cell_size: side of a cell in pixels of the label map.
     """
 
     def __init__(

@@ -145,11 +145,7 @@ class Retraining:
     def load_state_dict(
         self, state: Mapping[str, Any], schedule: PhaseSchedule, iteration: int
     ) -> None:
-        """Put back the state of a run that goes on with an iteration.
-
-        Raises:
-            ValueError: if classes, class vectors, synthesisers or phases have changed.
-        """
+        """Put back the state of a run that goes on with an iteration."""
         where = 'the checkpoint that is resumed from'
         for key, ours in self._identity().items():
             if state[key] != ours:

@@ -230,11 +230,7 @@ class GeneratorTrainer:
             self._step()
 
     def finish(self) -> Tensor | None:
-        """End an iteration; every process calls this once.
-
-        Returns:
-            the mean of the losses of all processes, None if there was no loss.
-        """
+        """End an iteration; every process calls this once."""
         losses = torch.stack(self._losses) if self._losses else torch.zeros(0)
         device = self.parameters[0].device
         sums = torch.tensor([float(len(losses)), float(losses.sum())], device=device)
@@ -276,14 +272,7 @@ class TrainedSynthesiser(Synthesiser):
     """A synthesiser with one generator, which learns by one loss.
 
     Args:
-        generator: config of the generator; ``embed_dim`` and ``feature_dim`` are filled
-            in.
-        generator_from: a file that the generator starts from, in place of random
-            weights: its weights alone, or a checkpoint of a run with this synthesiser.
         loss: config of the loss between ``(M, F)`` generated and real features.
-        generator_optimizer: config of the generator's optimiser.
-        generator_step: ``'iteration'``: one step for the mean of all losses of an
-            iteration; ``'class'``: one for each loss, in a single process only.
     """
 
     #: What the mean of the losses is called in logs.
