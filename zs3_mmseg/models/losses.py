@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,6 @@ from zs3_mmseg.utils.labels import IGNORE_INDEX
 
 __all__ = ['MMDLoss', 'NonExclusiveLoss']
 
-
 #: Variances of the official code of ZS3Net; its paper names 60 in place of 80.
 ZS3_BANDWIDTHS = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0)
 
@@ -30,8 +28,9 @@ class MMDLoss(nn.Module):
 
         MMD^2 = mean k(G, G) + mean k(R, R) - 2 mean k(G, R)
 
-    ``v`` is a variance throughout, as the official code uses its list. Always computed
-    in float32, with squared distances of centred rows, which cannot become negative.
+    over rows ``G`` (generated) and ``R`` (real); the loss is its root. ``v`` is a
+    variance throughout, as the official code uses its list. Always computed in float32,
+    with squared distances of centred rows, which cannot become negative.
 
     Args:
         bandwidths: the variances ``v``.
@@ -93,10 +92,8 @@ class MMDLoss(nn.Module):
             ValueError: if the sets have rows of different length, or too few rows:
                 none, or one where ``unbiased`` needs pairs.
         """
-        least = 2 if self.unbiased else 1
-        if generated.shape[1:] != real.shape[1:] or min(len(generated), len(real)) < (
-            least
-        ):
+        least, fewest = 2 if self.unbiased else 1, min(len(generated), len(real))
+        if generated.shape[1:] != real.shape[1:] or fewest < least:
             raise ValueError(
                 f'MMDLoss compares two sets of {least} or more rows of one length, got '
                 f'{tuple(generated.shape)} and {tuple(real.shape)}'
@@ -105,9 +102,9 @@ class MMDLoss(nn.Module):
             generated, real = generated.float(), real.detach().float()
             if self.official:
                 return self._official(generated, real)
-            return self._stable(generated, real)
+            return self._centred(generated, real)
 
-    def _stable(self, generated: Tensor, real: Tensor) -> Tensor:
+    def _centred(self, generated: Tensor, real: Tensor) -> Tensor:
         # The distances stay the same, their rounding errors do not.
         centre = real.mean(dim=0)
         generated, real = generated - centre, real - centre
@@ -137,6 +134,7 @@ class MMDLoss(nn.Module):
         return (kernel.sum() - kernel.diagonal().sum()) / (count * (count - 1))
 
     def _official(self, generated: Tensor, real: Tensor) -> Tensor:
+        """``sqrt(sum_v sum_ij w_i w_j exp((x_i x_j - x_i^2 / 2 - x_j^2 / 2) / v))``."""
         rows = torch.cat([generated, real])  # (M + N, F)
         products = rows @ rows.T
         halves = 0.5 * products.diagonal()[:, None]
@@ -162,52 +160,46 @@ def squared_distances(one: Tensor, other: Tensor) -> Tensor:
     return (norms - 2 * one @ other.T).clamp_min(0)
 
 
-def focal_terms(logits: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
-    """Focal loss of every logit as a negative and as a positive.
-
-    ``a_t (1 - p_t)^gamma BCE`` (arXiv 1708.02002, eq. 5) for target 0 and target 1.
-    """
-    probability = logits.sigmoid()
-    negative = (1 - alpha) * probability.pow(gamma) * F.softplus(logits)
-    positive = alpha * (1 - probability).pow(gamma) * F.softplus(-logits)
-    return negative, positive
-
-
 @MODELS.register_module()
 class NonExclusiveLoss(nn.Module):
-    """Sum of focal and dice losses over one mask per class (arXiv 2212.03588, eq. 8).
+    r"""Focal and dice loss of one mask per class (ZegCLIP, arXiv 2212.03588, eq. 8).
 
-    Each class ``k`` has a sigmoid ``s_kp`` of its own at each of the ``P`` pixels, and
-    a target ``y_kp``, 1 where pixel ``p`` is labelled ``k`` and else 0. Of an image::
+    Every class :math:`k` has its own sigmoid :math:`p_{bkx} = \sigma(m_{bkx})` at pixel
+    :math:`x` of image :math:`b`, with mask logits :math:`m` resized to the labels. Its
+    target :math:`t_{bkx}` is 1 where the label is :math:`k` and 0 everywhere else: a
+    pixel without a label is a negative of all classes. With :math:`X` pixels per image
+    and :math:`N` pairs :math:`(b, k)` of an image and a class that is in its labels
+    (averaged over ranks, at least 1)
 
-        focal_k = 1/P sum_p (   y_kp    alpha    (1 - s_kp)^gamma  -log(s_kp)
-                           + (1 - y_kp) (1 - alpha)    s_kp^gamma  -log(1 - s_kp) )
-        dice_k  = 1 - (2 sum_p s_kp y_kp + 1) / (sum_p s_kp + sum_p y_kp + 1)
+    .. math::
+        L_{mask} &= \frac{w_{mask}}{N} \sum_{b,k} \frac{1}{X} \sum_x
+        a\, (1 - q)^\gamma\, (-\log q) \\
+        L_{dice} &= \frac{w_{dice}}{N} \sum_{(b,k)\ present} \Big( 1 -
+        \frac{2 \sum_x p\, t + 1}{\sum_x p + \sum_x t + 1} \Big)
 
-    (arXiv 1708.02002, eq. 5, and 1606.04797, section 3, without squares), and of the
-    images and classes of a batch, with ``n`` the number of pairs of an image and a
-    class that is present in it, at least 1 and averaged over ranks::
+    where :math:`q = p` and :math:`a = \alpha` for positives (:math:`t = 1`),
+    :math:`q = 1 - p` and :math:`a = 1 - \alpha` for negatives. The focal term is eq. 5
+    of arXiv 1708.02002, the dice term that of arXiv 1606.04797 with 1 added above and
+    below; both as ``SegLossPlus`` of the official code computes them.
 
-        loss_mask = mask_weight / n  sum_images sum_k          focal_k
-        loss_dice = dice_weight / n  sum_images sum_k present  dice_k
+    **Without one-hot targets.** A pixel is a positive of one class at most. So the
+    focal term of all classes is that of negatives only, plus, at labelled pixels, the
+    difference that the pixel's own class makes::
 
-    As in the official code (``SegLossPlus``) a pixel that carries no label is a
-    negative of all classes, in both terms.
+        sum_k focal(m_k, t_k) = sum_k negative(m_k) + [positive(m_y) - negative(m_y)]
 
-    No one-hot map of the labels is made: sums are first taken as if all pixels were
-    negatives, and each pixel then corrects the one class that it is a positive of, with
-    the logit gathered by its label. Nor are there maps of all classes at label
-    resolution if there are many: masks are resized ``class_chunk`` at a time, and once
-    more in the backward pass instead of being kept.
+    In the dice term ``sum p t`` adds up each pixel's own probability by class, and
+    ``sum t`` counts labels. Masks are resized ``class_chunk`` classes at a time, and
+    once more in the backward pass instead of being kept.
 
     Args:
-        mask_weight: weight of the focal term.
-        dice_weight: weight of the dice term.
+        mask_weight: :math:`w_{mask}`.
+        dice_weight: :math:`w_{dice}`.
         loss_weight: multiplies both.
-        alpha: focal weight of positives.
-        gamma: focal exponent.
-        ignore_void: leave unlabelled pixels out of both terms, where the official
-            code counts them as negatives.
+        alpha: focal weight of positives, in 0..1.
+        gamma: focal exponent, >= 0.
+        ignore_void: leave unlabelled pixels out of all sums over :math:`x` (and out of
+            :math:`X`), where the official code counts them as negatives.
         class_chunk: how many classes are handled at label resolution at a time. Up to
             this many are handled at once and nothing is computed twice.
 
@@ -262,23 +254,25 @@ class NonExclusiveLoss(nn.Module):
         for first in range(0, num_classes, self.class_chunk):
             part = slice(first, first + self.class_chunk)
             chunk = mask_logits[:, part], counts[:, part], labels, labelled
-            options: dict[str, Any] = dict(first=first, align_corners=align_corners)
             if num_classes <= self.class_chunk:
-                terms = self._terms(*chunk, **options)
+                terms = self._terms(*chunk, first, align_corners)
             else:
                 terms = checkpoint(
                     self._terms,
                     *chunk,
+                    first,
+                    align_corners,
                     use_reentrant=False,
                     preserve_rng_state=False,
-                    **options,
                 )
             focal.append(terms[0])
             dice.append(terms[1])
-        normaliser = self._normaliser(counts)
+        present = (counts > 0).sum().float()
+        all_reduce(present, op='mean')
+        present = present.clamp(min=1)
         return {
-            'loss_mask': self.mask_weight * torch.stack(focal).sum() / normaliser,
-            'loss_dice': self.dice_weight * torch.stack(dice).sum() / normaliser,
+            'loss_mask': self.mask_weight * torch.stack(focal).sum() / present,
+            'loss_dice': self.dice_weight * torch.stack(dice).sum() / present,
         }
 
     def _terms(
@@ -287,19 +281,14 @@ class NonExclusiveLoss(nn.Module):
         counts: Tensor,
         labels: Tensor,
         labelled: Tensor,
-        *,
         first: int,
         align_corners: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Sum both terms over images and some of the classes.
+        """Sum focal and dice terms over images and ``k`` classes from ``first`` on.
 
-        Args:
-            mask_logits: ``(N, k, h, w)``.
-            counts: ``(N, k)``, how many such pixels the image has.
-            labels: ``(N, H, W)``, of all classes.
-            labelled: ``(N, H, W)``, whether the pixel is of any class.
+        ``mask_logits`` ``(N, k, h, w)`` and ``counts`` ``(N, k)`` are of these classes,
+        ``labels`` ``(N, H, W)`` of all; ``labelled`` says which of them mean a class.
         """
-        num_classes = mask_logits.shape[1]
         labels = labels - first
         logits = F.interpolate(
             mask_logits,
@@ -307,41 +296,65 @@ class NonExclusiveLoss(nn.Module):
             mode='bilinear',
             align_corners=align_corners,
         ).flatten(2)  # (N, k, HW)
-        own = labelled & (labels >= 0) & (labels < num_classes)
-        # Other pixels read class 0 and are masked out of everything positive.
-        index = torch.where(own, labels, 0).flatten(1)  # (N, HW)
-        positive_mask = own.flatten(1).to(logits.dtype)  # (N, HW)
-        counted = labelled.flatten(1).to(logits.dtype)
-
-        own_logits = logits.gather(1, index.unsqueeze(1))  # (N, 1, HW)
-        negative, _ = focal_terms(logits, self.alpha, self.gamma)
-        own_negative, own_positive = focal_terms(own_logits, self.alpha, self.gamma)
-        correction = (own_positive - own_negative)[:, 0] * positive_mask
+        own = labelled & (labels >= 0) & (labels < mask_logits.shape[1])
+        # Pixels of no class here read the first and are masked out of what it gives.
+        label = torch.where(own, labels, 0).flatten(1)  # (N, HW)
+        positive = own.flatten(1).to(logits.dtype)  # (N, HW)
+        own_logits = logits.gather(1, label.unsqueeze(1))  # (N, 1, HW)
+        counted = None
         if self.ignore_void:
-            negative = negative * counted.unsqueeze(1)
-            pixels = counted.sum(-1).clamp(min=1)  # (N,)
-        else:
-            pixels = logits.new_tensor(float(logits.shape[2]))
-        focal = (negative.sum(1) + correction).sum(-1) / pixels
-
-        probability = logits.sigmoid()
-        if self.ignore_void:
-            probability = probability * counted.unsqueeze(1)
-        own_probability = own_logits.sigmoid()[:, 0] * positive_mask
-        overlap = torch.zeros_like(counts).scatter_add(1, index, own_probability)
-        dice = 1 - (2 * overlap + 1) / (probability.sum(-1) + counts + 1)
+            counted = labelled.flatten(1).to(logits.dtype)  # (N, HW)
+        focal = self._focal(logits, own_logits, positive, counted)
+        dice = self._dice(logits, own_logits, label, positive, counted, counts)
         return focal.sum(), (dice * (counts > 0)).sum()
 
+    def _focal(
+        self,
+        logits: Tensor,
+        own_logits: Tensor,
+        positive: Tensor,
+        counted: Tensor | None,
+    ) -> Tensor:
+        """Return the focal term of each image, summed over classes: ``(N,)``."""
+        negatives = self._as_negative(logits, logits.sigmoid())
+        own_probability = own_logits.sigmoid()
+        own_negative = self._as_negative(own_logits, own_probability)
+        difference = self._as_positive(own_logits, own_probability) - own_negative
+        pixels = logits.new_tensor(float(logits.shape[2]))
+        if counted is not None:
+            negatives = negatives * counted.unsqueeze(1)
+            pixels = counted.sum(-1).clamp(min=1)  # (N,)
+        per_pixel = negatives.sum(1) + difference[:, 0] * positive
+        return per_pixel.sum(-1) / pixels
+
+    def _as_negative(self, logits: Tensor, p: Tensor) -> Tensor:
+        """``(1 - alpha) p^gamma (-log(1 - p))``."""
+        return (1 - self.alpha) * p.pow(self.gamma) * F.softplus(logits)
+
+    def _as_positive(self, logits: Tensor, p: Tensor) -> Tensor:
+        """``alpha (1 - p)^gamma (-log p)``."""
+        return self.alpha * (1 - p).pow(self.gamma) * F.softplus(-logits)
+
     @staticmethod
-    def _normaliser(counts: Tensor) -> Tensor:
-        """Number of (image, class) pairs per rank, averaged over ranks, at least 1."""
-        total = (counts > 0).sum().float()
-        all_reduce(total, op='mean')
-        return total.clamp(min=1)
+    def _dice(
+        logits: Tensor,
+        own_logits: Tensor,
+        label: Tensor,
+        positive: Tensor,
+        counted: Tensor | None,
+        counts: Tensor,
+    ) -> Tensor:
+        """Return the dice term of each image and class, present or not: ``(N, k)``."""
+        probability = logits.sigmoid()
+        if counted is not None:
+            probability = probability * counted.unsqueeze(1)
+        own_probability = own_logits.sigmoid()[:, 0] * positive
+        overlap = torch.zeros_like(counts).scatter_add(1, label, own_probability)
+        return 1 - (2 * overlap + 1) / (probability.sum(-1) + counts + 1)
 
 
-def _pixels_of_class(labels: Tensor, counted: Tensor, num_classes: int) -> Tensor:
-    """Count the pixels ``counted`` of each class, ``(N, H, W)`` -> ``(N, K)``."""
-    index = torch.where(counted, labels, 0).flatten(1)
+def _pixels_of_class(labels: Tensor, labelled: Tensor, num_classes: int) -> Tensor:
+    """Count the labelled pixels of each class and image: ``(N, K)`` float32."""
+    index = torch.where(labelled, labels, 0).flatten(1)
     counts = torch.zeros(len(labels), num_classes, device=labels.device)
-    return counts.scatter_add_(1, index, counted.flatten(1).float())
+    return counts.scatter_add_(1, index, labelled.flatten(1).float())
