@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from mmseg.registry import MODELS
 
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
-from zs3_mmseg.models.decode_heads.zero_shot_head import reduce_queries
+from zs3_mmseg.models.decode_heads.zero_shot_head import reduce_queries, single_rows
+from zs3_mmseg.utils.names import choose
 
 __all__ = ['Calibrator', 'ImageLevelGate', 'SeenShift']
 
-
+#: Where in the scores a calibrator works: before the activation, or after it.
 SPACES = ('logit', 'score')
 
 
@@ -25,24 +26,49 @@ class Calibrator(nn.Module, ABC):
 
     A segmentor runs its calibrators in the order of its list: those of
     ``space='logit'`` before the activation, those of ``space='score'`` after it. They
-    see scores per class, after the reduction over synonyms, and a slice of the
-    classes at a time, so a class's result must not depend on other classes' scores.
+    see scores per class, after the reduction over synonyms, and a slice of the classes
+    at a time, so that memory does not grow with the vocabulary. Heads that find masks
+    first have no logits per class: only ``space='score'`` fits them.
+
+    **What to write.** :meth:`forward`, whose result for a class depends on that class
+    alone. A calibrator for which this is not enough declares one of these:
+
+    - ``needs_all_classes = True`` and a method ``observe(observed, scores, queries,
+      global_token, classes)``. Before anything is calibrated it is called for every
+      slice of the classes with the scores ``(N, K', H, W)`` that :meth:`forward` will
+      get, and returns what has been gathered so far; ``observed`` is what it returned
+      for the slice before, None for the first. :meth:`forward` then gets the last of
+      it as a further keyword ``observed``. Keep it small: a normaliser ``(N, 1, H,
+      W)``, or a top-k, and not all scores.
+    - a method ``fit(dataset)``, which learns from images without their labels. It is
+      called by ``ZeroShotEncoderDecoder.fit_calibrators`` and may go through
+      ``dataset`` several times: each item is one crop of one image, an iterator over
+      pairs of a slice of the classes and their scores ``(1, K', h, w)`` as
+      :meth:`forward` would get them; ``dataset.queries`` are the classes. What it
+      learns belongs in buffers, which are saved with the model. Results are
+      transductive from then on and reported so.
 
     Args:
         space: ``'logit'`` or ``'score'``.
 
     Raises:
         ValueError: for another space.
+        TypeError: if it needs all classes and has no ``observe``.
     """
 
     #: Whether the calibrator cannot do without the image's global token.
-    needs_global_token = False
+    needs_global_token: bool = False
+    #: Whether a class's result depends on the scores of others, see above.
+    needs_all_classes: bool = False
 
     def __init__(self, space: Literal['logit', 'score']) -> None:
         super().__init__()
-        if space not in SPACES:
-            raise ValueError(f'space must be one of {SPACES}, not {space!r}')
-        self.space = space
+        self.space = choose('space', space, SPACES)
+        if self.needs_all_classes and not hasattr(self, 'observe'):
+            raise TypeError(
+                f'{type(self).__name__} has needs_all_classes=True, but no method '
+                'observe(observed, scores, queries, global_token, classes)'
+            )
 
     @abstractmethod
     def forward(
@@ -67,7 +93,7 @@ class Calibrator(nn.Module, ABC):
 
 @MODELS.register_module()
 class SeenShift(Calibrator):
-    """Subtract ``shift`` from every seen class.
+    """Subtract ``shift`` from every seen class: ``s_k - shift [k is seen]``.
 
     Calibrated stacking (arXiv 1605.04253). ZegCLIP (2212.03588) takes 0.1 off the
     sigmoid scores of seen classes, in inductive testing only. In the logit space of a
@@ -142,7 +168,7 @@ class ImageLevelGate(Calibrator):
                 'ImageLevelGate needs the global token of the image: use a backbone '
                 'that returns one, e.g. OpenCLIPViT(out_global=True)'
             )
-        rows = queries.embeddings
+        rows = single_rows(queries, 'ImageLevelGate')
         if global_token.shape[1] != rows.shape[1]:
             raise ValueError(
                 f'the global token has {global_token.shape[1]} channels and class '

@@ -182,7 +182,7 @@ class GMMNGenerator(nn.Module):
 
 
 def require_sizes(**sizes: int) -> None:
-    """Raise a ValueError naming the sizes that are no positive number."""
+    """Refuse sizes below 1, by their names."""
     wrong = {name: size for name, size in sizes.items() if size < 1}
     if wrong:
         raise ValueError(f'sizes of a generator must be positive, got {wrong}')
@@ -208,7 +208,7 @@ class GraphContextGenerator(nn.Module):
     """Two graph convolutions over the regions of an image (arXiv 1906.00817, 3.4).
 
     ``LeakyReLU(A [e, z] W1 + b1) -> Dropout -> A h W2 + b2`` over the graph of
-    :func:`~.label_graph.label_graph`. Its adjacency is neither normalised nor has it
+    :func:`label_graph`. Its adjacency is neither normalised nor has it
     self loops, unlike Kipf and Welling's.
 
     Args:

@@ -88,3 +88,11 @@ def test_the_gate_needs_a_token_of_the_rows_width(queries, scores):
 def test_unknown_spaces_are_refused():
     with pytest.raises(ValueError, match="not 'prob'"):
         SeenShift(0.1, space='prob')
+
+
+def test_one_that_needs_all_classes_must_observe_them():
+    class Blind(SeenShift):
+        needs_all_classes = True
+
+    with pytest.raises(TypeError, match='no method observe'):
+        Blind()

@@ -7,32 +7,30 @@ for the parts are not available here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from mmseg.utils import ConfigType, SampleList
 
 from zs3_mmseg.models.backbones.blocks import run_block
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
 from zs3_mmseg.utils.labels import IGNORE_INDEX
+from zs3_mmseg.utils.names import choose
 
-from .zero_shot_head import ScoreKind, pixel_accuracy, pixel_cross_entropy
+from .zero_shot_head import (
+    ScoreKind,
+    ZeroShotHead,
+    pixel_accuracy,
+    pixel_cross_entropy,
+    single_rows,
+)
 
 #: What a prior near 1 stands for: ``'official'``, as the released code has it, for
 #: background; ``'foreground'`` for the named class, as the word prior suggests.
 PRIOR_TARGETS = ('official', 'foreground')
-
-
-def check_prior_target(target: str) -> str:
-    """Return a ``prior_target`` if it is known, else raise ``ValueError``."""
-    if target not in PRIOR_TARGETS:
-        raise ValueError(f'prior_target must be one of {PRIOR_TARGETS}, not {target!r}')
-    return target
 
 
 def prior_losses(
@@ -43,15 +41,13 @@ def prior_losses(
     ignore_index: int,
     align_corners: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Score prior maps as if ``p`` and ``1 - p`` were logits.
+    """Score prior maps ``p`` ``(N, P, h, w)`` in 0..1 as if they were logits.
 
-    Args:
-        priors: ``(N, P, h, w)``, values in 0..1.
-        labels: ``(N, H, W)`` long: 0 background, 1 the named class, or
-            ``ignore_index``.
-
-    Returns:
-        the loss of the last map, and the mean loss of the others, 0 if there are none.
+    Cross-entropy of the channels ``(p, 1 - p)`` with the labels ``(N, H, W)``, 0
+    background and 1 the named class: the official order, which scores ``p`` against
+    background and so pushes the similarity of the named class down; ``(1 - p, p)`` for
+    ``target='foreground'``. Returns the loss of the last map, and the mean loss of the
+    others, 0 if there are none.
     """
     # The softmax of two values is the sigmoid of their difference, and a resize is
     # linear: one map stands for both channels.
@@ -100,28 +96,20 @@ class VisionLanguageInteraction(nn.Module):
         token_order: str = 'official',
     ) -> None:
         super().__init__()
-        if token_order not in TOKEN_ORDERS:
-            raise ValueError(
-                f'token_order must be one of {TOKEN_ORDERS}, not {token_order!r}'
-            )
         if num_layers < 1:
             raise ValueError(f'num_layers must be at least 1, not {num_layers}')
         if width % num_heads:
             raise ValueError(f'{width} channels do not divide into {num_heads} heads')
-        self.token_order = token_order
+        self.token_order = choose('token_order', token_order, TOKEN_ORDERS)
         self.joint = _clip_blocks(num_layers, width, num_heads)
         self.image = _clip_blocks(num_layers, width, num_heads)
         self.support = _clip_blocks(num_layers - 1, width, num_heads)
 
     def forward(self, support: Tensor, image: Tensor) -> Tensor:
-        """Return the image tokens after all layers.
+        """Return the image tokens ``(N, hw, D)`` after all layers.
 
-        Args:
-            support: ``(N, S, D)``.
-            image: ``(N, hw, D)``.
-
-        Returns:
-            ``(N, hw, D)``; with the official order these are not all image tokens.
+        Support tokens are ``(N, S, D)``. With the official order what is returned are
+        not all image tokens.
         """
         num_image = image.shape[1]
         tokens = torch.cat([support, image], dim=1)
@@ -154,8 +142,8 @@ VOID_PIXELS = ('background', 'ignore')
 
 
 @MODELS.register_module()
-class ESDAHead(BaseDecodeHead):
-    """Foreground and background of one class name in each image.
+class ESDAHead(ZeroShotHead):
+    """Foreground and background of one class name in each image (ESDA).
 
     The text of the name (its embedding and the outputs of all its tokens), text and
     image together, and the patches go through a
@@ -190,6 +178,7 @@ class ESDAHead(BaseDecodeHead):
     """
 
     score_kind: ScoreKind = 'softmax'
+    uses_conv_seg = True
 
     def __init__(
         self,
@@ -213,19 +202,13 @@ class ESDAHead(BaseDecodeHead):
             in_channels,
             conv_channels[-1],
             num_classes=2,
-            out_channels=2,
-            dropout_ratio=dropout_ratio,
             in_index=in_index,
-            # Never called by this class; without avg_non_ignore mmseg warns.
-            loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True),
             ignore_index=ignore_index,
             align_corners=align_corners,
             init_cfg=init_cfg,
         )
-        if void_pixels not in VOID_PIXELS:
-            raise ValueError(
-                f'void_pixels must be one of {VOID_PIXELS}, not {void_pixels!r}'
-            )
+        if dropout_ratio > 0:
+            self.dropout = nn.Dropout2d(dropout_ratio)
         if len(prior_weights) != 2:
             raise ValueError(
                 'prior_weights are two, of the last prior and of the others, got '
@@ -233,8 +216,8 @@ class ESDAHead(BaseDecodeHead):
             )
         self.embed_dim = embed_dim
         self.prior_index = prior_index
-        self.prior_target = check_prior_target(prior_target)
-        self.void_pixels = void_pixels
+        self.prior_target = choose('prior_target', prior_target, PRIOR_TARGETS)
+        self.void_pixels = choose('void_pixels', void_pixels, VOID_PIXELS)
         self.last_prior_weight, self.other_prior_weight = prior_weights
         self.text_proj = nn.Linear(embed_dim, in_channels)
         self.joint_proj = nn.Linear(2 * embed_dim, in_channels)
@@ -243,7 +226,7 @@ class ESDAHead(BaseDecodeHead):
         )
         self.convs = _convolutions(in_channels + 1, conv_channels)
 
-    def forward(
+    def query_logits(  # type: ignore[override]
         self,
         inputs: Sequence[Tensor],
         *,
@@ -267,7 +250,7 @@ class ESDAHead(BaseDecodeHead):
             ValueError: if an input is missing or of another shape.
         """
         patches, priors = inputs[self.in_index], self._priors(inputs)
-        rows = queries.embeddings
+        rows = single_rows(queries, 'ESDAHead')
         if global_token is None:
             raise ValueError(
                 'ESDAHead needs the global token of the image: set '
@@ -289,7 +272,10 @@ class ESDAHead(BaseDecodeHead):
             self.convs(torch.cat([features, priors[:, -1:].to(features)], dim=1))
         )
 
-    def training_outputs(
+    # A pair has one row, so there are no synonyms to reduce.
+    forward = query_logits  # type: ignore[assignment]
+
+    def training_outputs(  # type: ignore[override]
         self,
         inputs: Sequence[Tensor],
         *,
@@ -303,31 +289,17 @@ class ESDAHead(BaseDecodeHead):
         )
         return logits, self._priors(inputs)
 
-    def loss(
-        self,
-        inputs: Sequence[Tensor],
-        batch_data_samples: SampleList,
-        train_cfg: ConfigType | None,
-        **given: Any,
-    ) -> dict[str, Tensor]:
-        """Return the losses of a batch of pairs; ``given`` as in :meth:`forward`."""
-        outputs = self.training_outputs(inputs, **given)
-        return self.loss_by_feat(outputs, batch_data_samples)
-
-    def predict(
-        self,
-        inputs: Sequence[Tensor],
-        batch_img_metas: list[dict],
-        test_cfg: ConfigType | None,
-        **given: Any,
-    ) -> Tensor:
-        """Return logits ``(N, 2, h, w)`` at patch resolution; nothing is resized."""
-        return self.forward(inputs, **given)
+    def class_logits(self, outputs: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the logits, without the priors."""
+        return outputs[0]
 
     def loss_by_feat(
         self, outputs: tuple[Tensor, Tensor], batch_data_samples: SampleList
     ) -> dict[str, Tensor]:
         """Cross-entropy of the logits and of the priors, at label resolution.
+
+        ``CE(logits) + w_last CE(last prior) + w_rest mean CE(other priors)``, see
+        :func:`prior_losses`.
 
         Args:
             outputs: what :meth:`training_outputs` returned.
@@ -339,13 +311,10 @@ class ESDAHead(BaseDecodeHead):
             ``loss_ce``, ``loss_prior_last`` and ``loss_prior_rest``, weighted, and
             ``acc_seg`` in percent, which is logged but not a loss.
         """
-        logits, priors = outputs
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
         if self.void_pixels == 'background':
             labels = labels.masked_fill(labels == self.ignore_index, BACKGROUND)
-        options: dict[str, Any] = dict(
-            ignore_index=self.ignore_index, align_corners=self.align_corners
-        )
+        (logits, priors), options = outputs, self._label_options
         last, rest = prior_losses(priors, labels, target=self.prior_target, **options)
         return {
             'loss_ce': pixel_cross_entropy(logits, labels, **options),
@@ -357,11 +326,8 @@ class ESDAHead(BaseDecodeHead):
     def foreground(self, labels: Tensor) -> Tensor:
         """Return where the named class is, for the prototypes of the backbone.
 
-        Args:
-            labels: ``(N, H, W)``, see :meth:`loss_by_feat`.
-
-        Returns:
-            ``(N, H, W)`` bool; pixels without a label are not foreground.
+        Labels ``(N, H, W)`` as in :meth:`loss_by_feat` give bools ``(N, H, W)``; pixels
+        without a label are not foreground.
         """
         return labels == FOREGROUND
 

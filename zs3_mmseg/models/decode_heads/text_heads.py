@@ -1,4 +1,4 @@
-"""Regression of pixels to class vectors, after DeViSE."""
+"""Heads that compare each pixel with the class rows by cosine."""
 
 from __future__ import annotations
 
@@ -14,22 +14,17 @@ from mmseg.registry import MODELS
 from mmseg.utils import SampleList
 
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
+from zs3_mmseg.utils.names import choose
 
-from .zero_shot_head import ZeroShotHead, pixel_accuracy
+from .zero_shot_head import ZeroShotHead, pixel_accuracy, single_rows
 
 
 def cosine_maps(features: Tensor, rows: Tensor) -> Tensor:
-    """Return the cosine of each position's feature with each row.
+    """Return ``cos(features, rows)`` of each position and each row.
 
     Computed in float32 under autocast as well: bfloat16 resolves cosines of a typical
     0.2 only to 0.001, which a logit scale of 40 or 100 turns into visible noise.
-
-    Args:
-        features: ``(N, D, h, w)``.
-        rows: ``(Q, D)``.
-
-    Returns:
-        ``(N, Q, h, w)``, values in -1..1.
+    Features ``(N, D, h, w)`` and rows ``(Q, D)`` give ``(N, Q, h, w)`` in -1..1.
     """
     if features.shape[1] != rows.shape[1]:
         raise ValueError(
@@ -48,9 +43,10 @@ def cosine_maps(features: Tensor, rows: Tensor) -> Tensor:
 class DenseTextHead(ZeroShotHead):
     """Scaled cosine of CLIP's dense tokens and the class embeddings; no parameters.
 
-    The post-processing of the training-free family (MaskCLIP arXiv 2112.01071, SCLIP
-    2312.01597, NACLIP 2404.08181): softmax over all queries, a class scores as its
-    best query.
+    ``z_q = scale * cos(f, t_q)`` of a token ``f`` and a row ``t_q``, both ``(D,)``: the
+    post-processing of the training-free family (MaskCLIP arXiv 2112.01071, SCLIP
+    2312.01597, NACLIP 2404.08181). Softmax over all queries, a class scores as its best
+    query.
 
     Args:
         in_channels: channels of the dense tokens; the width of the embeddings.
@@ -94,7 +90,8 @@ class DenseTextHead(ZeroShotHead):
     ) -> Tensor:
         """Return ``scale`` times the cosines, ``(N, Q, h, w)``."""
         features = self._transform_inputs(inputs)  # (N, D, h, w)
-        return self.scale * cosine_maps(features, queries.embeddings)
+        rows = single_rows(queries, 'DenseTextHead')
+        return self.scale * cosine_maps(features, rows)
 
 
 #: Upper bound of the learned scale, as in CLIP (arXiv 2103.00020, section 2.5).
@@ -105,7 +102,8 @@ MAX_SCALE = 100.0
 class TextPixelHead(ZeroShotHead):
     """Projected pixel features against class embeddings, trained by cross-entropy.
 
-    It stands on patch tokens or on the features of any mmseg backbone. What it learns
+    ``z_q = scale * cos(P(f), t_q)``, with softmax cross-entropy over the classes. It
+    stands on patch tokens or on the features of any mmseg backbone. What it learns
     is the projection and the temperature; classes stay rows, so that a new row is a
     new class without training.
 
@@ -159,12 +157,13 @@ class TextPixelHead(ZeroShotHead):
         """Return scaled cosines of projected features and rows, ``(N, Q, h, w)``."""
         features = self.projection(self._transform_inputs(inputs))  # (N, D, h, w)
         scale = self.log_scale.exp().clamp(max=MAX_SCALE)
-        return scale * cosine_maps(features, queries.embeddings)
+        return scale * cosine_maps(features, single_rows(queries, 'TextPixelHead'))
 
 
 def _projection(
     kind: str, in_channels: int, channels: int, embed_dim: int
 ) -> nn.Module:
+    choose('projection', kind, ('none', 'linear', 'mlp'))
     if kind == 'none':
         if in_channels != embed_dim:
             raise ValueError(
@@ -174,13 +173,11 @@ def _projection(
         return nn.Identity()
     if kind == 'linear':
         return nn.Conv2d(in_channels, embed_dim, 1)
-    if kind == 'mlp':
-        return nn.Sequential(
-            nn.Conv2d(in_channels, channels, 1),
-            nn.GELU(),
-            nn.Conv2d(channels, embed_dim, 1),
-        )
-    raise ValueError(f"projection must be 'none', 'linear' or 'mlp', not {kind!r}")
+    return nn.Sequential(
+        nn.Conv2d(in_channels, channels, 1),
+        nn.GELU(),
+        nn.Conv2d(channels, embed_dim, 1),
+    )
 
 
 @MODELS.register_module()
@@ -213,12 +210,12 @@ class CosineRegressionHead(ZeroShotHead):
     ) -> Tensor:
         """Return cosines of projected features and rows, ``(N, Q, h, w)``."""
         features = self.projection(self._transform_inputs(inputs))
-        return cosine_maps(features, queries.embeddings)
+        return cosine_maps(features, single_rows(queries, 'CosineRegressionHead'))
 
     def loss_by_feat(
         self, outputs: Tensor, batch_data_samples: SampleList
     ) -> dict[str, Tensor]:
-        """Mean of ``1 - cosine`` to the true class over all labelled pixels.
+        """Mean over labelled pixels of ``1 - cos(P(f), t_y)``, ``y`` the true class.
 
         Args:
             outputs: cosines ``(N, K, h, w)``, resized bilinearly to the labels.
@@ -234,10 +231,5 @@ class CosineRegressionHead(ZeroShotHead):
         valid = labels != self.ignore_index
         chosen = cosines.gather(1, labels.where(valid, 0))
         loss = ((1 - chosen) * valid).sum() / valid.sum().clamp(min=1)
-        accuracy = pixel_accuracy(
-            outputs,
-            labels.squeeze(1),
-            ignore_index=self.ignore_index,
-            align_corners=self.align_corners,
-        )
+        accuracy = pixel_accuracy(outputs, labels.squeeze(1), **self._label_options)
         return {'loss_cosine': loss, 'acc_seg': accuracy}

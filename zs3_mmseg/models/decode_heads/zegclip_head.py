@@ -15,23 +15,23 @@ from mmseg.registry import MODELS
 from mmseg.utils import ConfigType, SampleList
 
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
-from zs3_mmseg.utils.names import did_you_mean
+from zs3_mmseg.utils.names import choose
 
-from .zero_shot_head import ScoreKind, ZeroShotHead, pixel_accuracy, reduce_queries
+from .zero_shot_head import (
+    ScoreKind,
+    ZeroShotHead,
+    pixel_accuracy,
+    reduce_queries,
+    single_rows,
+)
 
 
 def matching_logits(query: Tensor, key: Tensor, num_heads: int) -> Tensor:
     """Mean over heads of the pre-softmax attention map, which is the class mask.
 
-    The mean of the per-head products is one product over all channels, so no
-    per-head map is made.
-
-    Args:
-        query: ``(N, Q, E)``, projected class queries.
-        key: ``(N, M, E)``, projected patches.
-
-    Returns:
-        mask logits ``(N, Q, M)``.
+    ``1/H sum_h q_h k_h^T / sqrt(E / H)`` of projected queries ``(N, Q, E)`` and patches
+    ``(N, M, E)`` is one product over all channels, so no per-head map is made:
+    ``(N, Q, M)``.
     """
     scale = num_heads * (query.shape[-1] / num_heads) ** 0.5
     return (query / scale) @ key.transpose(1, 2)
@@ -55,14 +55,9 @@ class CrossAttention(nn.Module):
         return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def forward(self, query: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Attend.
+        """Attend with queries ``(N, Q, E)`` to patches ``(N, M, E)``.
 
-        Args:
-            query: ``(N, Q, E)``.
-            memory: ``(N, M, E)``.
-
-        Returns:
-            the attended values ``(N, Q, E)`` and the projected queries and keys.
+        Returns the attended values ``(N, Q, E)``, and the projected queries and keys.
         """
         q, k, v = self.q(query), self.k(memory), self.v(memory)
         attended = F.scaled_dot_product_attention(
@@ -89,12 +84,7 @@ class MaskDecoderLayer(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, query: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Refine the queries.
-
-        Returns:
-            the refined queries ``(N, Q, E)`` and this layer's mask logits
-            ``(N, Q, M)``.
-        """
+        """Return refined queries ``(N, Q, E)`` and this layer's masks ``(N, Q, M)``."""
         attended, q, k = self.attn(query, memory)
         query = self.norm2(query + self.drop(attended))
         hidden = self.drop(F.relu(self.linear1(query)))
@@ -124,7 +114,9 @@ class MaskDecoder(nn.Module):
     """A stack of :class:`MaskDecoderLayer` that ends in a :class:`MatchingLayer`.
 
     Queries never look at each other, so any subset of the classes gives the rows that
-    the whole vocabulary gives.
+    the whole vocabulary gives. ``num_layers`` counts the last one, too. With
+    ``identical_layers`` all layers start as copies of the first, as in the official
+    code; else each is drawn on its own.
     """
 
     def __init__(
@@ -159,9 +151,9 @@ class MaskDecoder(nn.Module):
     def start_as_cosine(self, scale: float) -> None:
         """Make the result ``scale`` times the cosine of query and patch.
 
-        Residual branches start at zero, so that a query passes nothing but norms, and
-        the last layer's projections start as multiples of the identity. Patches must
-        have length one, and without earlier layers queries, too.
+        Residual branches start at zero, so that a query passes nothing but norms, which
+        centre it, and the last layer's projections start as multiples of the identity.
+        Patches must have length one, and without earlier layers queries, too.
         """
         for layer in self.layers:
             assert isinstance(layer, MaskDecoderLayer)  # a ModuleList does not know
@@ -177,15 +169,10 @@ class MaskDecoder(nn.Module):
             nn.init.zeros_(projection.bias)
 
     def forward(self, query: Tensor, memory: Tensor) -> list[Tensor]:
-        """Match queries to patches.
+        """Match queries ``(N, Q, E)`` to patches ``(N, M, E)``.
 
-        Args:
-            query: ``(N, Q, E)``.
-            memory: ``(N, M, E)``.
-
-        Returns:
-            mask logits ``(N, Q, M)`` of every layer; the last entry is the result, the
-            others serve deep supervision.
+        Returns mask logits ``(N, Q, M)`` of every layer; the last entry is the result,
+        the others serve deep supervision.
         """
         masks: list[Tensor] = []
         for layer in self.layers:
@@ -195,15 +182,16 @@ class MaskDecoder(nn.Module):
         return masks
 
 
+DESCRIPTOR_TERMS = ('product', 'text', 'difference', 'image')
+
+
 def descriptor(terms: tuple[str, ...], text: Tensor, image: Tensor) -> Tensor:
     """Relationship descriptor of class texts and an image (paper, section 3.4).
 
-    Args:
-        text: rows ``T``, ``(Q, E)``.
-        image: global embeddings ``z``, ``(N, E)``.
-
-    Returns:
-        ``(N, Q, len(terms) * E)``.
+    The terms ``'product'`` (elementwise ``T * z``), ``'text'`` (``T``),
+    ``'difference'`` (``|T - z|``) and ``'image'`` (``z``) of rows ``T (Q, E)`` and
+    global embeddings ``z (N, E)``, concatenated in the order given:
+    ``(N, Q, len(terms) * E)``. Published: ``('product', 'text')``.
     """
     rows = text.unsqueeze(0).expand(len(image), -1, -1)
     whole = image.unsqueeze(1).expand(-1, len(text), -1)
@@ -216,11 +204,8 @@ def descriptor(terms: tuple[str, ...], text: Tensor, image: Tensor) -> Tensor:
     return torch.cat([make[term]() for term in terms], dim=-1)
 
 
-DESCRIPTOR_TERMS = ('product', 'text', 'difference', 'image')
-
-
 def _mask_loss(config: ConfigType) -> nn.Module:
-    """Build a loss over class masks."""
+    """Build a loss over class masks; mmseg's, called in another way, are refused."""
     loss = None if isinstance(config, Sequence) else MODELS.build(config)
     wanted = {'ignore_index', 'align_corners'}
     if loss is None or not wanted <= signature(loss.forward).parameters.keys():
@@ -234,11 +219,17 @@ def _mask_loss(config: ConfigType) -> nn.Module:
 
 @MODELS.register_module()
 class ZegCLIPHead(ZeroShotHead):
-    """Class queries made from text and image find their patches.
+    """Class queries made from text and image find their patches (arXiv 2212.03588).
 
-    Each row of text is joined with the image's global token into a relationship
-    descriptor, mapped to a query, and matched with the patches by a decoder of
-    cross-attention alone; the pre-softmax attention of its last layer is the mask.
+    Each row of text ``T (E,)`` is joined with the image's global token ``z (E,)`` into
+    a relationship descriptor, mapped to a query, and matched with the patches ``H (hw,
+    E)`` by a decoder of cross-attention alone; the pre-softmax attention of its last
+    layer is the mask (sections 3.2 to 3.4)::
+
+        q = W_d [T * z, T]
+        mask = mean over heads of (W_q q) (W_k H)^T / sqrt(E / heads)
+
+    where the layers before the last have refined ``q``. Scores are ``sigmoid(mask)``.
     Patches and global token are expected normalised
     (``OpenCLIPViT(normalize=True, out_global=True)``), rows as they come.
 
@@ -300,11 +291,7 @@ class ZegCLIPHead(ZeroShotHead):
         super().__init__(in_channels, **kwargs)
         self.terms = tuple(descriptor)
         for term in self.terms:
-            if term not in DESCRIPTOR_TERMS:
-                raise ValueError(
-                    f'descriptor={self.terms} has the unknown term {term!r}: expected '
-                    f'some of {DESCRIPTOR_TERMS}.{did_you_mean(term, DESCRIPTOR_TERMS)}'
-                )
+            choose('each term of descriptor', term, DESCRIPTOR_TERMS)
         if not self.terms or len(set(self.terms)) != len(self.terms):
             raise ValueError(f'descriptor={self.terms} must name different terms')
         self.deep_supervision = deep_supervision
@@ -358,11 +345,7 @@ class ZegCLIPHead(ZeroShotHead):
         queries: ClassQueries,
         global_token: Tensor | None = None,
     ) -> Tensor:
-        """Return the last layer's mask logits ``(N, Q, h, w)``.
-
-        Raises:
-            ValueError: without a global token.
-        """
+        """Return the last layer's mask logits ``(N, Q, h, w)``."""
         return self._all_masks(inputs, queries, global_token)[-1]
 
     def training_outputs(
@@ -413,11 +396,8 @@ class ZegCLIPHead(ZeroShotHead):
         if self.mask_loss is None:
             return super().loss_by_feat(mask, batch_data_samples)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        options: dict[str, Any] = dict(
-            ignore_index=self.ignore_index, align_corners=self.align_corners
-        )
-        losses = self.mask_loss(mask, labels, **options)
-        losses['acc_seg'] = pixel_accuracy(mask, labels, **options)
+        losses = self.mask_loss(mask, labels, **self._label_options)
+        losses['acc_seg'] = pixel_accuracy(mask, labels, **self._label_options)
         return losses
 
     def _all_masks(
@@ -433,7 +413,7 @@ class ZegCLIPHead(ZeroShotHead):
         memory = patches.flatten(2).transpose(1, 2)  # (N, hw, E)
         if self.project_patches:
             memory = self.proj_norm(self.input_proj(memory))
-        rows = queries.embeddings.to(image.dtype)
+        rows = single_rows(queries, 'ZegCLIPHead').to(image.dtype)
         query = self.q_proj(descriptor(self.terms, rows, image))
         masks = self.decoder(query, memory)
         if self.mask_bias is not None:

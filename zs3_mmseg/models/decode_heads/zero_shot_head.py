@@ -16,15 +16,14 @@ from mmseg.utils import ConfigType, SampleList
 
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
 from zs3_mmseg.utils.labels import IGNORE_INDEX
+from zs3_mmseg.utils.names import choose
 
 
 class RunningArgmax:
     """The best class of each pixel, over classes that come in slices.
 
     Of equal scores the first wins, as in ``argmax`` over all of them at once.
-
-    Attributes:
-        num_classes: how many classes have been taken in.
+    ``num_classes`` counts the classes taken in.
     """
 
     def __init__(self) -> None:
@@ -32,12 +31,10 @@ class RunningArgmax:
         self._best: tuple[Tensor, Tensor] | None = None
 
     def update(self, scores: Tensor, classes: Tensor | None = None) -> None:
-        """Take in the scores of the next classes.
+        """Take in the scores ``(K', H, W)`` of the next classes, one at least.
 
-        Args:
-            scores: ``(K', H, W)``, at least one class.
-            classes: ``(K',)`` long, what they are called, ascending; by default the
-                numbers that follow those of the classes taken in so far.
+        ``classes`` ``(K',)`` are their numbers, ascending; by default those that follow
+        the classes taken in so far.
         """
         best, index = scores.max(dim=0)
         index = index + self.num_classes if classes is None else classes[index]
@@ -59,27 +56,13 @@ class RunningArgmax:
 REDUCTIONS = ('max', 'sum')
 
 
-def check_reduction(how: str, score_kind: str) -> None:
-    """Validate a ``query_reduce`` option."""
-    if how not in REDUCTIONS:
-        raise ValueError(f'query_reduce must be one of {REDUCTIONS}, not {how!r}')
-    if how == 'sum' and score_kind != 'softmax':
-        raise ValueError(
-            "query_reduce='sum' adds probabilities of one softmax over all queries; "
-            f"a head with score_kind={score_kind!r} needs 'max'"
-        )
-
-
 def reduce_queries(
     logits: Tensor, queries_per_class: Sequence[int], how: str
 ) -> Tensor:
-    """Reduce query logits to class logits.
+    """Reduce query logits ``(N, Q, ...)`` to class logits ``(N, K, ...)``.
 
-    Args:
-        logits: ``(N, Q, ...)``, the queries of a class side by side.
-
-    Returns:
-        ``(N, K, ...)``; ``logits`` itself if every class has one query.
+    The queries of a class stand side by side; ``how`` is one of :data:`REDUCTIONS`. If
+    every class has one query, ``logits`` itself is returned.
     """
     if len(queries_per_class) == logits.shape[1]:
         return logits
@@ -89,18 +72,33 @@ def reduce_queries(
     return torch.stack([part.logsumexp(dim=1) for part in parts], dim=1)
 
 
+def single_rows(queries: ClassQueries, reader: str) -> Tensor:
+    """Return the rows ``(Q, D)`` for a reader that knows one row per query.
+
+    Raises:
+        ValueError: if the prompts of a query were not averaged.
+    """
+    prompts = getattr(queries, 'prompts_per_row', 1)
+    if prompts > 1:
+        raise ValueError(
+            f'{reader} reads one row per query, and here prompts_per_row={prompts}: '
+            'let model.class_embeddings average the prompts of a name'
+        )
+    return queries.embeddings
+
+
 def pixel_cross_entropy(
     logits: Tensor, labels: Tensor, *, ignore_index: int, align_corners: bool = False
 ) -> Tensor:
-    """Mean softmax cross-entropy over the labelled pixels of a batch.
+    """Mean softmax cross-entropy over the labelled pixels ``V`` of a batch.
+
+    ``L = 1/|V| sum_{x in V} (log sum_k exp(z_kx) - z_yx)`` of the logits ``z (N, K, h,
+    w)``, resized to the labels ``y (N, H, W)``, which are in ``0..K-1`` or
+    ``ignore_index``; 0 if no pixel is labelled.
 
     Logits are resized to the labels image by image, and resized once more in the
     backward pass instead of being kept: with 156 classes at 512x512, a batch of 16
     would otherwise keep 2.6 GB twice.
-
-    Args:
-        logits: ``(N, K, h, w)`` at any resolution.
-        labels: ``(N, H, W)`` long, values in ``0..K-1`` or ``ignore_index``.
     """
 
     def one_image(image_logits: Tensor, image_labels: Tensor) -> Tensor:
@@ -134,13 +132,10 @@ def pixel_accuracy(
     align_corners: bool = False,
     class_chunk: int = 32,
 ) -> Tensor:
-    """Share of labelled pixels whose class has the largest logit, in percent.
+    """Percentage of labelled pixels whose class has the largest logit.
 
-    Logits are resized to the labels image by image and some classes at a time.
-
-    Args:
-        logits: ``(N, K, h, w)`` at any resolution.
-        labels: ``(N, H, W)`` long, values in ``0..K-1`` or ``ignore_index``.
+    Logits ``(N, K, h, w)`` are resized to the labels ``(N, H, W)`` image by image and
+    ``class_chunk`` classes at a time; 0 if no pixel is labelled.
     """
     hits = torch.zeros((), device=logits.device)
     for image, truth in zip(logits.float().split(1), labels.split(1), strict=True):
@@ -161,33 +156,37 @@ def _resized(logits: Tensor, labels: Tensor, align_corners: bool) -> Tensor:
     )
 
 
-ScoreKind = Literal['logit', 'sigmoid', 'softmax', 'mask_sum']
+ScoreKind = Literal['logit', 'sigmoid', 'softmax']
 
 
 class ZeroShotHead(BaseDecodeHead):
     """Base of heads whose classes are rows of embeddings given with every call.
 
-    The segmentor enters a head at four places, and a subclass overrides what differs:
+    It has four entry points, in the order in which they are called:
 
-    - :meth:`query_logits`, always: one map per row, from the backbone's maps. In
-      testing the segmentor resizes, reduces synonyms, calibrates and activates, class
-      chunk by class chunk.
-    - :meth:`training_outputs`: what losses and pseudo-labels are made of. By default
-      one map per class; a head that supervises more returns more, and then says with
-      :meth:`class_logits` where these maps are.
-    - :meth:`loss_by_feat`: losses of these outputs, by default softmax cross-entropy.
-      Between the two the segmentor fills unlabelled pixels with
-      :meth:`resolve_unlabelled` in the transductive setting; all settings train through
-      these two, so that overriding ``loss`` alone is refused.
-    - :meth:`predict`, only for heads that return :class:`MaskScores`
-      (``score_kind='mask_sum'``) or look at ``batch_img_metas``.
+    - :meth:`query_logits` (maps, queries) -> ``(N, Q, h, w)``, one map per query at
+      patch resolution. The method itself, and all that a subclass has to write. Called
+      by the three below.
+    - :meth:`training_outputs` (maps, queries) -> whatever the losses read; here the
+      class logits ``(N, K, h, w)``. Override it to supervise more than the result, and
+      :meth:`class_logits` with it, which finds the result in there. Called by the
+      segmentor once per training step, and for a teacher.
+    - :meth:`loss_by_feat` (training outputs, samples) -> losses; here softmax
+      cross-entropy. Override it for another loss. Called by the segmentor after
+      :meth:`training_outputs`; in between, in transductive training,
+      :meth:`resolve_unlabelled` fills labels from the same outputs.
+    - :meth:`predict` (maps, metas, test_cfg, queries) -> class logits ``(N, K, h, w)``,
+      or ``MaskScores``. Override it if testing differs from training. Called by the
+      segmentor in ``predict``, for whole images and windows.
 
-    Each may declare, as keywords, what it reads besides the maps: ``queries``,
-    ``global_token``, ``cls_tokens``, ``group_tokens``, ``text_tokens``, ``image`` or
-    ``backbone_maps``. It is a ``BaseDecodeHead`` so that mmseg's tools know it for a
-    head, and its ``forward`` and ``loss`` only put these together; it has no
-    ``conv_seg``, and ``num_classes`` and ``out_channels`` only say how many classes
-    there are now, which the segmentor keeps up to date.
+    :meth:`forward` and :meth:`loss`, which ``BaseDecodeHead`` and direct callers have,
+    only put these together. A subclass that overrides :meth:`loss` alone would be
+    bypassed, and the segmentor refuses it. Methods get the keywords that they declare:
+    ``queries`` and ``global_token``, or others that the segmentor offers.
+
+    The class is a ``BaseDecodeHead`` so that mmseg's tools know it for a head, without
+    ``conv_seg`` unless it sets ``uses_conv_seg``. ``num_classes`` and ``out_channels``
+    only say how many classes there are now; the segmentor keeps them up to date.
 
     Args:
         in_channels: channels of the feature map(s) it reads.
@@ -199,15 +198,16 @@ class ZeroShotHead(BaseDecodeHead):
         ignore_index: label that no loss counts.
         align_corners: of every bilinear resize of this head's maps.
         init_cfg: mmengine's weight initialisation.
+
+    Raises:
+        ValueError: for an unknown ``query_reduce``, or ``'sum'`` without a softmax.
     """
 
     #: What the mask logits turn into: ``'logit'`` stays as it is, ``'sigmoid'`` is one
-    #: probability per class, ``'softmax'`` one distribution over all classes;
-    #: ``'mask_sum'`` says that the head returns ``MaskScores`` in place of logits.
+    #: probability per class, ``'softmax'`` one distribution over all classes.
     score_kind: ScoreKind = 'softmax'
-    #: Whether the head reads several rows per name that are no synonyms, as a bank with
-    #: ``reduce_templates=False`` gives them.
-    reads_prompts_apart = False
+    #: Whether the head ends in mmseg's classifier.
+    uses_conv_seg: bool = False
 
     def __init__(
         self,
@@ -222,7 +222,7 @@ class ZeroShotHead(BaseDecodeHead):
         align_corners: bool = False,
         init_cfg: ConfigType | None = None,
     ) -> None:
-        check_reduction(query_reduce, self.score_kind)
+        self.check_reduction(query_reduce)
         if channels is None:
             channels = in_channels if isinstance(in_channels, int) else in_channels[-1]
         super().__init__(
@@ -241,8 +241,19 @@ class ZeroShotHead(BaseDecodeHead):
             align_corners=align_corners,
             init_cfg=init_cfg,
         )
-        del self.conv_seg
+        if not self.uses_conv_seg:
+            del self.conv_seg
         self.query_reduce = query_reduce
+
+    def check_reduction(self, how: str) -> None:
+        """Refuse a ``query_reduce`` that is unknown, or needs a joint softmax."""
+        if choose('query_reduce', how, REDUCTIONS) == 'sum' and (
+            self.score_kind != 'softmax'
+        ):
+            raise ValueError(
+                "query_reduce='sum' adds probabilities of one softmax over all "
+                f"queries; a head with score_kind={self.score_kind!r} needs 'max'"
+            )
 
     @abstractmethod
     def query_logits(
@@ -270,18 +281,43 @@ class ZeroShotHead(BaseDecodeHead):
         queries: ClassQueries,
         global_token: Tensor | None = None,
     ) -> Tensor:
-        """Return class logits at patch resolution.
-
-        Args:
-            inputs: feature maps ``(N, C, h, w)``.
-            queries: rows of ``K`` classes.
-            global_token: ``(N, E)`` token of the whole image, if there is one.
-
-        Returns:
-            ``(N, K, h, w)``, after the reduction over each class's queries.
-        """
+        """Return class logits ``(N, K, h, w)``: query logits, reduced over synonyms."""
         logits = self.query_logits(inputs, queries=queries, global_token=global_token)
         return reduce_queries(logits, queries.queries_per_class, self.query_reduce)
+
+    def training_outputs(
+        self,
+        inputs: Sequence[Tensor],
+        *,
+        queries: ClassQueries,
+        global_token: Tensor | None = None,
+    ) -> Any:
+        """Return what losses and pseudo-labels are made of: here the class logits."""
+        return self.forward(inputs, queries=queries, global_token=global_token)
+
+    def loss_by_feat(
+        self, outputs: Any, batch_data_samples: SampleList
+    ) -> dict[str, Tensor]:
+        """Softmax cross-entropy at label resolution, see :func:`pixel_cross_entropy`.
+
+        Args:
+            outputs: what :meth:`training_outputs` returned, ``(N, K, h, w)``.
+            batch_data_samples: samples with ``gt_sem_seg`` ``(1, H, W)``, indices into
+                the classes of the queries or ``ignore_index``.
+
+        Returns:
+            ``loss_ce``, and ``acc_seg`` in percent, which is logged but not a loss.
+        """
+        labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
+        return {
+            'loss_ce': pixel_cross_entropy(outputs, labels, **self._label_options),
+            'acc_seg': pixel_accuracy(outputs, labels, **self._label_options),
+        }
+
+    @property
+    def _label_options(self) -> dict[str, Any]:
+        """How logits and labels come together, for every loss."""
+        return dict(ignore_index=self.ignore_index, align_corners=self.align_corners)
 
     def loss(
         self,
@@ -291,27 +327,13 @@ class ZeroShotHead(BaseDecodeHead):
         *,
         queries: ClassQueries,
         global_token: Tensor | None = None,
+        **more: Any,
     ) -> dict[str, Tensor]:
-        """Return the losses of a batch; labels are indices into the rows' classes."""
+        """Return :meth:`loss_by_feat` of :meth:`training_outputs`."""
         outputs = self.training_outputs(
-            inputs, queries=queries, global_token=global_token
+            inputs, queries=queries, global_token=global_token, **more
         )
         return self.loss_by_feat(outputs, batch_data_samples)
-
-    def training_outputs(
-        self,
-        inputs: Sequence[Tensor],
-        *,
-        queries: ClassQueries,
-        global_token: Tensor | None = None,
-    ) -> Any:
-        """Return what losses and pseudo-labels are made of.
-
-        :meth:`loss_by_feat` and :meth:`resolve_unlabelled` read it. Here it is what
-        :meth:`forward` returns; a head that supervises more than its result returns
-        that, too.
-        """
-        return self.forward(inputs, queries=queries, global_token=global_token)
 
     def predict(
         self,
@@ -321,34 +343,18 @@ class ZeroShotHead(BaseDecodeHead):
         *,
         queries: ClassQueries,
         global_token: Tensor | None = None,
+        **more: Any,
     ) -> Tensor:
         """Return class logits ``(N, K, h, w)`` at patch resolution.
 
         Unlike mmseg's heads it does not resize: the segmentor does, class chunk by
         class chunk.
         """
-        return self.forward(inputs, queries=queries, global_token=global_token)
+        return self.forward(inputs, queries=queries, global_token=global_token, **more)
 
-    def loss_by_feat(
-        self, outputs: Any, batch_data_samples: SampleList
-    ) -> dict[str, Tensor]:
-        """Softmax cross-entropy at label resolution.
-
-        Args:
-            outputs: what :meth:`training_outputs` returned, ``(N, K, h, w)``.
-            batch_data_samples: samples with ``gt_sem_seg`` ``(1, H, W)``.
-
-        Returns:
-            ``loss_ce``, and ``acc_seg`` in percent, which is logged but not a loss.
-        """
-        labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        options: dict[str, Any] = dict(
-            ignore_index=self.ignore_index, align_corners=self.align_corners
-        )
-        return {
-            'loss_ce': pixel_cross_entropy(outputs, labels, **options),
-            'acc_seg': pixel_accuracy(outputs, labels, **options),
-        }
+    def class_logits(self, outputs: Any) -> Tensor:
+        """Return the class logits ``(N, K, h, w)`` in :meth:`training_outputs`."""
+        return outputs
 
     @torch.no_grad()
     def resolve_unlabelled(
@@ -392,10 +398,6 @@ class ZeroShotHead(BaseDecodeHead):
             for logits in self.class_logits(outputs).split(1)
         ]
         return torch.where(labels == unlabelled_index, torch.cat(filled), labels)
-
-    def class_logits(self, outputs: Any) -> Tensor:
-        """Return the class logits ``(N, K, h, w)`` in :meth:`training_outputs`."""
-        return outputs
 
     def _best_unseen(
         self, logits: Tensor, unseen: Tensor, size: torch.Size, threshold: float | None
