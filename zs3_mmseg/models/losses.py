@@ -179,8 +179,8 @@ class NonExclusiveLoss(nn.Module):
 
     where :math:`q = p` and :math:`a = \alpha` for positives (:math:`t = 1`),
     :math:`q = 1 - p` and :math:`a = 1 - \alpha` for negatives. The focal term is eq. 5
-    of arXiv 1708.02002, the dice term that of arXiv 1606.04797 with 1 added above and
-    below; both as ``SegLossPlus`` of the official code computes them.
+    of arXiv 1708.02002, the dice term that of arXiv 1606.04797 without squares below
+    and with 1 added on both sides; both as ``SegLossPlus`` of the official code has it.
 
     **Without one-hot targets.** A pixel is a positive of one class at most. So the
     focal term of all classes is that of negatives only, plus, at labelled pixels, the
