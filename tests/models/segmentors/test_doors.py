@@ -411,16 +411,9 @@ class PromptBank:
 class ToyPromptHead(DenseTextHead):
     """The mean of a query's prompts."""
 
-    reads_prompts_apart = True
-
     def query_logits(self, inputs, *, queries, global_token=None):
         rows = queries.embeddings.unflatten(0, (-1, queries.prompts_per_row))
         return torch.einsum('nchw,qc->nqhw', inputs[-1], rows.mean(dim=1))
-
-
-def test_prompts_kept_apart_need_a_head_that_reads_them(make_segmentor, rows_of):
-    with pytest.raises(ValueError, match=r'keeps 2 prompts of each apart: set'):
-        make_segmentor('DenseTextHead', class_embeddings=PromptBank(rows_of))
 
 
 @torch.no_grad()

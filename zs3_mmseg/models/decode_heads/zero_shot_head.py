@@ -73,11 +73,7 @@ def reduce_queries(
 
 
 def single_rows(queries: ClassQueries, reader: str) -> Tensor:
-    """Return the rows ``(Q, D)`` for a reader that knows one row per query.
-
-    Raises:
-        ValueError: if the prompts of a query were not averaged.
-    """
+    """Return the rows ``(Q, D)`` for a reader that knows one row per query."""
     prompts = getattr(queries, 'prompts_per_row', 1)
     if prompts > 1:
         raise ValueError(
@@ -156,7 +152,7 @@ def _resized(logits: Tensor, labels: Tensor, align_corners: bool) -> Tensor:
     )
 
 
-ScoreKind = Literal['logit', 'sigmoid', 'softmax']
+ScoreKind = Literal['logit', 'sigmoid', 'softmax', 'mask_sum']
 
 
 class ZeroShotHead(BaseDecodeHead):

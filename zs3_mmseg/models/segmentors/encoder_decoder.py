@@ -158,7 +158,7 @@ def with_labels(
 
 
 MASK_SUM = 'mask_sum'
-SCORE_KINDS = tuple(dict.fromkeys([*get_args(ScoreKind), MASK_SUM]))
+SCORE_KINDS = get_args(ScoreKind)
 #: What a transductive training may be trained as.
 SWITCHABLE = ('inductive', 'transductive')
 #: What a head needs for unlabelled pixels.
@@ -395,16 +395,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
                 f'{type(head).__name__} overrides loss, which is never called: losses '
                 'are training_outputs and then loss_by_feat, override these'
             )
-        if reads_queries(head):
-            prompts = self.vocabulary.prompts_per_row
-            if prompts > 1 and not getattr(head, 'reads_prompts_apart', False):
-                raise ValueError(
-                    f'{type(head).__name__} reads one row per name, and '
-                    f'model.class_embeddings keeps {prompts} prompts of each apart: '
-                    'set its reduce_templates=True'
-                )
-            return
-        if head.out_channels in (num_rows, num_classes):
+        if reads_queries(head) or head.out_channels in (num_rows, num_classes):
             return
         raise ValueError(
             f'{name}.num_classes gives {head.out_channels} channels, but split '
