@@ -435,14 +435,18 @@ def _load(
     model = build_model(architecture)
     has_image = has_text = True
     if weights is None:
-        print_log(
-            f'arch={architecture.name!r} has no pretrained weights: they are random '
-            'until a checkpoint is loaded.',
-            logger='current',
-            level=logging.WARNING,
-        )
+        state = model.state_dict()
+        if any(value.is_meta for value in state.values()):
+            state = {}  # somebody asks for keys and shapes only
+        else:
+            print_log(
+                f'arch={architecture.name!r} has no pretrained weights: they are random '
+                'until a checkpoint is loaded.',
+                logger='current',
+                level=logging.WARNING,
+            )
         digest = hashlib.sha256()
-        for key, value in model.state_dict().items():
+        for key, value in state.items():
             digest.update(key.encode())
             digest.update(value.cpu().numpy().tobytes())
         hashed = content_hash(_config_json(architecture), digest.hexdigest())
