@@ -128,6 +128,7 @@ def test_training_images_are_crops_of_312_pixels(shape: tuple[int, int]) -> None
         far = margin.copy()
         far[:, 4:] &= margin[:, :-4]
         far[4:] &= margin[:-4]
+        far[4:, 4:] &= margin[:-4, :-4]  # beyond the picture's corner
         far[:4] = far[:, :4] = False
         assert not image[far].any()
         if min(scales[-1:]) >= 312:

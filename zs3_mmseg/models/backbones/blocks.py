@@ -99,9 +99,9 @@ def embed(
     grid = (patches.shape[-2], patches.shape[-1])
     patches = patches.flatten(2).transpose(1, 2)
     token = visual.class_embedding
-    positions = resize_positions(
-        visual.positional_embedding, grid, tuple(visual.grid_size), pos_interp
-    )
+    positions, own_grid = visual.positional_embedding, tuple(visual.grid_size)
+    if grid != own_grid:
+        positions = resize_positions(positions, grid, own_grid, pos_interp)
     if cls_embed_twice:
         token = 2 * token
     token = token.expand(len(patches), 1, -1)
@@ -209,7 +209,7 @@ def replaced_block(
     """
     attention = block.attn
     q, k, v = _heads(attention, block.ln_1(tokens))
-    mixed = _merge(attend(q, k, v))
+    mixed = attend(q, k, v).transpose(1, 2).flatten(2)  # (N, L, heads * d)
     update = block.ls_1(attention.out_proj(mixed))
     return feed_forward(block, tokens + update) if full else update
 
@@ -218,7 +218,8 @@ def run_first_token(block: Block, tokens: Tensor) -> Tensor:
     """Run a plain block for the first token alone: ``(N, L, D) -> (N, 1, D)``."""
     attention = block.attn
     q, k, v = _heads(attention, block.ln_1(tokens))
-    mixed = _merge(F.scaled_dot_product_attention(q[:, :, :1], k, v))
+    mixed = F.scaled_dot_product_attention(q[:, :, :1], k, v)
+    mixed = mixed.transpose(1, 2).flatten(2)  # (N, 1, heads * d)
     return feed_forward(block, tokens[:, :1] + block.ls_1(attention.out_proj(mixed)))
 
 
@@ -234,7 +235,3 @@ def _heads(
     qkv = qkv.unflatten(-1, (3, attention.num_heads, -1))  # (N, L, 3, heads, d)
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     return q, k, v
-
-
-def _merge(heads: Tensor) -> Tensor:
-    return heads.transpose(1, 2).flatten(2)  # (N, L, heads * d)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -174,7 +175,8 @@ class OpenCLIPViT(BaseModule):
         self._last_is_vanilla = (
             isinstance(self.last_attn, Vanilla) and self.full_last_block
         )
-        if not self._last_is_vanilla and not is_plain(self._blocks[-1]):
+        last_block = self.visual.transformer.resblocks[-1]
+        if not self._last_is_vanilla and not is_plain(last_block):
             raise ValueError(
                 f'arch={architecture.name!r} has custom attention blocks, whose '
                 "attention cannot be replaced: expected last_attn='vanilla' with the "
@@ -234,6 +236,10 @@ class OpenCLIPViT(BaseModule):
         one_of('text_proj_init', text_proj_init, ('random', 'tower'))
         if text_proj_init == 'tower' and not replace_cls:
             raise ValueError("text_proj_init='tower' is of no use without replace_cls")
+        #: Blocks before which the class token becomes a projected text row, and blocks
+        #: that give prior maps.
+        self.replace_cls: tuple[int, ...] = ()
+        self.priors: tuple[int, ...] = ()
         self.class_prompt = None
         if replace_cls or priors:
             self.class_prompt = ClassPrompt(
@@ -243,8 +249,17 @@ class OpenCLIPViT(BaseModule):
                 text_dim=self.embed_dim,
                 width=self.width,
             )
+            self.replace_cls = self.class_prompt.replace_cls
+            self.priors = self.class_prompt.priors
             if text_proj_init == 'tower':
                 self.class_prompt.start_like_dense_logits(self.visual)
+        # How many blocks have to run for the outputs asked for.
+        self._num_run = self.num_blocks
+        to_the_end = out_global or self.extra_tokens is not None
+        if not to_the_end and DENSE not in self.out_indices:
+            self._num_run = 1 + max((*self.out_indices, *self.priors))
+        #: How many blocks do the same for all class names of an image.
+        self.num_shared_blocks = min((self._num_run, *self.replace_cls[:1]))
         self.train(self.training)
 
     def init_weights(self) -> None:
@@ -259,16 +274,6 @@ class OpenCLIPViT(BaseModule):
         return self
 
     @property
-    def replace_cls(self) -> tuple[int, ...]:
-        """The blocks before which the class token becomes a projected text row."""
-        return () if self.class_prompt is None else self.class_prompt.replace_cls
-
-    @property
-    def priors(self) -> tuple[int, ...]:
-        """The blocks that give prior maps."""
-        return () if self.class_prompt is None else self.class_prompt.priors
-
-    @property
     def out_channels(self) -> tuple[int, ...]:
         """Channels of each returned map."""
         maps = tuple(self._channels(index) for index in self.out_indices)
@@ -280,19 +285,6 @@ class OpenCLIPViT(BaseModule):
             return self.width
         own = index != DENSE and self.tap_projection != 'clip'
         return self.embed_dim if own or self.project else self.width
-
-    @property
-    def num_shared_blocks(self) -> int:
-        """How many blocks do the same for all class names of an image."""
-        return min((self._num_run, *self.replace_cls[:1]))
-
-    @property
-    def _num_run(self) -> int:
-        """How many blocks have to run for the outputs asked for."""
-        to_the_end = self.out_global or self.extra_tokens is not None
-        if to_the_end or DENSE in self.out_indices:
-            return self.num_blocks
-        return 1 + max((*self.out_indices, *self.priors))
 
     def forward(
         self,
@@ -373,7 +365,9 @@ class OpenCLIPViT(BaseModule):
         blocks = range(self.num_shared_blocks, self._num_run)
         state = self._run(state, blocks, needed, text)
         grid, shared = state.grid, state.pooled is state.tokens
-        tokens, groups = self._apart(state.tokens)
+        tokens, groups = state.tokens, None
+        if self.extra_tokens is not None:
+            tokens, groups = self._apart(tokens)
         pooled = last = tokens if shared else state.pooled
         if self.prompts is not None and self._num_run == self.num_blocks:
             tokens = self.prompts.after(tokens)
@@ -417,13 +411,9 @@ class OpenCLIPViT(BaseModule):
             img: ``(B, 3, H, W)``, normalised RGB.
         """
         tokens, grid = self._embed(img, cls_embed_twice=False)
-        for block in self._blocks:
+        for block in self.visual.transformer.resblocks:
             tokens = run_block(block, tokens)
         return self._pool(tokens, grid[0] * grid[1])
-
-    @property
-    def _blocks(self) -> nn.ModuleList:
-        return self.visual.transformer.resblocks
 
     def _embed(
         self, img: Tensor, cls_embed_twice: bool
@@ -447,7 +437,7 @@ class OpenCLIPViT(BaseModule):
         after = replaced_block(
             block,
             tokens,
-            lambda q, k, v: self.last_attn(q, k, v, grid),
+            partial(self.last_attn, grid=grid),
             full=self.full_last_block,
         )
         if not pooled:
@@ -461,10 +451,9 @@ class OpenCLIPViT(BaseModule):
     def _num_extra(self) -> int:
         return 0 if self.extra_tokens is None else self.extra_tokens.num_tokens
 
-    def _apart(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _apart(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Take the tokens behind the patches away, normed as prompts say."""
-        if self.extra_tokens is None:
-            return tokens, None
+        assert self.extra_tokens is not None  # else nobody asks
         own = tokens.shape[1] - self._num_extra
         extra = tokens[:, own:]
         if self.extra_tokens.prompt_norm and self.prompts is not None:
@@ -486,7 +475,7 @@ class OpenCLIPViT(BaseModule):
         dense = self.visual.ln_post(tokens)
         if self.project:
             dense = dense @ self.visual.proj
-        return self._scaled(dense)
+        return self._scaled(dense) if self.normalize else dense
 
     def _pool(self, tokens: Tensor, num_patches: int) -> Tensor:
         """Return the global token ``(N, E)`` as open_clip pools it."""
@@ -517,8 +506,9 @@ class OpenCLIPViT(BaseModule):
     ) -> SharedTokens:
         """Run blocks, keeping the outputs of those that are wanted later on."""
         tokens, pooled, outputs = state.tokens, state.pooled, dict(state.outputs)
+        resblocks = self.visual.transformer.resblocks
         for index in blocks:
-            block, bypass, mask = self._blocks[index], None, None
+            block, bypass, mask = resblocks[index], None, None
             if self.prompts is not None:
                 tokens = self.prompts.before(index, tokens)
             if self.class_prompt is not None:

@@ -51,19 +51,20 @@ class CrossAttention(nn.Module):
         self.v = nn.Linear(dim, dim)
         self.proj = nn.Linear(dim, dim)
 
-    def _split(self, tokens: Tensor) -> Tensor:
-        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
     def forward(self, query: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Attend with queries ``(N, Q, E)`` to patches ``(N, M, E)``.
 
         Returns the attended values ``(N, Q, E)``, and the projected queries and keys.
         """
         q, k, v = self.q(query), self.k(memory), self.v(memory)
+        heads = [
+            tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for tokens in (q, k, v)
+        ]
         attended = F.scaled_dot_product_attention(
-            self._split(q),
-            self._split(k),
-            self._split(v),
+            heads[0],
+            heads[1],
+            heads[2],
             dropout_p=self.dropout if self.training else 0.0,
         )
         return self.proj(attended.transpose(1, 2).flatten(2)), q, k
@@ -195,13 +196,12 @@ def descriptor(terms: tuple[str, ...], text: Tensor, image: Tensor) -> Tensor:
     """
     rows = text.unsqueeze(0).expand(len(image), -1, -1)
     whole = image.unsqueeze(1).expand(-1, len(text), -1)
-    make = {
-        'product': lambda: rows * whole,
-        'text': lambda: rows,
-        'difference': lambda: (rows - whole).abs(),
-        'image': lambda: whole,
-    }
-    return torch.cat([make[term]() for term in terms], dim=-1)
+    parts = {'text': rows, 'image': whole}
+    if 'product' in terms:
+        parts['product'] = rows * whole
+    if 'difference' in terms:
+        parts['difference'] = (rows - whole).abs()
+    return torch.cat([parts[term] for term in terms], dim=-1)
 
 
 def _mask_loss(config: ConfigType) -> nn.Module:

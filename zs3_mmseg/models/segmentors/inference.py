@@ -204,7 +204,9 @@ def to_original(maps: Tensor, meta: Mapping[str, Any], align_corners: bool) -> T
     padding = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
     left, right, top, bottom = padding
     height, width = maps.shape[-2:]
-    maps = undo_flip(maps[..., top : height - bottom, left : width - right], meta)
+    maps = maps[..., top : height - bottom, left : width - right]
+    if meta.get('flip'):
+        maps = undo_flip(maps, meta)
     height, width = meta['ori_shape'][:2]
     canvas = tuple(meta.get('canvas_shape', meta['ori_shape'])[:2])
     return resize_maps(maps, canvas, align_corners)[..., :height, :width]

@@ -440,8 +440,8 @@ def _load(
             state = {}  # somebody asks for keys and shapes only
         else:
             print_log(
-                f'arch={architecture.name!r} has no pretrained weights: they are random '
-                'until a checkpoint is loaded.',
+                f'arch={architecture.name!r} has no pretrained weights: they are '
+                'random until a checkpoint is loaded.',
                 logger='current',
                 level=logging.WARNING,
             )
