@@ -179,10 +179,6 @@ class ToyCuriousHead(DenseTextHead):
         )
         return super().query_logits(inputs, queries=queries)
 
-    def training_outputs(self, inputs, *, queries, image, backbone_maps):
-        self.got = dict(image=image, backbone_maps=backbone_maps)
-        return super().query_logits(inputs, queries=queries)
-
 
 NORM = dict(mean=[120.0, 110.0, 100.0], std=[60.0, 50.0, 40.0])
 

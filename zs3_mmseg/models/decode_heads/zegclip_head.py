@@ -348,7 +348,7 @@ class ZegCLIPHead(ZeroShotHead):
         """Return the last layer's mask logits ``(N, Q, h, w)``."""
         return self._all_masks(inputs, queries, global_token)[-1]
 
-    def training_outputs(
+    def training_outputs(  # type: ignore[override]  # wants nothing else
         self,
         inputs: Sequence[Tensor],
         *,

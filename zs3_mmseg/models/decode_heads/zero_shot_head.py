@@ -271,25 +271,20 @@ class ZeroShotHead(BaseDecodeHead):
         """
 
     def forward(
-        self,
-        inputs: Sequence[Tensor],
-        *,
-        queries: ClassQueries,
-        global_token: Tensor | None = None,
+        self, inputs: Sequence[Tensor], *, queries: ClassQueries, **given: Any
     ) -> Tensor:
-        """Return class logits ``(N, K, h, w)``: query logits, reduced over synonyms."""
-        logits = self.query_logits(inputs, queries=queries, global_token=global_token)
+        """Return class logits ``(N, K, h, w)``: query logits, reduced over synonyms.
+
+        Like the others below, it hands on what :meth:`query_logits` declares.
+        """
+        logits = self.query_logits(inputs, queries=queries, **given)
         return reduce_queries(logits, queries.queries_per_class, self.query_reduce)
 
     def training_outputs(
-        self,
-        inputs: Sequence[Tensor],
-        *,
-        queries: ClassQueries,
-        global_token: Tensor | None = None,
+        self, inputs: Sequence[Tensor], *, queries: ClassQueries, **given: Any
     ) -> Any:
         """Return what losses and pseudo-labels are made of: here the class logits."""
-        return self.forward(inputs, queries=queries, global_token=global_token)
+        return self.forward(inputs, queries=queries, **given)
 
     def loss_by_feat(
         self, outputs: Any, batch_data_samples: SampleList
@@ -322,13 +317,10 @@ class ZeroShotHead(BaseDecodeHead):
         train_cfg: ConfigType | None,
         *,
         queries: ClassQueries,
-        global_token: Tensor | None = None,
-        **more: Any,
+        **given: Any,
     ) -> dict[str, Tensor]:
         """Return :meth:`loss_by_feat` of :meth:`training_outputs`."""
-        outputs = self.training_outputs(
-            inputs, queries=queries, global_token=global_token, **more
-        )
+        outputs = self.training_outputs(inputs, queries=queries, **given)
         return self.loss_by_feat(outputs, batch_data_samples)
 
     def predict(
@@ -338,15 +330,14 @@ class ZeroShotHead(BaseDecodeHead):
         test_cfg: ConfigType | None,
         *,
         queries: ClassQueries,
-        global_token: Tensor | None = None,
-        **more: Any,
+        **given: Any,
     ) -> Tensor:
         """Return class logits ``(N, K, h, w)`` at patch resolution.
 
         Unlike mmseg's heads it does not resize: the segmentor does, class chunk by
         class chunk.
         """
-        return self.forward(inputs, queries=queries, global_token=global_token, **more)
+        return self.forward(inputs, queries=queries, **given)
 
     def class_logits(self, outputs: Any) -> Tensor:
         """Return the class logits ``(N, K, h, w)`` in :meth:`training_outputs`."""

@@ -54,22 +54,37 @@ from .vocabulary import ClassList, RowState, Vocabulary
 # ------------------------------------------------------------ what a head may ask for
 
 
-#: Names of parameters, by function. No functools.cache, which torch.compile warns of.
-_DECLARED: dict[Callable, frozenset[str]] = {}
+#: Names of parameters, by function and class of its head. No functools.cache, which
+#: torch.compile warns of.
+_DECLARED: dict[tuple[Callable, Any], frozenset[str]] = {}
 
 
 def declared(function: Callable) -> frozenset[str]:
-    """Return the names of the parameters of a function or class."""
-    function = getattr(function, '__func__', function)
-    if function not in _DECLARED:
-        _DECLARED[function] = frozenset(inspect.signature(function).parameters)
-    return _DECLARED[function]
+    """Return the names of the parameters of a function, class or method.
+
+    A head's method that takes any keyword hands it on to ``query_logits``, and wants
+    what that declares.
+    """
+    key = (getattr(function, '__func__', function), _owner(function))
+    if key not in _DECLARED:
+        parameters = inspect.signature(function).parameters
+        names, (plain, head) = frozenset(parameters), key
+        passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        if passes_on and hasattr(head, 'query_logits') and plain != head.query_logits:
+            names |= declared(head.query_logits)
+        _DECLARED[key] = names
+    return _DECLARED[key]
+
+
+def _owner(function: Callable) -> Any:
+    """Return the class that a bound method belongs to; None for any other function."""
+    bound = getattr(function, '__self__', None)
+    return None if bound is None else type(bound)
 
 
 def call_with(function: Callable, *args: Any, **given: Any) -> Any:
     """Call a head's method with those of ``given`` that it declares by name."""
-    names = _DECLARED.get(getattr(function, '__func__', function)) or declared(function)
-    for name in given.keys() - names:
+    for name in given.keys() - declared(function):
         del given[name]
     return function(*args, **given)
 
