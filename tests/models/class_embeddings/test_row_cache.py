@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from zs3_mmseg.models.class_embeddings import clip_text
 from zs3_mmseg.models.class_embeddings.clip_text import cached_rows
+from zs3_mmseg.utils import cache
 
 ROWS = torch.arange(12.0).reshape(3, 4)
 
@@ -24,7 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     messages: list[str] = []
-    monkeypatch.setattr(clip_text, 'print_log', lambda text, **_: messages.append(text))
+    monkeypatch.setattr(cache, 'print_log', lambda text, **_: messages.append(text))
     return messages
 
 
@@ -73,7 +73,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 
 def _hammer(path: Path, start: Barrier, results: Queue) -> None:
     complaints: list[str] = []
-    clip_text.print_log = lambda text, **_: complaints.append(text)
+    cache.print_log = lambda text, **_: complaints.append(text)
     start.wait()
     intact = True
     for _ in range(100):

@@ -23,7 +23,7 @@ from zs3_mmseg.models.towers import (
     text_features,
     tower_hash,
 )
-from zs3_mmseg.utils.cache import atomic_write, cache_dir, content_hash
+from zs3_mmseg.utils.cache import cached_tensors, content_hash
 from zs3_mmseg.utils.names import did_you_mean
 
 from .sources import EmbeddingSource, as_list
@@ -94,45 +94,18 @@ _ROWS = 'rows'
 def cached_rows(
     key: str, shape: tuple[int, ...], compute: Callable[[], Tensor]
 ) -> Tensor:
-    """Return rows from the cache, or compute and keep them.
+    """Return float32 rows of a shape from the cache, or compute and keep them."""
 
-    Several processes may do so at once: each writes the same rows in one step. A
-    damaged file is computed again, and a cache that cannot be written is done without.
-    """
-    path = cache_dir() / 'class_embeddings' / f'{key}.safetensors'
-    rows = _read(path, shape)
-    if rows is None:
-        rows = compute()
-        _write(path, rows)
-    return rows
+    def complaint(tensors: dict[str, Tensor]) -> str | None:
+        rows = tensors.get(_ROWS)
+        fits = rows is not None and (tuple(rows.shape), rows.dtype) == (
+            shape,
+            torch.float32,
+        )
+        return None if fits else f'it does not hold {shape} float32 rows'
 
-
-def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        # Opened once: another process may replace or remove the file meanwhile.
-        rows = load(path.read_bytes()).get(_ROWS)
-    except FileNotFoundError:
-        return None
-    except (SafetensorError, OSError) as error:
-        _warn(f'{path} is computed again: {error}')
-        return None
-    if rows is None or tuple(rows.shape) != shape or rows.dtype != torch.float32:
-        _warn(f'{path} is computed again: it does not hold {shape} float32 rows')
-        return None
-    return rows
-
-
-def _write(path: Path, rows: Tensor) -> None:
-    from safetensors.torch import save
-
-    content = save({_ROWS: rows.contiguous()})
-    try:
-        atomic_write(path, lambda stream: stream.write(content))
-    except OSError as error:
-        _warn(f'class embeddings are not cached: {error}')
+    folder = 'class_embeddings'
+    return cached_tensors(folder, key, lambda: {_ROWS: compute()}, complaint)[_ROWS]
 
 
 def _warn(message: str) -> None:
