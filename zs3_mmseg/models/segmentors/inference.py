@@ -535,13 +535,14 @@ class ImageResult:
 
     def update(self, scores: Tensor, classes: slice) -> None:
         """Take in scores ``(K', H, W)`` at original size of a slice of the classes."""
-        self._best.update(scores)
         if self._groups is not None:
             self._groups.update(scores, classes)
-        if self._num_kept:
-            if self._scores is None:
-                self._scores = scores.new_empty(self._num_kept, *scores.shape[1:])
-            self._scores[classes] = scores
+        if not self._num_kept:
+            self._best.update(scores)
+            return
+        if self._scores is None:
+            self._scores = scores.new_empty(self._num_kept, *scores.shape[1:])
+        self._scores[classes] = scores
 
     def write(
         self,
@@ -555,23 +556,20 @@ class ImageResult:
         Post-processors get the scores or the label map and ``pixels`` ``(3, H, W)``, an
         RGB image of their size.
         """
-        running = self._best
         if self._scores is not None:
             scores = self._scores
             for processor in post_processors:
                 if processor.space == 'score':
                     scores = processor(scores, pixels)
-                    running = RunningArgmax()
-            if running is not self._best:
-                running.update(scores)
+            self._best.update(scores)
             sample.set_data({'seg_logits': PixelData(data=scores)})
         if self._groups is not None:
             best, classes = self._groups.best()
             sample.set_data({'group_best': PixelData(scores=best, classes=classes)})
-        found = running.best()
+        found = self._best.best()
         assert found is not None  # there is at least one class
         best, labels = found
-        if running.num_classes == 1:
+        if self._best.num_classes == 1:
             labels = (best >= rule.score_thr).long()
         elif rule.prob_thd is not None:
             labels = labels.masked_fill(best < rule.prob_thd, rule.bg_index)
