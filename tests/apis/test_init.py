@@ -44,6 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, trained: str) -> Path:
     """Return a checkpoint whose head has weights of no default."""
+    torch.manual_seed(0)
     model = init_model(trained, device='cpu')
     with torch.no_grad():
         for value in model.decode_head.parameters():

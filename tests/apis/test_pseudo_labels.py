@@ -50,7 +50,7 @@ def test_equally_sure_pixels_stay_together() -> None:
     [
         (dict(top_percent=0), 'top_percent must be above 0'),
         (dict(top_percent=101), 'at most 100, got 101'),
-        (dict(ranking='pixel'), "one of class, image, got 'pixel'"),
+        (dict(ranking='pixel'), "one of 'class', 'image', not 'pixel'"),
     ],
 )
 def test_wrong_options_are_named(options: dict, message: str) -> None:

@@ -28,6 +28,7 @@ from zs3_mmseg.datasets.splits import ZeroShotSplit
 from zs3_mmseg.datasets.zero_shot_dataset import ZeroShotDataset
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.labels import special_labels
+from zs3_mmseg.utils.names import choose
 
 RANKINGS = ('class', 'image')
 
@@ -54,10 +55,7 @@ class PseudoLabelChoice:
             raise ValueError(
                 f'top_percent must be above 0 and at most 100, got {self.top_percent}'
             )
-        if self.ranking not in RANKINGS:
-            raise ValueError(
-                f'ranking must be one of {", ".join(RANKINGS)}, got {self.ranking!r}'
-            )
+        choose('ranking', self.ranking, RANKINGS)
 
     def keep(
         self,

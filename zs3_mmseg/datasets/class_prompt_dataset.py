@@ -14,13 +14,14 @@ from mmengine.logging import MMLogger
 from mmseg.registry import DATASETS
 
 from zs3_mmseg.utils.labels import special_labels
+from zs3_mmseg.utils.names import choose
 from zs3_mmseg.utils.random_state import draw_rng
 
 from .labels import LabelStep, LabelTable, hides_unseen
 from .scan import class_pixels, class_values
 from .splits import resolve_split
 from .wrappers import over_samples
-from .zero_shot_dataset import UNSEEN_POLICIES, ZeroShotDataset, require_choice
+from .zero_shot_dataset import UNSEEN_POLICIES, ZeroShotDataset
 
 
 def binary_mask(labels: np.ndarray, prompt: int, ignore: int) -> np.ndarray:
@@ -170,7 +171,7 @@ def _require_drawn_pairs(
 ) -> None:
     """Refuse options of testing that would be ignored."""
     if sampling is not None:
-        require_choice('sampling', sampling, SAMPLINGS)
+        choose('sampling', sampling, SAMPLINGS)
     given = dict(sampling=sampling, num_episodes=num_episodes, seed=seed)
     if not training:
         if sampling != 'exhaustive':
@@ -286,7 +287,7 @@ class ClassPromptDataset(ZeroShotDataset):
             )
         hides = hides_unseen(self.phase, self.setting)
         policy = given.pop('unseen_policy') or ('drop_image' if hides else 'ignore')
-        require_choice('unseen_policy', policy, UNSEEN_POLICIES)
+        choose('unseen_policy', policy, UNSEEN_POLICIES)
         training = self.phase == 'train'
         self._choose_prompts(prompts, selection, policy)
         self.selection = selection
@@ -325,13 +326,13 @@ class ClassPromptDataset(ZeroShotDataset):
     ) -> None:
         """Set which classes are asked for, if that goes with the other options."""
         if selection is not None:
-            require_choice('selection', selection, SELECTIONS)
+            choose('selection', selection, SELECTIONS)
         training = self.phase == 'train'
         # What training may ask for, validation on its classes does as well.
         learnt = 'seen' if self.setting == 'inductive' else 'all'
         usual = learnt if training or selection == 'held_out' else 'unseen'
         prompts = prompts or usual
-        require_choice('prompts', prompts, PROMPTS)
+        choose('prompts', prompts, PROMPTS)
         if selection is not None and (training or prompts != usual):
             raise ValueError(
                 "selection is for validation: phase='test'"

@@ -13,7 +13,7 @@ from mmengine.logging import MMLogger
 from mmseg.registry import DATASETS
 
 from zs3_mmseg.utils.labels import NARROW, special_labels
-from zs3_mmseg.utils.names import did_you_mean
+from zs3_mmseg.utils.names import choose
 from zs3_mmseg.utils.palette import default_palette
 from zs3_mmseg.utils.random_state import draw_rng
 
@@ -130,9 +130,11 @@ class ZeroShotDataset:
         pipeline: Sequence[Mapping[str, Any] | Any] | None = None,
         lazy_init: bool = False,
     ) -> None:
-        require_choice('phase', phase, PHASES)
-        require_choice('setting', setting, DATA_SETTINGS)
-        require_choice('unseen_policy', unseen_policy, UNSEEN_POLICIES)
+        if phase == 'val':
+            raise ValueError("phase='val' is none: validation is phase='test'")
+        choose('phase', phase, PHASES)
+        choose('setting', setting, DATA_SETTINGS)
+        choose('unseen_policy', unseen_policy, UNSEEN_POLICIES)
         self.phase = phase
         self.setting = setting
         self.unseen_policy = unseen_policy
@@ -303,17 +305,6 @@ class ZeroShotDataset:
         subset = copy.copy(self)
         subset.get_subset_(indices)
         return subset
-
-
-def require_choice(key: str, value: str, choices: Sequence[str]) -> None:
-    """Raise an error naming ``key`` if an option has a value that does not exist."""
-    if value not in choices:
-        hint = did_you_mean(str(value), choices)
-        if (key, value) == ('phase', 'val'):
-            hint = " Validation is phase='test'."
-        raise ValueError(
-            f'{key} must be one of {", ".join(choices)}, got {value!r}.{hint}'
-        )
 
 
 def _read_by(dataset: Any) -> list[BaseDataset]:

@@ -8,6 +8,8 @@ from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
 from mmseg.registry import PARAM_SCHEDULERS
 
+from zs3_mmseg.utils.names import choose
+
 __all__ = ['WarmupPolyLR']
 
 
@@ -79,8 +81,7 @@ class WarmupPolyLR(LRSchedulerMixin, _ParamScheduler):
                 f'expected update_interval >= 1 and warmup_steps >= 0, got '
                 f'{update_interval} and {warmup_steps}'
             )
-        if steps_ahead not in (0, 1):
-            raise ValueError(f'steps_ahead must be 0 or 1, got {steps_ahead}')
+        choose('steps_ahead', steps_ahead, (0, 1))
         if not 0 <= warmup_ratio <= 1:
             raise ValueError(f'warmup_ratio must be in 0..1, got {warmup_ratio}')
         self.power = power

@@ -20,7 +20,7 @@ from zs3_mmseg.evaluation.report import write_labels
 from zs3_mmseg.evaluation.scores import ABSENT_RULES, class_scores, mean_of_present
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.labels import special_labels
-from zs3_mmseg.utils.names import did_you_mean
+from zs3_mmseg.utils.names import choose
 
 
 class Episode(NamedTuple):
@@ -106,12 +106,7 @@ class FoldIoUMetric(BaseMetric):
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device, prefix, collect_dir)
-        if absent not in ABSENT_RULES:
-            raise ValueError(
-                f'absent must be one of {", ".join(ABSENT_RULES)}, got {absent!r}.'
-                f'{did_you_mean(str(absent), ABSENT_RULES)}'
-            )
-        self.absent = absent
+        self.absent = choose('absent', absent, ABSENT_RULES)
         self.ignore_index = ignore_index
         self.output_dir = output_dir
 

@@ -17,7 +17,7 @@ from zs3_mmseg.evaluation.counters import (
 from zs3_mmseg.evaluation.gamma_sweep import GammaCounter
 from zs3_mmseg.evaluation.report import ZeroShotResults
 from zs3_mmseg.evaluation.scores import group_scores, gzsl_scores
-from zs3_mmseg.utils.names import did_you_mean
+from zs3_mmseg.utils.names import choose
 
 #: Modes in which one group's classes compete alone, and the group's number in
 #: :class:`~zs3_mmseg.evaluation.counters.GroupBest`.
@@ -30,11 +30,7 @@ def check_modes(modes: Sequence[str]) -> tuple[str, ...]:
     if isinstance(modes, str) or not modes:
         raise ValueError(f'modes must be a list out of {", ".join(MODES)}, got {modes}')
     for mode in modes:
-        if mode not in MODES:
-            raise ValueError(
-                f'modes must be out of {", ".join(MODES)}, got {mode!r}.'
-                f'{did_you_mean(str(mode), MODES)}'
-            )
+        choose('each of modes', mode, MODES)
     return tuple(modes)
 
 

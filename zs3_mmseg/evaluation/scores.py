@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from zs3_mmseg.utils.names import did_you_mean
+from zs3_mmseg.utils.names import choose
 
 Absent = Literal['nan', 'zero']
 ABSENT_RULES: tuple[str, ...] = get_args(Absent)
@@ -25,12 +25,7 @@ _HARMONIC = {'haAcc': 'aAcc', 'hAcc': 'mAcc', 'hIoU': 'mIoU', 'hfwIoU': 'fwIoU'}
 
 def absent_rule(name: str) -> str:
     """Return the rule for absent classes that a name stands for."""
-    known = (*ABSENT_RULES, *ABSENT_CONVENTIONS)
-    if name not in known:
-        raise ValueError(
-            f'absent must be one of {", ".join(known)}, got {name!r}.'
-            f'{did_you_mean(str(name), known)}'
-        )
+    choose('absent', name, (*ABSENT_RULES, *ABSENT_CONVENTIONS))
     return ABSENT_CONVENTIONS.get(name, name)
 
 

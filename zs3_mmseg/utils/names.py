@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
+from typing import TypeVar
+
+_Choice = TypeVar('_Choice')
 
 _SEPARATOR = '|'
 
@@ -50,12 +52,16 @@ def duplicates(names: Iterable[str]) -> list[str]:
     return list(repeated)
 
 
-def choose(name: str, value: Any, allowed: Iterable[str]) -> str:
+def choose(name: str, value: _Choice, allowed: Iterable[_Choice]) -> _Choice:
     """Return ``value`` if it is allowed, else raise ValueError naming the option."""
     known = tuple(allowed)
     if value not in known:
+        hint = ''
+        if isinstance(value, str):
+            hint = did_you_mean(
+                value, (word for word in known if isinstance(word, str))
+            )
         raise ValueError(
-            f'{name} must be one of {known}, not {value!r}.'
-            f'{did_you_mean(str(value), known)}'
+            f'{name} must be one of {", ".join(map(repr, known))}, not {value!r}.{hint}'
         )
-    return str(value)
+    return value

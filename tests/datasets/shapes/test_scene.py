@@ -118,7 +118,7 @@ def test_palette_colours_are_told_apart() -> None:
 
 
 def test_an_unknown_subset_is_named_with_the_closest_one() -> None:
-    with pytest.raises(KeyError, match=r"'test_hrad'.*Did you mean 'test_hard'"):
+    with pytest.raises(ValueError, match=r"'test_hrad'.*Did you mean 'test_hard'"):
         render_scene(0, 'test_hrad', 0)
 
 

@@ -120,7 +120,7 @@ def test_deleted_files_are_noticed(tmp_path: Path) -> None:
     ('wrong', 'message'),
     [
         (dict(subset='tset'), "'tset'.*Did you mean 'test'"),
-        (dict(subset='clip_icons'), 'expected a subset out of'),
+        (dict(subset='clip_icons'), "subset must be one of .*not 'clip_icons'"),
         (dict(num_images=0), 'num_images >= 1'),
         (dict(seed=-1), 'seed >= 0'),
     ],

@@ -213,7 +213,7 @@ def test_palette_follows_the_names(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(phase='val'), "Validation is phase='test'"),
+        (dict(phase='val'), "validation is phase='test'"),
         (dict(phase='trian'), "Did you mean 'train'"),
         (dict(setting='inductiv'), "Did you mean 'inductive'"),
         (dict(unseen_policy='drop'), "Did you mean 'drop_image'"),

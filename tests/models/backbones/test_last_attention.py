@@ -126,7 +126,7 @@ def test_only_the_latest_windows_are_kept() -> None:
     ('config', 'message'),
     [
         ('nacilp', "Did you mean 'naclip'"),
-        (dict(std=3.0), 'last_attn=None is unknown'),
+        (dict(std=3.0), 'last_attn must be one of .*not None'),
         (dict(type='naclip', sdt=5.0), "'naclip'.*sdt"),
         (dict(type='naclip', std=0), 'std must be positive'),
     ],

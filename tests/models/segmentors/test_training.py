@@ -311,7 +311,7 @@ def test_samples_without_ground_truth_are_named(make_segmentor, make_samples, im
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(setting='zeroshot'), "setting='zeroshot' is unknown"),
+        (dict(setting='zeroshot'), "setting must be one of .*not 'zeroshot'"),
         (dict(class_embeddings=None), 'class_embeddings is None'),
         (
             dict(calibrators=[dict(type='ImageLevelGate', weight=1.0)]),

@@ -33,5 +33,5 @@ def test_half_precision_is_resized_in_float32() -> None:
 
 
 def test_other_interpolations_are_refused() -> None:
-    with pytest.raises(ValueError, match="bicubic, bilinear, not 'nearest'"):
+    with pytest.raises(ValueError, match="'bicubic', 'bilinear', not 'nearest'"):
         check_interpolation('nearest')

@@ -18,7 +18,7 @@ from zs3_mmseg.datasets.shapes.scene import (
     subset_folder,
 )
 from zs3_mmseg.datasets.shapes.vocabulary import CLASSES, PALETTE, VOID
-from zs3_mmseg.utils.names import did_you_mean
+from zs3_mmseg.utils.names import choose
 
 #: Subsets for segmentation and their default numbers of scenes.
 DEFAULT_SIZES = {
@@ -67,11 +67,7 @@ class ShapesDataset(BaseSegDataset):
         workers: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if subset not in DEFAULT_SIZES:
-            raise ValueError(
-                f'expected a subset out of {list(DEFAULT_SIZES)}, got {subset!r}.'
-                + did_you_mean(subset, DEFAULT_SIZES)
-            )
+        choose('subset', subset, DEFAULT_SIZES)
         if num_images is not None and num_images < 1:
             raise ValueError(f'expected num_images >= 1 or None, got {num_images}')
         if seed < 0:

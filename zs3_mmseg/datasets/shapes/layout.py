@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zs3_mmseg.datasets.shapes import drawing
-from zs3_mmseg.utils.names import did_you_mean
+from zs3_mmseg.utils.names import choose
 
 from .drawing import BODY, CATALOGUE, SIDE, TYPICAL, Colour, Points
 from .vocabulary import CLASSES, COLOURS, FILLS, GROUNDS, THINGS, VOID
@@ -78,12 +78,7 @@ SUBSETS: dict[str, Rules] = {
 
 def get_rules(subset: str) -> Rules:
     """Return the rules of a subset."""
-    if subset not in SUBSETS:
-        raise KeyError(
-            f'expected a Shapes subset out of {sorted(SUBSETS)}, got {subset!r}.'
-            + did_you_mean(subset, SUBSETS)
-        )
-    return SUBSETS[subset]
+    return SUBSETS[choose('subset', subset, SUBSETS)]
 
 
 _COLOUR_NAMES = tuple(COLOURS)

@@ -19,7 +19,7 @@ from mmseg.registry import HOOKS, MODELS
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit, resolve_split
 from zs3_mmseg.engine.protocol import unwrap
-from zs3_mmseg.utils.names import duplicates
+from zs3_mmseg.utils.names import choose, duplicates
 
 from .classifier import (
     RESETS,
@@ -38,7 +38,6 @@ from .plan import (
     PhaseSchedule,
     class_vectors,
     is_unseen,
-    require_choice,
 )
 from .retraining import PhaseChanges, Retraining
 from .starting_points import expand_checkpoint, require_classifier
@@ -243,7 +242,7 @@ class GenerativeRetrainingHook(Hook):
             ('segmentor_mode', segmentor_mode, ('eval', 'train')),
             ('reset_classifier', reset_classifier, RESETS),
         ):
-            require_choice(f'GenerativeRetrainingHook.{name}', value, choices)
+            choose(f'GenerativeRetrainingHook.{name}', value, choices)
         if unseen_weight <= 0:
             raise ValueError(
                 f'GenerativeRetrainingHook needs unseen_weight > 0, got {unseen_weight}'

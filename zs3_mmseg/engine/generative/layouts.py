@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit
+from zs3_mmseg.utils.names import choose
 
-from .plan import present_classes, require_choice
+from .plan import present_classes
 
 KINDS = ('seen', 'cells')
 
@@ -32,7 +33,7 @@ class SyntheticLayout:
         unseen_share: float = 0.5,
         cell_size: int = 16,
     ) -> None:
-        require_choice('layout.kind', kind, KINDS)
+        choose('layout.kind', kind, KINDS)
         shares = {'image_share': image_share, 'unseen_share': unseen_share}
         for name, share in shares.items():
             if not 0 < share <= 1:

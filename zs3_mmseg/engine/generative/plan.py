@@ -29,12 +29,6 @@ def present_classes(labels: Tensor, split: ZeroShotSplit) -> list[int]:
     return [value for value in labels.unique().tolist() if value < len(split.classes)]
 
 
-def require_choice(where: str, value: str, choices: Sequence[str]) -> None:
-    """An option must be one of its choices."""
-    if value not in choices:
-        raise ValueError(f'{where} must be one of {", ".join(choices)}, got {value!r}')
-
-
 class Phase(StrEnum):
     """What learns: the whole segmentor, the generator, the classifier, or the last two.
 

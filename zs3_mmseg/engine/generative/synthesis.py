@@ -19,6 +19,7 @@ from mmseg.registry import MODELS, OPTIMIZERS
 from zs3_mmseg.datasets.splits import ZeroShotSplit
 from zs3_mmseg.models.generators import LabelGraph, label_graph
 from zs3_mmseg.utils.checkpoint import CheckpointError, load_into, safe_load
+from zs3_mmseg.utils.names import choose
 
 from .classifier import ClassWeights, share_of_processes
 from .compatibility import KEY, states_by_type
@@ -26,7 +27,6 @@ from .plan import (
     WHOLE_IMAGE,
     KeyedDraws,
     present_classes,
-    require_choice,
     reset_generator,
 )
 
@@ -287,7 +287,7 @@ class TrainedSynthesiser(Synthesiser):
         generator_optimizer: Mapping[str, Any] | None = None,
         generator_step: Literal['iteration', 'class'] = 'iteration',
     ) -> None:
-        require_choice('generator_step', generator_step, ('iteration', 'class'))
+        choose('generator_step', generator_step, ('iteration', 'class'))
         self.generator_config = generator
         self.generator_from = generator_from
         self.criterion = MODELS.build(dict(loss or dict(type='MMDLoss')))
@@ -399,7 +399,7 @@ class PixelSynthesis(TrainedSynthesiser):
         **training: Any,
     ) -> None:
         super().__init__(generator or dict(type='GMMNGenerator'), **training)
-        require_choice('merge', merge, ('image', 'pixel'))
+        choose('merge', merge, ('image', 'pixel'))
         if samples_per_class < 1:
             raise ValueError(
                 'GenerativeRetrainingHook needs samples_per_class >= 1, got '

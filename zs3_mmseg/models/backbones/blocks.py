@@ -18,13 +18,6 @@ from zs3_mmseg.models.towers.positions import resize_positions
 DENSE = -1
 
 
-def one_of(name: str, value: object, allowed: tuple) -> None:
-    """Raise if an option has none of the allowed values."""
-    if value not in allowed:
-        options = ', '.join(map(repr, allowed))
-        raise ValueError(f'{name} must be one of {options}, not {value!r}')
-
-
 def check_indices(indices: Sequence[int], num_blocks: int) -> tuple[int, ...]:
     """Return ``out_indices`` as a tuple if they name different outputs."""
     chosen = tuple(indices)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from mmseg.registry import MODELS
 
-from .blocks import GridCache, one_of
+from zs3_mmseg.utils.names import choose
+
+from .blocks import GridCache
 
 
 class ExtraTokens(nn.Module):
@@ -44,7 +46,7 @@ class ExtraTokens(nn.Module):
             raise ValueError(
                 f'extra_tokens.num_tokens must be at least 1, not {num_tokens}'
             )
-        one_of('extra_tokens.init', init, ('random', 'zero', 'cls'))
+        choose('extra_tokens.init', init, ('random', 'zero', 'cls'))
         self.num_tokens = num_tokens
         self.init = init
         self.prompt_norm = prompt_norm

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zs3_mmseg.utils.names import did_you_mean
+from zs3_mmseg.utils.names import choose
 
 from .blocks import GridCache
 
@@ -176,13 +176,8 @@ def build_last_attention(config: str | Mapping) -> LastAttention:
     """Build a strategy from its name, or from ``dict(type=name, **options)``."""
     options = dict(config) if isinstance(config, Mapping) else dict(type=config)
     name = options.pop('type', None)
-    strategy = LAST_ATTENTION.get(_ALIASES.get(name, name))
-    if strategy is None:
-        raise ValueError(
-            f'last_attn={name!r} is unknown.{did_you_mean(str(name), LAST_ATTENTION)} '
-            f'Known: {", ".join(LAST_ATTENTION)}.'
-        )
+    known = choose('last_attn', _ALIASES.get(name, name), LAST_ATTENTION)
     try:
-        return strategy(**options)
+        return LAST_ATTENTION[known](**options)
     except TypeError as error:
         raise ValueError(f'last_attn={name!r}: {error}') from error

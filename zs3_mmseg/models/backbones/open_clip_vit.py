@@ -17,13 +17,13 @@ from mmseg.registry import MODELS
 
 from zs3_mmseg.models.towers import Architecture, load_clip, resolve_architecture
 from zs3_mmseg.models.towers.positions import check_interpolation
+from zs3_mmseg.utils.names import choose
 
 from .blocks import (
     DENSE,
     check_indices,
     embed,
     is_plain,
-    one_of,
     replaced_block,
     require_plain_vit,
     resize_stored_positions,
@@ -144,8 +144,8 @@ class OpenCLIPViT(BaseModule):
         trust: bool = False,
     ) -> None:
         super().__init__()
-        one_of('grid', grid, ('pad', 'floor'))
-        one_of('last_block', last_block, ('full', 'attn_only', None))
+        choose('grid', grid, ('pad', 'floor'))
+        choose('last_block', last_block, ('full', 'attn_only', None))
         self.pos_interp = check_interpolation(pos_interp)
         self.grid_mode = grid
         self.last_attn = build_last_attention(last_attn)
@@ -191,7 +191,7 @@ class OpenCLIPViT(BaseModule):
         self.out_indices = check_indices(out_indices, self.num_blocks)
         if not (self.out_indices or out_global):
             raise ValueError('out_indices is empty and out_global is False: no output')
-        one_of(
+        choose(
             'tap_projection',
             tap_projection,
             (None, 'clip', 'frozen_random', 'trainable'),
@@ -233,7 +233,7 @@ class OpenCLIPViT(BaseModule):
             self.low_rank = nn.ModuleList(
                 LowRankBypass(self.width, low_rank) for _ in range(self.num_blocks)
             )
-        one_of('text_proj_init', text_proj_init, ('random', 'tower'))
+        choose('text_proj_init', text_proj_init, ('random', 'tower'))
         if text_proj_init == 'tower' and not replace_cls:
             raise ValueError("text_proj_init='tower' is of no use without replace_cls")
         #: Blocks before which the class token becomes a projected text row, and blocks

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmseg.registry import MODELS
 
 from zs3_mmseg.models.towers import release_towers
-from zs3_mmseg.utils.names import did_you_mean, duplicates, synonyms_of
+from zs3_mmseg.utils.names import choose, duplicates, synonyms_of
 
 from .clip_text import ClipTextSource
 from .sources import EmbeddingSource, TensorSource, WordVectorSource, as_list
@@ -125,19 +125,10 @@ class ClassEmbeddingBank:
         normalize: bool | Literal['max_norm'] = True,
         token_features: bool = False,
     ) -> None:
-        if normalize not in (True, False, 'max_norm'):
-            raise ValueError(
-                "class_embeddings.normalize must be True, False or 'max_norm', got "
-                f'{normalize!r}'
-            )
+        choose('class_embeddings.normalize', normalize, (True, False, 'max_norm'))
         options = dict(source)
         kind = options.pop('type', None)
-        if kind not in _SOURCES:
-            raise ValueError(
-                f'class_embeddings.source.type={kind!r} is unknown.'
-                f'{did_you_mean(str(kind), _SOURCES)} Expected one of '
-                f'{as_list(list(_SOURCES))}.'
-            )
+        choose('class_embeddings.source.type', kind, _SOURCES)
         if templates is not None or not reduce_templates:
             if kind != 'clip_text':
                 raise ValueError(

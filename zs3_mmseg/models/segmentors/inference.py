@@ -23,6 +23,7 @@ from mmseg.structures import SegDataSample
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads.mask_scores import MaskScores
 from zs3_mmseg.models.decode_heads.zero_shot_head import RunningArgmax, reduce_queries
+from zs3_mmseg.utils.names import choose
 
 Size = tuple[int, int]
 MODES = ('whole', 'slide')
@@ -75,11 +76,7 @@ class InferenceOptions:
             if known.get(name) is not None:
                 known[name] = _pair(name, known[name])
         options = cls(**known)
-        if options.mode not in MODES:
-            raise ValueError(
-                f'test_cfg.mode must be one of {MODES}, not {options.mode!r}'
-            )
-        if options.mode == 'slide':
+        if choose('test_cfg.mode', options.mode, MODES) == 'slide':
             options._check_window()
         returned = options.return_scores
         if not isinstance(returned, bool) and returned != GROUPS:

@@ -22,7 +22,7 @@ from zs3_mmseg.models.class_embeddings import (
     split_names,
     synonyms_of,
 )
-from zs3_mmseg.utils.names import did_you_mean
+from zs3_mmseg.utils.names import choose, did_you_mean
 from zs3_mmseg.utils.palette import default_palette
 
 Palette = list[list[int]]
@@ -83,11 +83,7 @@ class Vocabulary:
     def __init__(
         self, split: Any, setting: str, bank: Mapping | Any | None = None
     ) -> None:
-        if setting not in SETTINGS:
-            raise ValueError(
-                f'setting={setting!r} is unknown: expected one of {SETTINGS}.'
-                f'{did_you_mean(str(setting), SETTINGS)}'
-            )
+        choose('setting', setting, SETTINGS)
         self.split: ZeroShotSplit = resolve_split(split)
         self.setting = self.training_setting = setting
         self.bank: Any = MODELS.build(dict(bank)) if isinstance(bank, Mapping) else bank

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zs3_mmseg.utils.names import choose
+
 #: Ways to resize position embeddings.
 INTERPOLATIONS = ('bicubic', 'bilinear')
 
@@ -47,8 +49,4 @@ def resize_positions(
 
 def check_interpolation(mode: str) -> str:
     """Return ``mode`` if it is one of :data:`INTERPOLATIONS`, else raise."""
-    if mode not in INTERPOLATIONS:
-        raise ValueError(
-            f'pos_interp must be one of {", ".join(INTERPOLATIONS)}, not {mode!r}'
-        )
-    return mode
+    return choose('pos_interp', mode, INTERPOLATIONS)
