@@ -499,12 +499,6 @@ def demo_figures(name: str, folder: Path) -> dict[str, float]:
 # ------------------------------------------------------------------------ recording
 
 
-def environment() -> dict[str, str]:
-    """Return what the last digits of numbers depend on."""
-    versions = {'torch': torch.__version__, 'numpy': np.__version__}
-    return {**versions, 'cpu': torch.backends.cpu.get_cpu_capability()}
-
-
 def write_json(name: str, content: object) -> None:
     text = json.dumps(content, indent=1, sort_keys=True) + '\n'
     if name.endswith('.gz'):
@@ -594,7 +588,6 @@ def main() -> None:
                 place = folder / part
                 place.mkdir()
                 record_run(part, place)
-    write_json('environment.json', environment())
 
 
 if __name__ == '__main__':
