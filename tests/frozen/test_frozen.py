@@ -135,6 +135,7 @@ def test_changes_are_in_the_changelog() -> None:
 
 # ----------------------------------------------------------------------- checkpoints
 
+
 def alike(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
     """Whether tensors are equal but for what processors round in their own ways.
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from zs3_mmseg.models.towers import resize_positions
-from zs3_mmseg.models.towers.positions import check_interpolation
 
 
 @pytest.mark.parametrize('mode', ['bicubic', 'bilinear'])
@@ -30,8 +29,3 @@ def test_half_precision_is_resized_in_float32() -> None:
     assert half.dtype == torch.float16
     exact = resize_positions(positions.half().float(), (6, 6))
     assert torch.equal(half, exact.half())
-
-
-def test_other_interpolations_are_refused() -> None:
-    with pytest.raises(ValueError, match="'bicubic', 'bilinear', not 'nearest'"):
-        check_interpolation('nearest')

@@ -16,7 +16,7 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 
 from zs3_mmseg.models.towers import Architecture, load_clip, resolve_architecture
-from zs3_mmseg.models.towers.positions import check_interpolation
+from zs3_mmseg.models.towers.positions import INTERPOLATIONS
 from zs3_mmseg.utils.names import choose
 
 from .blocks import (
@@ -146,7 +146,7 @@ class OpenCLIPViT(BaseModule):
         super().__init__()
         choose('grid', grid, ('pad', 'floor'))
         choose('last_block', last_block, ('full', 'attn_only', None))
-        self.pos_interp = check_interpolation(pos_interp)
+        self.pos_interp = choose('pos_interp', pos_interp, INTERPOLATIONS)
         self.grid_mode = grid
         self.last_attn = build_last_attention(last_attn)
         self.full_last_block = (

@@ -25,7 +25,7 @@ from zs3_mmseg.utils.checkpoint import (
     safe_load,
     state_dict_of,
 )
-from zs3_mmseg.utils.names import did_you_mean
+from zs3_mmseg.utils.names import choose, did_you_mean
 from zs3_mmseg.utils.origins import origin_of_tower, tag_address
 
 from .architectures import (
@@ -38,7 +38,7 @@ from .architectures import (
     resolve_architecture,
     shapes_weights,
 )
-from .positions import check_interpolation, resize_positions
+from .positions import INTERPOLATIONS, resize_positions
 
 
 def text_features(model: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -391,7 +391,7 @@ def load_clip(
         ConnectionError: if a tag could not be downloaded.
     """
     architecture = resolve_architecture(arch)
-    check_interpolation(pos_interp)
+    choose('pos_interp', pos_interp, INTERPOLATIONS)
     if pretrained is None:
         return _load(architecture, None)
     weights = resolve_weights(architecture, pretrained)

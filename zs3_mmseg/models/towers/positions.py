@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zs3_mmseg.utils.names import choose
-
 #: Ways to resize position embeddings.
 INTERPOLATIONS = ('bicubic', 'bilinear')
 
@@ -45,8 +43,3 @@ def resize_positions(
     maps = F.interpolate(maps, size=grid, mode=mode, align_corners=False)
     rows = maps.permute(0, 2, 3, 1).reshape(grid[0] * grid[1], -1)
     return torch.cat([token, rows.to(positions.dtype)])
-
-
-def check_interpolation(mode: str) -> str:
-    """Return ``mode`` if it is one of :data:`INTERPOLATIONS`, else raise."""
-    return choose('pos_interp', mode, INTERPOLATIONS)
