@@ -53,6 +53,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--wait-time', type=float, default=2, help='seconds that --show waits'
     )
+    parser.add_argument(
+        '--fit-calibrators',
+        action='store_true',
+        help='let calibrators learn from the test images, without labels, before the '
+        'test: results are transductive',
+    )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     return parser.parse_intermixed_args()
 
@@ -61,6 +67,10 @@ def prepare(arguments: argparse.Namespace) -> Config:
     """Read the config, apply the flags and check what can be checked now."""
     config = config_of(arguments)
     require_keys(config, 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
+    if arguments.fit_calibrators and arguments.tta:
+        raise ValueError(
+            '--fit-calibrators reads the images as they are, without --tta'
+        )
     config.resume = False
     if arguments.checkpoint is not None:
         config.load_from = arguments.checkpoint
@@ -141,6 +151,10 @@ def main() -> None:
             require_no_learning(runner.model, f'Name it: {call}')
         build_loops(runner, 'test')
     with one_line_errors(CheckpointError, ProtocolError, FileNotFoundError):
+        if arguments.fit_calibrators:
+            runner.load_or_resume()
+            model: Any = getattr(runner.model, 'module', runner.model)
+            model.fit_calibrators(runner.test_dataloader.dataset)
         metrics = runner.test()
     if is_main_process():
         text = as_json(metrics)

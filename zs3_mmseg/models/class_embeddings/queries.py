@@ -24,6 +24,7 @@ class ClassQueries:
         prompts_per_row: ``P``.
         token_features: ``(Q * P, L, D)``, outputs of the text tower for each token of
             each row; None if the bank gives none.
+        names: of the ``K`` classes, for what is set by name; empty if nobody said.
         queries_per_class: how many queries each of the ``K`` classes has.
     """
 
@@ -32,6 +33,7 @@ class ClassQueries:
     seen_mask: Tensor
     prompts_per_row: int = 1
     token_features: Tensor | None = None
+    names: tuple[str, ...] = ()
     queries_per_class: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -62,11 +64,13 @@ class ClassQueries:
             self.prompts_per_row, device=index.device
         )
         rows = place.flatten()
+        classes = self.query_to_class[index]
         tokens = self.token_features
         return replace(
             self,
             embeddings=self.embeddings[rows],
             query_to_class=torch.arange(len(index), device=index.device),
-            seen_mask=self.seen_mask[self.query_to_class[index]],
+            seen_mask=self.seen_mask[classes],
+            names=tuple(self.names[k] for k in classes.tolist()) if self.names else (),
             token_features=None if tokens is None else tokens[rows],
         )

@@ -191,6 +191,12 @@ def _metas(inputs: Tensor, data_samples: SampleList | None) -> list[dict]:
     return [dict(ori_shape=size, img_shape=size, pad_shape=size)] * len(inputs)
 
 
+def _running_before(calibrator: Any, every: Iterable[Any]) -> nn.ModuleList:
+    """Return the calibrators that run before one of them."""
+    chain = sorted(every, key=lambda one: SPACES.index(one.space))  # stable
+    return nn.ModuleList(chain[: chain.index(calibrator)])
+
+
 def _built(parts: Sequence[ConfigType | nn.Module]) -> nn.ModuleList:
     return nn.ModuleList(
         MODELS.build(part) if isinstance(part, Mapping) else part for part in parts
@@ -859,12 +865,18 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         fitted: list[Any] = [c for c in self.calibrators if hasattr(c, 'fit')]
         if not fitted:
             raise ValueError('fit_calibrators: no calibrator of this model has fit')
-        training = self.training
+        training, every = self.training, self.calibrators
         self.eval()
-        for calibrator in fitted:
-            crops = partial(self._crops_of, dataset)
-            calibrator.fit(CalibrationData(calibrator, self.current_queries(), crops))
-        self.train(training)
+        try:
+            for calibrator in fitted:
+                # Those that run after it do not count, and may not be fitted yet.
+                self.calibrators = _running_before(calibrator, every)
+                crops = partial(self._crops_of, dataset)
+                queries = self.current_queries()
+                calibrator.fit(CalibrationData(calibrator, queries, crops))
+        finally:
+            self.calibrators = every
+            self.train(training)
         print_log(
             f'{", ".join(type(c).__name__ for c in fitted)} learned from '
             f'{len(dataset)} images: results are transductive.',

@@ -278,6 +278,7 @@ class Vocabulary:
             seen_mask=torch.tensor(seen, device=device),
             prompts_per_row=prompts,
             token_features=torch.cat(tokens).to(device, dtype) if tokens else None,
+            names=tuple(names),
         )
         return self._queries[which]
 
