@@ -12,6 +12,7 @@ import zs3_mmseg  # noqa: F401  (its checks of the installation come first)
 from zs3_mmseg.engine.converters import CONVERTERS, Conversion
 from zs3_mmseg.engine.launch import one_line_errors
 from zs3_mmseg.utils.cache import atomic_write
+from zs3_mmseg.utils.palette import default_palette
 
 # Where nn.Module puts the extra state of the outermost module.
 EXTRA_STATE = '_extra_state'
@@ -63,9 +64,10 @@ def write(conversion: Conversion, target: Path) -> None:
         }
         if conversion.extra_state is not None:
             state[EXTRA_STATE] = dict(conversion.extra_state)
-        meta: dict[str, Any] = dict(conversion.metadata)
-        if conversion.dataset_meta is not None:
-            meta['dataset_meta'] = dict(conversion.dataset_meta)
+        # mmseg's own APIs take those of Cityscapes where a file names no classes.
+        classes = list(conversion.classes)
+        named = dict(classes=classes, palette=default_palette(len(classes)))
+        meta = {**conversion.metadata, 'dataset_meta': named}
         content = dict(meta=meta, state_dict=state)
         atomic_write(target, lambda stream: torch.save(content, stream))
     print(f'Written: {target} ({entries} entries)')

@@ -104,10 +104,14 @@ def test_it_fits_the_model_of_its_report(run_tool, folder, official) -> None:
     assert finished.status == 0, finished.output
     assert '0 UNKNOWN' in finished.output
     model = described_model(finished.output, folder)
-    assert load_into(model, safe_load(folder / 'ours.pth')).clean
+    content = safe_load(folder / 'ours.pth')
+    assert load_into(model, content).clean
 
     split = get_split('pascal5i_1')
     assert model.split == split
+    named = content['meta']['dataset_meta']  # for mmseg's own inferencer
+    assert tuple(named['classes']) == split.classes
+    assert len(named['palette']) == len(split.classes)
     clip = load_clip(ARCH, folder / 'text.safetensors', need='text')
     with torch.no_grad():
         rows, tokens = text_features(clip.model, clip.tokenizer([*split.classes]))

@@ -211,6 +211,7 @@ def test_the_test_tool_takes_it(convert, run_tool, inductive, tmp_path: Path) ->
     assert 'the checkpoint was trained with split' in refused.output
     assert 'Traceback' not in refused.output
     content = torch.load(tmp_path / 'out.pth', weights_only=True)
+    assert content['meta']['dataset_meta']['classes'] == list(NAMES)
     del content['state_dict']['_extra_state']
     torch.save(content, tmp_path / 'no_rows.pth')
     refused = run_tool('test.py', config, 'no_rows.pth', folder=tmp_path)

@@ -170,6 +170,7 @@ def test_the_model_of_the_report_computes_the_official_scores(
     assert load_into(model, content).clean
     classes = content['meta']['dataset_meta']['classes']
     assert classes == list(get_split(split).classes)
+    assert len(content['meta']['dataset_meta']['palette']) == len(classes)
 
     image = torch.randn(2, 3, 70, 54, generator=torch.Generator().manual_seed(1))
     expected = official_logits(state, image)

@@ -51,7 +51,7 @@ class Conversion:
         metadata: strings that are stored with the result.
         extra_state: class names and rows that the result carries, as a segmentor's
             ``get_extra_state`` returns them.
-        dataset_meta: class names that a model without names of its own is for.
+        classes: names of the classes that a segmentor is for.
         files: further files to write.
         notes: what else there is to say.
     """
@@ -64,7 +64,7 @@ class Conversion:
     mismatched: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
     extra_state: Mapping[str, Any] | None = None
-    dataset_meta: Mapping[str, Any] | None = None
+    classes: tuple[str, ...] = ()
     files: Mapping[Path, Conversion] = field(default_factory=dict)
     notes: str = ''
 

@@ -214,6 +214,7 @@ class ESDAConverter(Converter):
         return replace(
             conversion,
             extra_state=dict(rows),
+            classes=split.classes,
             files={} if out is None else {out: tower},
             notes=_NOTES + as_text(model=model),
         )

@@ -223,6 +223,7 @@ class ZegCLIPConverter(Converter):
         return replace(
             conversion,
             extra_state=dict(row_state(split, setting, parts, rows.provenance)),
+            classes=split.classes,
             files=files,
             notes=_NOTES + as_text(model=model),
         )

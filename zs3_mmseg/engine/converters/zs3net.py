@@ -175,7 +175,7 @@ class ZS3NetConverter(Converter):
         return replace(
             conversion,
             files=files,
-            dataset_meta=dict(classes=list(split.classes)),
+            classes=split.classes,
             notes=_NOTES + as_text(model=model),
         )
 
