@@ -5,8 +5,12 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -17,6 +21,23 @@ import pytest
 import torch
 
 from mmengine.logging import MMLogger
+
+ROOT = Path(__file__).resolve().parents[1]
+#: What a wheel is built from.
+SOURCES = (
+    'setup.py',
+    'pyproject.toml',
+    'MANIFEST.in',
+    'README.md',
+    'CHANGELOG.md',
+    'LICENSE',
+    'Makefile',
+    'model-index.yml',
+    'requirements',
+    'configs',
+    'tools',
+    'zs3_mmseg',
+)
 
 # Two CPU cores may be busy with something else: a slow example is no failure.
 hypothesis.settings.register_profile('suite', deadline=None, max_examples=60)
@@ -95,3 +116,45 @@ def log() -> Iterator[list[logging.LogRecord]]:
     logger.addHandler(handler)
     yield messages
     logger.removeHandler(handler)
+
+
+def _run_pip(*arguments: str, cwd: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, '-m', 'pip', '--no-input', *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope='session')
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy of the sources (building writes beside them)."""
+    folder = tmp_path_factory.mktemp('wheel')
+    copy = folder / 'sources'
+    copy.mkdir()
+    ignore = shutil.ignore_patterns('__pycache__', '.mim')
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=ignore)
+        else:
+            shutil.copy2(source, copy / name)
+    # what an editable install leaves in the tree must not reach the wheel
+    (copy / 'zs3_mmseg' / '.mim').mkdir()
+    (copy / 'zs3_mmseg' / '.mim' / 'stale.txt').touch()
+    flags = ['--no-build-isolation', '--no-deps', '--no-index']
+    _run_pip('wheel', *flags, '--wheel-dir', str(folder), '.', cwd=copy)
+    (built,) = folder.glob('*.whl')
+    return built
+
+
+@pytest.fixture(scope='session')
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for ``PYTHONPATH`` in which the wheel is installed."""
+    folder = tmp_path_factory.mktemp('site')
+    flags = ['--no-deps', '--no-index', '--target', str(folder)]
+    _run_pip('install', *flags, str(wheel), cwd=folder)
+    return folder

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mmengine.config import Config
 from mmseg.registry import MODELS
@@ -37,6 +40,20 @@ def test_config_example_inherits_a_whole_model(block: str, tmp_path: Path) -> No
     config = Config.fromfile(path)
     known = ('ZeroShotEncoderDecoder', 'ClassPromptedSegmentor')
     assert config.model.type in known
+
+
+def test_stock_entries_run_as_get_started_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = (b for b in python_blocks(DOCS / 'get_started.md') if 'init_model' in b)
+    monkeypatch.chdir(tmp_path)
+    picture = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    Image.fromarray(picture).save('picture.png')
+    found: dict[str, Any] = {}
+    exec(block, found)
+    assert np.array_equal(found['labels'], found['drawn']['predictions'])
+    assert (tmp_path / 'out/vis/picture.png').is_file()
+    assert type(found['untrained'].decode_head).__name__ == 'ZegCLIPHead'
 
 
 def run_example(name: str, tmp_path: Path) -> None:

@@ -191,7 +191,8 @@ def test_metafile_entry(model: dict[str, Any]) -> None:
     assert model['Name'] == Path(model['Config']).stem
     # a plain string would become one alias per letter
     assert isinstance(model['Alias'], list)
-    if 'Weights' in model:
+    assert 'Weights' in model, "MMSegInferencer('NAME') reads it; null for none"
+    if model['Weights'] is not None:
         assert (ROOT / model['Weights']).is_file()
     iterations = (model.get('Metadata') or {}).get('Iterations')
     if iterations is not None:

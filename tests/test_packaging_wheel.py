@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,55 +13,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = (
-    'setup.py',
-    'pyproject.toml',
-    'MANIFEST.in',
-    'README.md',
-    'CHANGELOG.md',
-    'LICENSE',
-    'Makefile',
-    'model-index.yml',
-    'requirements',
-    'configs',
-    'tools',
-    'zs3_mmseg',
-)
 
 pytestmark = pytest.mark.slow
-
-
-def run_pip(*arguments: str, cwd: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, '-m', 'pip', '--no-input', *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture(scope='module')
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from a copy of the sources (building writes beside them)."""
-    folder = tmp_path_factory.mktemp('wheel')
-    copy = folder / 'sources'
-    copy.mkdir()
-    ignore = shutil.ignore_patterns('__pycache__', '.mim')
-    for name in SOURCES:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, copy / name, ignore=ignore)
-        else:
-            shutil.copy2(source, copy / name)
-    # what an editable install leaves in the tree must not reach the wheel
-    (copy / 'zs3_mmseg' / '.mim').mkdir()
-    (copy / 'zs3_mmseg' / '.mim' / 'stale.txt').touch()
-    flags = ['--no-build-isolation', '--no-deps', '--no-index']
-    run_pip('wheel', *flags, '--wheel-dir', str(folder), '.', cwd=copy)
-    (built,) = folder.glob('*.whl')
-    return built
 
 
 @pytest.fixture(scope='module')
@@ -134,21 +86,18 @@ with open(sys.argv[1], 'w') as stream:
 
 @pytest.fixture(scope='module')
 def used_elsewhere(
-    wheel: Path, tmp_path_factory: pytest.TempPathFactory
+    installed: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     """What a program in another folder sees of the installed wheel."""
     folder = tmp_path_factory.mktemp('elsewhere')
-    site, cwd = folder / 'site', folder / 'cwd'
+    cwd = folder / 'cwd'
     cwd.mkdir()
-    run_pip(
-        'install', '--no-deps', '--no-index', '--target', str(site), str(wheel), cwd=cwd
-    )
     done = subprocess.run(
         [sys.executable, '-c', PROBE, str(folder / 'facts.json')],
         cwd=cwd,
         env={
             **os.environ,
-            'PYTHONPATH': str(site),
+            'PYTHONPATH': str(installed),
             'ZS3_MMSEG_CACHE': str(folder / 'cache'),
         },
         capture_output=True,
@@ -157,7 +106,7 @@ def used_elsewhere(
     )
     assert done.returncode == 0, done.stderr
     facts = json.loads((folder / 'facts.json').read_text())
-    return {**facts, 'site': str(site)}
+    return {**facts, 'site': str(installed)}
 
 
 def test_the_installed_wheel_is_what_runs(used_elsewhere: dict[str, Any]) -> None:

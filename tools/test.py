@@ -27,6 +27,7 @@ from zs3_mmseg.engine.launch import (
     require_no_learning,
 )
 from zs3_mmseg.engine.protocol import ProtocolError
+from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.checkpoint import CheckpointError
 from zs3_mmseg.utils.config_check import require_config_files, require_extras
@@ -125,7 +126,7 @@ def set_in_metrics(config: Config, key: str, value: object) -> bool:
     evaluators = config.test_evaluator
     changed = False
     for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-        metric = METRICS.get(evaluator['type'])
+        metric = find_class(METRICS, evaluator['type'])
         if metric is not None and key in inspect.signature(metric).parameters:
             evaluator[key] = value
             changed = True

@@ -25,6 +25,7 @@ from zs3_mmseg.utils.config_check import (
     require_config_files,
     require_extras,
 )
+from zs3_mmseg.utils.names import type_name
 
 AUTO = 'auto'
 # What a user can mend and only shows when training starts.
@@ -56,7 +57,7 @@ def prepare(arguments: argparse.Namespace) -> Config:
     require_keys(config, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     if arguments.amp:
         switch_amp_on(config)
-    if config.optim_wrapper.type == 'AmpOptimWrapper':
+    if type_name(config.optim_wrapper.get('type')) == 'AmpOptimWrapper':
         require_accelerator_for_amp(config)
     if arguments.resume is not None:
         config.resume = True
@@ -68,7 +69,7 @@ def prepare(arguments: argparse.Namespace) -> Config:
 
 def switch_amp_on(config: Config) -> None:
     wrapper = config.optim_wrapper
-    if wrapper.type not in ('OptimWrapper', 'AmpOptimWrapper'):
+    if type_name(wrapper.get('type')) not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(
             f"--amp turns 'OptimWrapper' into 'AmpOptimWrapper', but this config has "
             f'optim_wrapper.type = {wrapper.type!r}'

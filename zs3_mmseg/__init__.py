@@ -22,6 +22,7 @@ from zs3_mmseg import (  # noqa: E402
     engine,
     evaluation,
     models,
+    registry,
     visualization,
 )
 
@@ -32,5 +33,6 @@ __all__ = [
     'engine',
     'evaluation',
     'models',
+    'registry',
     'visualization',
 ]

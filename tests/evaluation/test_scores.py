@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from zs3_mmseg.evaluation import FoldIoUMetric, ZeroShotIoUMetric
 from zs3_mmseg.evaluation.scores import class_scores, gzsl_scores, harmonic_mean
 
 # The worked example of the ZS3Net notes: background, seen, unseen, seen but absent.
@@ -71,3 +72,10 @@ def test_without_unseen_classes_there_is_no_harmonic_mean() -> None:
 
 def test_nothing_counted_is_not_a_number() -> None:
     assert math.isnan(gzsl_scores(np.zeros((2, 2)), [0], [1])['aAcc'])
+
+
+@pytest.mark.parametrize('metric', [FoldIoUMetric, ZeroShotIoUMetric])
+def test_metrics_take_what_mmsegs_test_tool_sets(metric: type) -> None:
+    assert metric(output_dir='maps', keep_results=True).output_dir == 'maps'
+    with pytest.raises(ValueError, match='keep_results=False'):
+        metric(output_dir='maps', keep_results=False)

@@ -52,16 +52,6 @@ def test_numbers_are_not_changed_in_vain_either(here: Path) -> None:
     assert config.find_unused_parameters is False
 
 
-def test_parts_of_an_inherited_config_are_built_in_the_scope_of_mmseg(
-    here: Path,
-) -> None:
-    (here / 'a.py').write_text("_base_ = 'zs3_mmseg::baselines/shapes_tiny_linear.py'")
-    config = read_config('a.py')
-    # mmengine writes the name of the package into every part of such a base.
-    assert '_scope_' in Config.fromfile('a.py').train_dataloader.dataset
-    assert '_scope_' not in config.pretty_text
-
-
 @pytest.mark.parametrize(
     'wrong', ['configs/zegclip/voc_vitb61.py', 'configs/zgclip/voc_vitb16.py']
 )

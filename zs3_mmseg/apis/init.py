@@ -17,6 +17,7 @@ from mmseg.registry import DATASETS, MODELS
 
 from zs3_mmseg.datasets.wrappers import leaves
 from zs3_mmseg.engine.launch import require_no_learning
+from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.checkpoint import load_into, safe_load
 from zs3_mmseg.utils.config_check import read_config, require_config_files
 from zs3_mmseg.utils.names import did_you_mean
@@ -157,8 +158,7 @@ def _adopt_meta(model: Any, checkpoint: dict, config: Config) -> None:
 
 def _meta_of_data(config: Config) -> dict:
     """Return class names and colours of the data set the config tests on, if any."""
-    kind = tested_dataset(config).get('type')
-    found = DATASETS.get(kind) if isinstance(kind, str) else kind
+    found = find_class(DATASETS, tested_dataset(config).get('type'))
     return dict(getattr(found, 'METAINFO', None) or {})
 
 

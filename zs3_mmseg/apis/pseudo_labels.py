@@ -28,7 +28,7 @@ from zs3_mmseg.datasets.splits import ZeroShotSplit
 from zs3_mmseg.datasets.zero_shot_dataset import ZeroShotDataset
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.labels import special_labels
-from zs3_mmseg.utils.names import choose
+from zs3_mmseg.utils.names import choose, type_name
 
 RANKINGS = ('class', 'image')
 
@@ -157,7 +157,7 @@ def count_training_images(config: Config) -> int:
 def _training_images(config: Config) -> ZeroShotDataset:
     """Build the training data set with all of its images, whatever they show."""
     given = dict((config.get('train_dataloader') or {}).get('dataset') or {})
-    if given.get('type') != 'ZeroShotDataset':
+    if type_name(given.get('type')) != 'ZeroShotDataset':
         raise ValueError(
             'pseudo-labels are for a ZeroShotDataset as train_dataloader.dataset, '
             f'which knows the unseen classes; got {given.get("type")!r}'

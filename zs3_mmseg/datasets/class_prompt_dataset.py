@@ -14,7 +14,7 @@ from mmengine.logging import MMLogger
 from mmseg.registry import DATASETS
 
 from zs3_mmseg.utils.labels import special_labels
-from zs3_mmseg.utils.names import choose
+from zs3_mmseg.utils.names import choose, type_name
 from zs3_mmseg.utils.random_state import draw_rng
 
 from .labels import LabelStep, LabelTable, hides_unseen
@@ -509,11 +509,11 @@ def _unpacked(
     dataset: Mapping[str, Any] | Any, given: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """Take over what the config of a ``ZeroShotDataset`` says; it must not disagree."""
-    if not (
-        isinstance(dataset, Mapping) and dataset.get('type') == ZeroShotDataset.__name__
+    if not isinstance(dataset, Mapping) or (
+        type_name(dataset.get('type')) != ZeroShotDataset.__name__
     ):
         return dataset, given
-    inner = {key: value for key, value in dataset.items() if key != 'type'}
+    inner = {k: v for k, v in dataset.items() if k not in ('type', '_scope_')}
     wrapped = inner.pop('dataset')
     inner.pop('lazy_init', None)
     for key, value in inner.items():

@@ -17,6 +17,7 @@ from mmengine.fileio import get as read_file
 from mmengine.logging import MMLogger
 from mmseg.registry import DATASETS
 
+from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.cache import atomic_write, cache_dir, content_hash
 from zs3_mmseg.utils.config_check import missing_data
 from zs3_mmseg.utils.origins import origin_of_data
@@ -84,7 +85,7 @@ def _holds(leaf: Mapping[str, Any], folder: str, suffix: str) -> bool:
 
 
 def _default_suffix(name: str | type) -> str:
-    owner = DATASETS.get(name) if isinstance(name, str) else name
+    owner = find_class(DATASETS, name)
     if owner is None:
         return ''
     return init_default(owner, 'img_suffix') or ''

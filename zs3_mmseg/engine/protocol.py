@@ -533,7 +533,8 @@ def _require_broadcast(runner: Runner) -> None:
     and stops, with a word about tensors only, at the names our segmentors keep there.
     """
     trains = isinstance(runner._train_loop, BaseLoop)  # the property would build it
-    stock = type(runner)._init_model_weights is Runner._init_model_weights
+    init_weights = getattr(type(runner), '_init_model_weights', None)
+    stock = init_weights is Runner._init_model_weights
     if not (trains and stock and runner.distributed):
         return
     state = unwrap(runner.model).state_dict()

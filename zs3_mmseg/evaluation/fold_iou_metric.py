@@ -17,7 +17,12 @@ from mmseg.registry import METRICS
 
 from zs3_mmseg.evaluation.counters import count_pixels
 from zs3_mmseg.evaluation.report import write_labels
-from zs3_mmseg.evaluation.scores import ABSENT_RULES, class_scores, mean_of_present
+from zs3_mmseg.evaluation.scores import (
+    ABSENT_RULES,
+    class_scores,
+    mean_of_present,
+    require_kept,
+)
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.labels import special_labels
 from zs3_mmseg.utils.names import choose
@@ -83,13 +88,15 @@ class FoldIoUMetric(BaseMetric):
         ignore_index: label that is not counted; by default that of the data set.
         output_dir: folder for the predicted masks, ``<image stem>__<class>.png``, and
             for ``fold_iou.json``.
+        keep_results: always True; mmseg's own ``test.py --out`` sets it.
         collect_device: see mmengine's ``BaseMetric``.
         prefix: put before the names of the scores.
         collect_dir: see mmengine's ``BaseMetric``.
 
     Raises:
-        ValueError: if ``absent`` is unknown; later, if the data set asks for no
-            classes, or a mask holds anything but 0, 1 and ignore (naming the image).
+        ValueError: if ``keep_results`` is False or ``absent`` is unknown; later, if
+            the data set asks for no classes, or a mask holds anything but 0, 1 and
+            ignore (naming the image).
     """
 
     # None would make mmengine warn that there is no prefix.
@@ -101,11 +108,13 @@ class FoldIoUMetric(BaseMetric):
         absent: str = 'zero',
         ignore_index: int | None = None,
         output_dir: str | None = None,
+        keep_results: bool = True,
         collect_device: str = 'cpu',
         prefix: str | None = None,
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device, prefix, collect_dir)
+        require_kept(keep_results)
         self.absent = choose('absent', absent, ABSENT_RULES)
         self.ignore_index = ignore_index
         self.output_dir = output_dir

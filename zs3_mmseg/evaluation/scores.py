@@ -29,6 +29,14 @@ def absent_rule(name: str) -> str:
     return ABSENT_CONVENTIONS.get(name, name)
 
 
+def require_kept(keep_results: bool) -> None:
+    """Refuse to delete predictions again, which some metrics of mmseg can do."""
+    if not keep_results:
+        raise ValueError(
+            'keep_results=False would delete what output_dir is for: leave both out'
+        )
+
+
 def harmonic_mean(first: float, second: float) -> float:
     """Return 2ab / (a + b), 0 if both are 0, NaN if one is NaN."""
     total = first + second

@@ -31,7 +31,7 @@ from .report import (
     write_labels,
     write_tables,
 )
-from .scores import absent_rule
+from .scores import absent_rule, require_kept
 
 
 def split_of_dataset(
@@ -147,6 +147,7 @@ class ZeroShotIoUMetric(BaseMetric):
         output_dir: folder for the predicted label maps, ``<image stem>.png``, and for
             ``zero_shot_iou.json`` with the scores, the classes and the confusion
             matrix.
+        keep_results: always True; mmseg's own ``test.py --out`` sets it.
         report_dir: folder for the same JSON, the tables as CSV, and charts as PNG:
             a bar for each class, the confusion matrix and the seen-unseen curve.
         collect_device: see mmengine's ``BaseMetric``.
@@ -154,10 +155,10 @@ class ZeroShotIoUMetric(BaseMetric):
         collect_dir: see mmengine's ``BaseMetric``.
 
     Raises:
-        ValueError: if ``absent``, ``modes``, ``gamma_sweep`` or ``boundary_ratio`` make
-            no sense; later, if the classes of split, data set and scores don't agree,
-            scores are missing, or a label or prediction is out of range (the message
-            names the image).
+        ValueError: if ``keep_results``, ``absent``, ``modes``, ``gamma_sweep`` or
+            ``boundary_ratio`` make no sense; later, if the classes of split, data set
+            and scores don't agree, scores are missing, or a label or prediction is out
+            of range (the message names the image).
     """
 
     # None would make mmengine warn that there is no prefix.
@@ -173,12 +174,14 @@ class ZeroShotIoUMetric(BaseMetric):
         absent: str = 'nan',
         ignore_index: int | None = None,
         output_dir: str | None = None,
+        keep_results: bool = True,
         report_dir: str | None = None,
         collect_device: str = 'cpu',
         prefix: str | None = None,
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device, prefix, collect_dir)
+        require_kept(keep_results)
         self.absent = absent_rule(absent)
         self.modes = check_modes(modes)
         self.gammas = None if gamma_sweep is None else check_gammas(gamma_sweep)

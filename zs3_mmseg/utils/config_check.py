@@ -14,10 +14,9 @@ from mmengine.config import Config
 from mmengine.fileio import exists
 from mmengine.runner import Runner
 
-from .names import did_you_mean
+from .names import did_you_mean, type_name
 from .origins import origin_of_checkpoint, origin_of_data, origin_of_file
 
-_PACKAGE = 'zs3_mmseg'
 _WEIGHTS = ('.bin', '.ckpt', '.json', '.npy', '.pt', '.pth', '.safetensors', '.vec')
 # Packages behind an extra of ours that a config can ask for by a visualiser.
 _EXTRAS = {'TensorboardVisBackend': ('tensorboard', 'tensorboard')}
@@ -71,7 +70,6 @@ def read_config(
             f'config {file} does not exist.{did_you_mean(str(file), known)}'
         )
     config = Config.fromfile(file)
-    _drop_scope(config)
     if options:
         before = dict(config)
         config.merge_from_dict(dict(options))
@@ -102,17 +100,6 @@ def _require_effect(
                 f'of {config.filename}, and {old!r} has been put into other places '
                 f'already. Set these instead: {listed}'
             )
-
-
-def _drop_scope(config: Config) -> None:
-    """Take the scope away that a ``zs3_mmseg::`` base puts into every part.
-
-    It would make mmengine look for a registry of that name, but our classes live in
-    mmseg's, and mmseg's own parts of the config do, too.
-    """
-    for _, node in _walk(dict(config), ''):
-        if isinstance(node, dict) and node.get('_scope_') == _PACKAGE:
-            del node['_scope_']
 
 
 def require_config_files(
@@ -151,13 +138,14 @@ def require_config_files(
 
 def require_extras(config: Config) -> None:
     """Check that optional packages a config asks for are installed."""
-    for key, value in _walk(config.get('visualizer'), 'visualizer'):
-        if not isinstance(value, str) or value not in _EXTRAS:
+    for key, part in _walk(config.get('visualizer'), 'visualizer'):
+        kind = type_name(part.get('type')) if isinstance(part, Mapping) else ''
+        if kind not in _EXTRAS:
             continue
-        module, extra = _EXTRAS[value]
+        module, extra = _EXTRAS[kind]
         if importlib.util.find_spec(module) is None:
             raise ModuleNotFoundError(
-                f'{key} = {value!r} needs the package {module}: '
+                f'{key}.type = {kind!r} needs the package {module}: '
                 f'pip install {module}, or this package with [{extra}]'
             )
 

@@ -41,6 +41,14 @@ def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
     return f' Did you mean {" or ".join(repr(by_lower[match]) for match in close)}?'
 
 
+def type_name(kind: object) -> str:
+    """Return the plain name of a ``type`` in a config: of a class, or without scope.
+
+    ``'zs3_mmseg.ZegCLIPHead'`` and the class itself are ``'ZegCLIPHead'``.
+    """
+    return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
+
+
 def duplicates(names: Iterable[str]) -> list[str]:
     """Return the names that occur more than once, each listed once, in order."""
     seen: set[str] = set()

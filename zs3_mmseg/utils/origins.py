@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .names import type_name
+
 #: What ``tools/prepare_data.py`` calls the benchmarks that a data set class reads.
 PREPARED = {
     'ADE20KDataset': ('ade20k',),
@@ -46,8 +48,7 @@ def origin_of_data(dataset: object) -> str | None:
 
     None if it reads none.
     """
-    name = getattr(dataset, '__name__', str(dataset)).rpartition('.')[2]
-    benchmarks = PREPARED.get(name)
+    benchmarks = PREPARED.get(type_name(dataset))
     if benchmarks is None:
         return None
     others = ''.join(f' (or {other})' for other in benchmarks[1:])

@@ -43,6 +43,9 @@ _INSTALL = (
     '    pip install "mmengine>=0.10,<1" "mmcv>=2.0.0,<2.2" "mmsegmentation>=1.2,<2"'
 )
 
+#: All that registers something.
+_PARTS_OF_MMSEG = ('datasets', 'engine', 'evaluation', 'models', 'visualization')
+
 #: Modules whose absence, deep inside mmseg's own imports, has a known cause.
 _MISSING_INSIDE_MMSEG = {
     'mmcv._ext': (
@@ -125,14 +128,14 @@ def name_modules_for_mmengine() -> None:
 
 
 def import_mmseg() -> None:
-    """Import the parts of mmseg that everything here builds on.
+    """Import mmseg with all that it registers.
 
     Failures of a known cause become an ``ImportError`` that names it and the repair.
     """
     try:
-        with _without_onedl_notice():
-            import_module('mmseg.datasets')
-            import_module('mmseg.models')
+        with _without_notices():
+            for part in _PARTS_OF_MMSEG:
+                import_module(f'mmseg.{part}')
     except ModuleNotFoundError as error:
         explanation = _MISSING_INSIDE_MMSEG.get(error.name or '')
         if explanation is None:
@@ -151,15 +154,19 @@ def import_mmseg() -> None:
 
 
 @contextmanager
-def _without_onedl_notice() -> Iterator[None]:
-    """Drop the fork's debug line about an absent optional package from stdout.
+def _without_notices() -> Iterator[None]:
+    """Drop what mmcv and mmseg say about optional parts that nothing here needs.
 
-    The fork logs it without a logger, which prints it, and stdout belongs to the
-    user's program. Everything else printed meanwhile is passed on.
+    That is a warning about compiled ops, and the fork's debug line about an absent
+    package, which goes to stdout, and stdout belongs to the user's program. Everything
+    else is passed on.
     """
     printed = io.StringIO()
     try:
-        with redirect_stdout(printed):
+        with redirect_stdout(printed), warnings.catch_warnings():
+            warnings.filterwarnings(
+                'ignore', 'Fail to import ``MultiScaleDeformableAttention``'
+            )
             yield
     finally:
         for line in printed.getvalue().splitlines(keepends=True):

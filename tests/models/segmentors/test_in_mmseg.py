@@ -14,6 +14,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 
+from zs3_mmseg.datasets.splits import resolve_split
 from zs3_mmseg.models.segmentors import ZeroShotEncoderDecoder
 
 PIPELINE = [
@@ -74,13 +75,39 @@ def test_a_saved_model_predicts_the_same_in_a_new_one(config, picture, tmp_path)
     assert torch.equal(again.seg_logits.data, result.seg_logits.data)
 
 
-def test_mmsegs_inferencer_draws_our_classes(config, picture, tmp_path):
+@pytest.mark.parametrize('saved', ['everything', 'no_names', 'nothing'])
+def test_mmsegs_inferencer_draws_our_classes(config, picture, tmp_path, log, saved):
+    """Where it knows no names it takes those of Cityscapes; the segmentor does not."""
     mmcv.imwrite(picture, str(tmp_path / 'a.png'))
-    inferencer = MMSegInferencer(config, device='cpu', show_progress=False)
+    weights = None
+    if saved != 'nothing':
+        weights = str(tmp_path / 'model.pth')
+        model = init_model(config, device='cpu')
+        meta = dict(dataset_meta=dict(model.dataset_meta, split='shapes_a'))
+        meta = meta if saved == 'everything' else {}
+        torch.save(dict(state_dict=model.state_dict(), meta=meta), weights)
+    inferencer = MMSegInferencer(config, weights, device='cpu', show_progress=False)
     output = inferencer(str(tmp_path / 'a.png'), out_dir=str(tmp_path))
     assert output['predictions'].shape == (30, 50)
     assert (tmp_path / 'vis' / 'a.png').is_file()
     assert inferencer.visualizer.dataset_meta['classes'][0] == 'star'
+    assert len(inferencer.visualizer.dataset_meta['palette']) == 20
+    told = [r.getMessage() for r in log if 'dataset_meta' in r.getMessage()]
+    assert bool(told) == (saved != 'everything')
+    assert all('keeps its 20 classes (star, ...)' in line for line in told)
+
+
+@pytest.mark.parametrize('split', ['shapes_a', 'voc12_15_5'])
+def test_names_of_the_training_in_a_checkpoint_are_nothing_to_talk_of(
+    config, log, split
+):
+    model = init_model(config, device='cpu')
+    model.set_classes(['moon', 'two words'])
+    classes = list(resolve_split(split).classes)
+    model.dataset_meta = dict(classes=classes, palette=[[1, 2, 3]] * len(classes))
+    assert model.dataset_meta['classes'] == ('moon', 'two words')
+    told = [r for r in log if 'dataset_meta' in r.getMessage()]
+    assert len(told) == (split != 'shapes_a')
 
 
 def test_one_step_under_distributed_training(config, make_samples, tmp_path):

@@ -34,6 +34,7 @@ from zs3_mmseg.engine.protocol import (
     require_some_labels,
     require_stated_selection,
 )
+from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.labels import NARROW
 from zs3_mmseg.utils.random_state import get_random_state, set_random_state
@@ -101,7 +102,7 @@ def experiment_of(config: Config) -> Experiment:
             split,
             split if tested is None else resolve_split(tested),
             model.get('setting'),
-            MODELS.get(model['type']) if isinstance(model.get('type'), str) else None,
+            find_class(MODELS, model.get('type')),
         )
     for name in ('train', 'test', 'val'):
         loader = config.get(f'{name}_dataloader') or {}

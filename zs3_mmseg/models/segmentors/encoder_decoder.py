@@ -28,6 +28,7 @@ from zs3_mmseg.models.calibrators import SPACES
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads.mask_scores import MaskScores
 from zs3_mmseg.models.decode_heads.zero_shot_head import ScoreKind, ZeroShotHead
+from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.labels import SpecialLabels, special_labels
 
 from .inference import (
@@ -312,8 +313,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
 
     def _init_decode_head(self, decode_head: ConfigType) -> None:
         """Build the head, with widths that only backbone and rows know."""
-        kind = decode_head.get('type')
-        head_class = MODELS.get(kind) if isinstance(kind, str) else kind
+        head_class = find_class(MODELS, decode_head.get('type'))
         if head_class is not None and reads_queries(head_class):
             wanted = declared(head_class) - decode_head.keys()
             widths: Any = getattr(self.backbone, 'out_channels', None)

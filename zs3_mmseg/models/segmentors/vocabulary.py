@@ -170,20 +170,25 @@ class Vocabulary:
         self._queries.pop('training', None)
 
     def recolour(self, meta: Mapping[str, Any]) -> None:
-        """Take the colours of a ``dataset_meta`` with the current classes."""
+        """Take the colours of a ``dataset_meta`` with the current classes.
+
+        Those of the training, which its checkpoints name, are passed over.
+        """
         classes, palette = tuple(meta.get('classes') or ()), meta.get('palette') or ()
-        if classes not in (self.names, self.display_names):
-            if classes:
-                print_log(
-                    f'The segmentor keeps its {len(self.names)} classes; dataset_meta '
-                    f'names {len(classes)} others. set_classes() changes the '
-                    'vocabulary.',
-                    logger='current',
-                    level=logging.WARNING,
-                )
-        elif len(palette) == len(classes):
-            colours = [[int(value) for value in colour] for colour in palette]
-            self.current.palette = colours
+        trained = self.trained.names
+        if classes in (self.names, self.display_names):
+            if len(palette) == len(classes):
+                colours = [[int(value) for value in colour] for colour in palette]
+                self.current.palette = colours
+        elif classes not in ((), trained, tuple(map(display_name, trained))):
+            print_log(
+                f'The segmentor keeps its {len(self.names)} classes '
+                f'({self.display_names[0]}, ...), not the {len(classes)} that '
+                f'dataset_meta names ({classes[0]}, ...): mmseg takes those of '
+                'Cityscapes where no checkpoint names any. set_classes() changes the '
+                'vocabulary.',
+                logger='current',
+            )
 
     # -- rows ----------------------------------------------------------------------
 
