@@ -14,6 +14,7 @@ import mmengine.registry
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, Registry
 
+from zs3_mmseg.apis.init import shipped_configs
 from zs3_mmseg.datasets import ClassPromptDataset, ZeroShotDataset
 from zs3_mmseg.models.calibrators import SeenShift
 from zs3_mmseg.registry import SCOPE, find_class
@@ -192,3 +193,12 @@ def test_variables_of_an_inherited_config_stay_plain(tmp_path: Path) -> None:
     config = Config.fromfile(path)
     assert config.model.split == dict(folder='data/own')
     assert config.model['_scope_'] == SCOPE
+
+
+@pytest.mark.parametrize('name', shipped_configs())
+def test_mmsegs_inferencer_finds_what_it_reads_of_every_config(name: str) -> None:
+    config = Config.fromfile(shipped_configs()[name])
+    assert config.test_dataloader.dataset.pipeline == config.test_pipeline
+    assert config.visualizer.type.endswith('LocalVisualizer')
+    kinds = [type_name(step.type) for step in config.test_pipeline]
+    assert kinds[0] == 'LoadImageFromFile'

@@ -11,6 +11,7 @@ val_dataloader = dict(
         sampling='episodes',
         seed=321,
         held_out=None,
+        pipeline=_base_.test_pipeline,
         dataset=dict(_delete_=True, **_base_.test_dataloader.dataset.dataset),
     )
 )

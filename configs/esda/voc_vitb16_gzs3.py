@@ -20,6 +20,7 @@ test_dataloader = dict(
         type='ZeroShotDataset',
         phase='test',
         split=split,
+        pipeline=_base_.test_pipeline,
         dataset=_base_.test_dataloader.dataset.dataset,
     )
 )

@@ -40,7 +40,7 @@ _base_.test_pipeline[1].scale = 56
 test_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
-    dataset=dict(dataset=dict(pipeline=_base_.test_pipeline)),
+    dataset=dict(pipeline=_base_.test_pipeline),
 )
 """)
     checked = run_tool('check_data.py', config, '--all', folder=tmp_path)

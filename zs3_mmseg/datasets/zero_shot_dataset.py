@@ -332,7 +332,8 @@ def _with_pipeline(
     }.isdisjoint(dataset):
         raise ValueError(
             'ZeroShotDataset.pipeline is for a data set given as a config without a '
-            'pipeline, and not for wrappers: set the pipeline in `dataset` instead'
+            'pipeline of its own, and not for wrappers: set one of the two, with '
+            'pipeline=None here where a base config sets it'
         )
     return {**dataset, 'pipeline': list(pipeline)}
 

@@ -29,7 +29,6 @@ test_dataloader = dict(
             data_prefix=dict(
                 img_path='images/validation', seg_map_path='annotations/validation'
             ),
-            pipeline=_base_.test_pipeline,
         ),
     )
 )

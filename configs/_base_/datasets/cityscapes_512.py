@@ -12,7 +12,6 @@ test_dataloader = dict(
             type='CityscapesDataset',
             data_root=data_root,
             data_prefix=dict(img_path='leftImg8bit/val', seg_map_path='gtFine/val'),
-            pipeline=_base_.test_pipeline,
         ),
     )
 )

@@ -35,13 +35,13 @@ val_dataloader = dict(
 test_dataloader = dict(
     dataset=dict(
         split=split,
+        pipeline=test_pipeline,
         dataset=dict(
             type='COCOObjectsDataset',
             data_root=data_root,
             data_prefix=dict(
                 img_path='images/val2014', seg_map_path='annotations/val2014'
             ),
-            pipeline=test_pipeline,
         ),
     )
 )

@@ -27,7 +27,6 @@ test_dataloader = dict(
             data_prefix=dict(
                 img_path='images/val2014', seg_map_path='annotations/val2014'
             ),
-            pipeline=_base_.test_pipeline,
         ),
     )
 )

@@ -26,7 +26,6 @@ test_dataloader = dict(
             data_prefix=dict(
                 img_path='images/val2017', seg_map_path='annotations/val2017'
             ),
-            pipeline=_base_.test_pipeline,
         ),
     )
 )

@@ -25,7 +25,6 @@ test_dataloader = dict(
             data_root=data_root,
             ann_file='ImageSets/SegmentationContext/val.txt',
             data_prefix=data_prefix,
-            pipeline=_base_.test_pipeline,
         ),
     )
 )

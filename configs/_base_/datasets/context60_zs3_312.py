@@ -11,9 +11,7 @@ train_dataloader = dict(
     _base_.zs3_train_loader,
     dataset=dict(split=split, dataset=dict(pipeline=_base_.zs3_train_pipeline)),
 )
-test_dataloader = dict(
-    dataset=dict(split=split, dataset=dict(pipeline=_base_.zs3_test_pipeline))
-)
+test_dataloader = dict(dataset=dict(split=split, pipeline=_base_.zs3_test_pipeline))
 val_dataloader = test_dataloader
 val_evaluator = _base_.zs3_evaluator
 test_evaluator = val_evaluator

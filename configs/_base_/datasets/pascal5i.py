@@ -53,12 +53,12 @@ val_dataloader = dict(
 test_dataloader = dict(
     dataset=dict(
         split=split,
+        pipeline=test_pipeline,
         dataset=dict(
             type='PascalVOCDataset',
             data_root=data_root,
             ann_file='ImageSets/Segmentation/val.txt',
             data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
-            pipeline=test_pipeline,
         ),
     )
 )

@@ -33,7 +33,6 @@ test_dataloader = dict(
             data_root=data_root,
             ann_file='ImageSets/Segmentation/val.txt',
             data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
-            pipeline=_base_.test_pipeline,
         ),
     )
 )

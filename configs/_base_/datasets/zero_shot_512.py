@@ -56,7 +56,8 @@ test_dataloader = dict(
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='ZeroShotDataset', phase='test'),
+    # Here mmseg's inferencer and test-time augmentation look for it, too.
+    dataset=dict(type='ZeroShotDataset', phase='test', pipeline=test_pipeline),
 )
 val_dataloader = test_dataloader
 val_evaluator = dict(type='ZeroShotIoUMetric')
