@@ -16,6 +16,7 @@ from mmseg.registry import MODELS
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit
 from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank
+from zs3_mmseg.models.class_embeddings.queries import warn_of_equal_rows
 from zs3_mmseg.utils.cache import content_hash
 
 
@@ -210,7 +211,9 @@ def class_vectors(
     found = built.embed([aliases.get(name, name) for name in names])
     sums = torch.zeros(len(names), found.embeddings.shape[1])
     sums.index_add_(0, found.query_to_class, found.embeddings)
-    return sums / torch.bincount(found.query_to_class)[:, None]
+    vectors = sums / torch.bincount(found.query_to_class)[:, None]
+    warn_of_equal_rows(vectors, range(len(names)), names)
+    return vectors
 
 
 def vectors_hash(vectors: Tensor) -> str:

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mmengine.logging import print_log
 from zs3_mmseg.models.towers import (
     Architecture,
     LoadedCLIP,
+    build_tokenizer,
     load_clip,
     resolve_architecture,
     text_features,
@@ -116,6 +118,7 @@ def _warn(message: str) -> None:
 _RECIPE = 'clip_text 1'
 _PROMPT_RECIPE = 'clip_text prompts 1'
 _TOKEN_RECIPE = 'clip_text tokens 1'
+_CUT_RECIPE = 'clip_text cut 1'
 
 
 class ClipTextSource(EmbeddingSource):
@@ -175,6 +178,7 @@ class ClipTextSource(EmbeddingSource):
             return F.normalize(rows, dim=-1) if normalize else rows
 
         self._warn_of_unknown_words(texts)
+        self._warn_of_cut_prompts(texts)
         shape = (len(texts) * self.prompts_per_row, self.dim)
         recipe = _RECIPE if self.reduce_templates else _PROMPT_RECIPE
         return self._cached(recipe, texts, shape, compute, str(normalize))
@@ -234,10 +238,7 @@ class ClipTextSource(EmbeddingSource):
             self.architecture, self._pretrained, trust=self.trust, need='text'
         )
         self._tower_hash = clip.content_hash
-        prompts = [
-            fill(template, text) for text in texts for template in self.templates
-        ]
-        tokens = self._tokens(clip, prompts)
+        tokens = self._tokens(clip, self._prompts(texts))
         target = torch.device('cpu' if device is None else device)
         model = clip.model.to(target)
         try:
@@ -259,18 +260,32 @@ class ClipTextSource(EmbeddingSource):
                 f'{int(tokens.max())}, but its text tower knows {vocabulary}: set '
                 'text_cfg.tokenizer_kwargs.bpe_path to the merges it was trained with'
             )
-        # A row without room for padding may have been cut.
-        encode = getattr(clip.tokenizer, 'encode', None)
-        full = [prompt for prompt, row in zip(prompts, tokens, strict=True) if row[-1]]
-        if encode is not None and full:
-            longest = tokens.shape[1] - 2  # the start and the end take two places
-            cut = [prompt for prompt in full if len(encode(prompt)) > longest]
-            if cut:
-                _warn(
-                    f'cut to the {tokens.shape[1]} tokens of the text tower: '
-                    f'{as_list(cut)}'
-                )
         return tokens
+
+    def _warn_of_cut_prompts(self, texts: Sequence[str]) -> None:
+        flags = self._cached(
+            _CUT_RECIPE, texts, (len(texts),), partial(self._cut, texts)
+        )
+        cut = [text for text, flag in zip(texts, flags.tolist(), strict=True) if flag]
+        if cut:
+            length = self.architecture.config['text_cfg'].get('context_length', 77)
+            _warn(
+                'names whose prompts are too long, and so cut to the '
+                f'{length} tokens of the text tower: {as_list(cut)}'
+            )
+
+    def _cut(self, texts: Sequence[str]) -> Tensor:
+        """Tell for each text whether any of its prompts is cut, ``(len(texts),)``."""
+        tokenizer = build_tokenizer(self.architecture)
+        prompts = self._prompts(texts)
+        tokens = tokenizer(prompts)
+        # The end that a cut row has been given moves if there is room for more.
+        longer = tokenizer(prompts, tokens.shape[1] + 1)
+        cut = (longer[:, :-1] != tokens).any(dim=1)
+        return cut.unflatten(0, (len(texts), -1)).any(dim=1).float()
+
+    def _prompts(self, texts: Sequence[str]) -> list[str]:
+        return [fill(template, text) for text in texts for template in self.templates]
 
     def _warn_of_unknown_words(self, texts: Sequence[str]) -> None:
         known = {word.lower() for word in self.architecture.known_words}

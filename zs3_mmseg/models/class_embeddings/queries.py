@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+
+from mmengine.logging import print_log
 
 
 @dataclass(frozen=True)
@@ -73,4 +76,38 @@ class ClassQueries:
             seen_mask=self.seen_mask[classes],
             names=tuple(self.names[k] for k in classes.tolist()) if self.names else (),
             token_features=None if tokens is None else tokens[rows],
+        )
+
+
+def equal_rows(rows: Tensor, owners: Sequence[int]) -> list[tuple[int, int]]:
+    """Return pairs of classes one of whose rows ``(Q, D)`` is the same.
+
+    Rows of one text may differ in their last digits, by the batch they were made in.
+    """
+    scale = rows.norm(dim=1).max()
+    # Equal rows are neighbours in the order of their distance to any point.
+    point = torch.arange(1, rows.shape[1] + 1).to(rows).sin()
+    order = (rows @ point).argsort(stable=True)
+    ordered = rows[order]
+    same = (ordered[1:] - ordered[:-1]).norm(dim=1) <= 1e-5 * scale
+    pairs = {
+        (min(owners[a], owners[b]), max(owners[a], owners[b]))
+        for a, b in torch.stack([order[:-1], order[1:]], dim=1)[same].tolist()
+    }
+    return sorted((a, b) for a, b in pairs if a != b)
+
+
+def warn_of_equal_rows(
+    rows: Tensor, owners: Sequence[int], names: Sequence[str]
+) -> None:
+    """Say which classes nothing can tell apart."""
+    pairs = equal_rows(rows, owners)
+    if pairs:
+        listed = '; '.join(f'{names[a]!r} and {names[b]!r}' for a, b in pairs)
+        print_log(
+            'The class embeddings of these names are the same, so nothing can tell '
+            f'the classes apart: {listed}. Their source cuts them, or knows the same '
+            'words of them: choose other names.',
+            logger='current',
+            level=logging.WARNING,
         )

@@ -8,6 +8,7 @@ its own, see :mod:`.clip_text`.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from mmengine.logging import print_log
 
 from zs3_mmseg.utils.checkpoint import safe_load_object
 from zs3_mmseg.utils.names import did_you_mean, duplicates
@@ -237,6 +240,15 @@ class WordVectorSource(EmbeddingSource):
                 f'{self.path} has vectors for no word of these names: '
                 f'{as_list(absent)}. Give them another name by a synonym that is in '
                 "the file, e.g. 'tv' for 'tvmonitor'."
+            )
+        unknown = [word for several in words.values() for word in several]
+        unknown = [word for word in dict.fromkeys(unknown) if word not in vectors]
+        if unknown:
+            print_log(
+                f'{self.path} has no vectors for these words, and the rows of their '
+                f'names are those of the other words: {as_list(unknown)}',
+                logger='current',
+                level=logging.WARNING,
             )
         means = [
             np.mean([vectors[word] for word in words[text] if word in vectors], axis=0)

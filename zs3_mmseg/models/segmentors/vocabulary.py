@@ -22,6 +22,7 @@ from zs3_mmseg.models.class_embeddings import (
     split_names,
     synonyms_of,
 )
+from zs3_mmseg.models.class_embeddings.queries import warn_of_equal_rows
 from zs3_mmseg.utils.names import choose, did_you_mean
 from zs3_mmseg.utils.palette import default_palette
 
@@ -92,6 +93,7 @@ class Vocabulary:
         self.provenance: dict[str, str] = {}
         self._loaded: frozenset[str] = frozenset()
         self._queries: dict[str, ClassQueries] = {}
+        self._compared: set[tuple[str, ...]] = set()
         # In the supervised setting every class has labels in training.
         supervised = setting == 'supervised'
         classes = self.split.classes
@@ -276,6 +278,10 @@ class Vocabulary:
         prompts = self.prompts_per_row if self.rows_needed else 1
         embeddings = [part.embeddings for part in rows]
         owners = _owners(embeddings, prompts)
+        if self.rows_needed and names not in self._compared:
+            self._compared.add(names)
+            queries = torch.cat(embeddings).unflatten(0, (-1, prompts)).flatten(1)
+            warn_of_equal_rows(queries, owners, names)
         tokens = [part.tokens for part in rows if part.tokens is not None]
         self._queries[which] = ClassQueries(
             embeddings=torch.cat(embeddings).to(device, dtype),

@@ -1,6 +1,6 @@
 """CLIP models of open_clip: architectures, weights and their tokenizers."""
 
-from .architectures import Architecture, resolve_architecture
+from .architectures import Architecture, build_tokenizer, resolve_architecture
 from .clip import (
     LoadedCLIP,
     load_clip,
@@ -14,6 +14,7 @@ from .positions import resize_positions
 __all__ = [
     'Architecture',
     'LoadedCLIP',
+    'build_tokenizer',
     'load_clip',
     'openai_sha256',
     'release_towers',

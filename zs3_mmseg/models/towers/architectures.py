@@ -72,7 +72,7 @@ _REQUIRED = ('embed_dim', 'vision_cfg', 'text_cfg')
 _KNOWN_WORDS = 'known_words'
 _CONV_STEM = 'conv_stem'
 
-Tokenizer = Callable[[list[str]], Tensor]
+Tokenizer = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
