@@ -25,10 +25,12 @@ from mmseg.registry import DATASETS
 from zs3_mmseg.apis.pipeline import as_batch, find_test_pipeline
 from zs3_mmseg.datasets.labels import SIDECAR
 from zs3_mmseg.datasets.splits import ZeroShotSplit
+from zs3_mmseg.datasets.wrappers import image_paths
 from zs3_mmseg.datasets.zero_shot_dataset import ZeroShotDataset
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.labels import special_labels
 from zs3_mmseg.utils.names import choose, type_name
+from zs3_mmseg.utils.output_names import clashes, require_no_input
 
 RANKINGS = ('class', 'image')
 
@@ -120,6 +122,11 @@ def make_pseudo_labels(
     _require_classes(model, split)
     images = _unique_paths(dataset)
     folder = Path(out_dir)
+    inputs = [
+        *image_paths(dataset.dataset),
+        *image_paths(dataset.dataset, 'seg_map_path'),
+    ]
+    require_no_input((str(folder / f'{name}.png') for name in images), inputs)
     folder.mkdir(parents=True, exist_ok=True)
     # Maps of another model would be taken for this one's.
     (folder / SIDECAR).unlink(missing_ok=True)
@@ -177,14 +184,11 @@ def _require_classes(model: Any, split: ZeroShotSplit) -> None:
 
 def _unique_paths(dataset: ZeroShotDataset) -> dict[str, str]:
     """Return the images by the names of their maps; repeated ones count once."""
-    found: dict[str, str] = {}
-    for index in range(len(dataset)):
-        path = str(dataset.get_data_info(index)['img_path'])
-        name = Path(path).stem
-        if found.setdefault(name, path) != path:
-            raise ValueError(
-                f'{found[name]} and {path} would have the same map {name}.png'
-            )
+    paths = [*dict.fromkeys(image_paths(dataset.dataset))]
+    found = {Path(path).stem: path for path in paths}
+    for name in clashes(Path(path).stem for path in paths)[:1]:
+        first, second, *_ = (p for p in paths if Path(p).stem.casefold() == name)
+        raise ValueError(f'{first} and {second} would have the same map {name}.png')
     return found
 
 

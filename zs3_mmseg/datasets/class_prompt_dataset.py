@@ -486,14 +486,11 @@ class ClassPromptDataset(ZeroShotDataset):
         with draw_rng(idx), self._step.asking(prompt):
             sample = self.dataset[image]
         chosen = self._step.chosen
-        if chosen is not None:  # None: the training pipeline loads no labels
-            named = dict(prompt_class=chosen, prompt_name=self.split.classes[chosen])
-            packed = sample.get('data_samples')
-            # Test-time augmentation packs a list of views.
-            for view in packed if isinstance(packed, list) else [packed]:
-                if view is not None:
-                    view.set_metainfo(named)
-        return sample
+        if chosen is None:  # the training pipeline loads no labels
+            return self._named(sample)
+        return self._named(
+            sample, prompt_class=chosen, prompt_name=self.split.classes[chosen]
+        )
 
     @force_full_init
     def get_subset_(self, indices: int | Sequence[int]) -> None:

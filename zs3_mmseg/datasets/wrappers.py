@@ -51,6 +51,15 @@ def leaves(dataset: Any, *, stop_at: str | None = None) -> Iterator[Any]:
         yield from leaves(part, stop_at=stop_at)
 
 
+def image_paths(dataset: Any, key: str = 'img_path') -> Iterator[str]:
+    """Yield the path of each image, or mask, that the data sets inside read."""
+    for leaf in leaves(dataset):
+        for index in range(len(leaf) if hasattr(leaf, 'get_data_info') else 0):
+            path = leaf.get_data_info(index).get(key)
+            if path is not None:
+                yield str(path)
+
+
 def over_samples(
     dataset: Any, of_leaf: Callable[[BaseDataset], np.ndarray], *, needed_by: str
 ) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from mmseg.registry import DATASETS
 
 from zs3_mmseg.utils.labels import NARROW, special_labels
 from zs3_mmseg.utils.names import choose
+from zs3_mmseg.utils.output_names import OUTPUT_NAME, clashes, output_names
 from zs3_mmseg.utils.palette import default_palette
 from zs3_mmseg.utils.random_state import draw_rng
 
@@ -29,7 +31,7 @@ from .labels import (
 )
 from .scan import build_dataset, images_without_unseen, init_default, require_files
 from .splits import ZeroShotSplit, canonical, find_name, plain_split, resolve_split
-from .wrappers import leaves
+from .wrappers import image_paths, leaves
 
 #: Class names and their colours, RGB.
 Colours = tuple[Sequence[str], Sequence[Sequence[int]]]
@@ -153,6 +155,8 @@ class ZeroShotDataset:
         self._metainfo = self._make_metainfo()
         self._warn_about_exceptions()
         self._positions: np.ndarray | None = None
+        #: Names for what is written for test images whose stems are not enough.
+        self._output_names: dict[str, str] = {}
         self._fully_initialized = False
         if not lazy_init:
             self.full_init()
@@ -246,6 +250,10 @@ class ZeroShotDataset:
         self.dataset.full_init()
         for leaf in self._leaves:
             require_files(leaf)
+        if self.phase == 'test':
+            self._output_names = output_names(image_paths(self.dataset))
+            if not clashes(Path(path).stem for path in self._output_names):
+                self._output_names = {}
         self._choose_samples()
         self._fully_initialized = True
 
@@ -286,7 +294,18 @@ class ZeroShotDataset:
         if not self._fully_initialized:
             self.full_init()
         with draw_rng(idx):
-            return self.dataset[self._inner_index(idx)]
+            return self._named(self.dataset[self._inner_index(idx)])
+
+    def _named(self, sample: dict[str, Any], **metainfo: Any) -> dict[str, Any]:
+        """Put into the metainfo of a sample what only the data set knows of it."""
+        packed = sample.get('data_samples')
+        # Test-time augmentation packs a list of views.
+        for view in packed if isinstance(packed, list) else [packed]:
+            if view is None:
+                continue
+            own = self._output_names.get(view.metainfo.get('img_path'))
+            view.set_metainfo(metainfo | ({} if own is None else {OUTPUT_NAME: own}))
+        return sample
 
     @force_full_init
     def get_subset_(self, indices: int | Sequence[int]) -> None:

@@ -7,9 +7,11 @@ what a runner has built; ``tools/check_data.py`` asks those that need no model.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,18 +19,66 @@ from torch import Tensor, nn
 
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
+from mmengine.model import BaseTTAModel
 from mmengine.runner import BaseLoop, Runner
-from mmseg.registry import HOOKS
+from mmseg.models import BaseSegmentor, SegTTAModel
+from mmseg.registry import HOOKS, MODELS
 
+from zs3_mmseg.datasets import ZeroShotDataset
 from zs3_mmseg.datasets.splits import ZeroShotSplit
+from zs3_mmseg.datasets.wrappers import image_paths
 from zs3_mmseg.evaluation import FoldIoUMetric, ZeroShotIoUMetric
+from zs3_mmseg.models.segmentors import ZeroShotEncoderDecoder
+from zs3_mmseg.models.segmentors.encoder_decoder import reads_queries
 from zs3_mmseg.utils.checkpoint import unwrap
 from zs3_mmseg.utils.labels import special_labels
+from zs3_mmseg.utils.output_names import clashes, output_names, require_no_input
 from zs3_mmseg.utils.random_state import get_random_state, set_random_state
 
 
 class ProtocolError(ValueError):
     """Parts of an experiment disagree, so its numbers would mean nothing."""
+
+
+def require_fitting_parts(model: Any) -> None:
+    """A config must give heads that read class embeddings a segmentor that has them.
+
+    Asked before anything is built, as such a head lacks arguments in any other
+    segmentor; built models are left alone.
+    """
+    if not isinstance(model, Mapping):
+        return
+    kind, inner = _class_of(model), model.get('module')
+    if kind is None:
+        return  # the registry says so
+    if issubclass(kind, BaseTTAModel) and isinstance(inner, Mapping):
+        require_fitting_parts(inner)
+        ours = issubclass(_class_of(inner) or nn.Module, ZeroShotEncoderDecoder)
+        if ours and issubclass(kind, SegTTAModel):
+            raise ProtocolError(
+                f'tta_model.type is {kind.__name__!r}, which takes the scores of a '
+                f"{inner['type']} for logits: set tta_model.type='ZeroShotTTAModel'"
+            )
+        return
+    if not issubclass(kind, BaseSegmentor) or issubclass(kind, ZeroShotEncoderDecoder):
+        return
+    for name in ('decode_head', 'auxiliary_head'):
+        heads = model.get(name)
+        for head in heads if isinstance(heads, (list, tuple)) else [heads]:
+            found = _class_of(head)
+            if found is not None and reads_queries(found):
+                wanted = getattr(found, 'segmentor', ZeroShotEncoderDecoder.__name__)
+                raise ProtocolError(
+                    f'model.{name}.type is {found.__name__!r}, which reads class '
+                    f'embeddings, and {kind.__name__} has none: set model.type='
+                    f'{wanted!r}, with model.class_embeddings, split and setting'
+                )
+
+
+def _class_of(config: Any) -> type | None:
+    """Return the class that a config would build."""
+    kind = config.get('type') if isinstance(config, Mapping) else None
+    return MODELS.get(kind) if isinstance(kind, str) else kind
 
 
 def require_phase(meta: Mapping[str, Any], phase: str, key: str) -> None:
@@ -146,6 +196,28 @@ def require_seen_rows(segmentor: Any) -> None:
         )
 
 
+def require_competition(
+    segmentor: Any, meta: Mapping[str, Any], key: str, *, training: bool
+) -> None:
+    """Label maps need two classes at least, and so does a softmax that is to learn."""
+    classes = tuple(meta.get('classes') or ())
+    if 'prompted' in meta or not classes:
+        return
+    if len(classes) == 1:
+        raise ProtocolError(
+            f'{key}.dataset has one class, {classes[0]!r}, and nothing that could be '
+            'taken for it: give the rest of the pictures a class of its own, such as '
+            "'background', or ask for the mask of a name with ClassPromptDataset"
+        )
+    learnt = segmentor.training_names() if hasattr(segmentor, 'split') else classes
+    if training and len(learnt) == 1 and segmentor.score_kind == 'softmax':
+        raise ProtocolError(
+            f'model.split trains one class, {learnt[0]!r}, and a softmax over one '
+            'class is 1 everywhere: nothing would be learnt. Let more classes be seen, '
+            'or use a head with sigmoids, such as ZegCLIPHead'
+        )
+
+
 def require_fitting_heads(segmentor: Any, meta: Mapping[str, Any], key: str) -> None:
     """Heads of stock segmentors need a channel for each class of the data set."""
     count, ignore = len(meta['classes']), ignore_index_of(meta)
@@ -182,19 +254,55 @@ def require_fitting_metrics(
     metrics: Iterable[Any], meta: Mapping[str, Any], key: str
 ) -> None:
     """Metrics must count the data set's classes and ignore its ignored label."""
-    evaluator, ignore = _evaluator(key), ignore_index_of(meta)
+    evaluator = _evaluator(key)
     for metric in metrics:
-        ignored = getattr(metric, 'ignore_index', None)
-        if ignored not in (None, ignore):
-            raise ProtocolError(
-                f'{evaluator}: {type(metric).__name__}.ignore_index is {ignored}, but '
-                f'{key}.dataset ignores {ignore}; set ignore_index={ignore}'
-            )
         if isinstance(metric, ZeroShotIoUMetric):
             try:
                 metric.resolve(meta)
             except ValueError as error:
                 raise ProtocolError(f'{evaluator}: {error}') from error
+        ignored = getattr(metric, 'ignore_index', None)
+        if ignored is None or not meta.get('classes'):
+            continue
+        ignore = ignore_index_of(meta)
+        if ignored != ignore:
+            raise ProtocolError(
+                f'{evaluator}: {type(metric).__name__}.ignore_index is {ignored}, but '
+                f'{key}.dataset ignores {ignore}; set ignore_index={ignore}'
+            )
+
+
+def require_files_of_their_own(metrics: Iterable[Any], dataset: Any, key: str) -> None:
+    """Metrics that write label maps must neither write two to one file nor to an input.
+
+    Names that are longer than a stem go from our data sets to our metrics.
+    """
+    for metric in metrics:
+        folder = getattr(metric, 'output_dir', None)
+        if folder is None:
+            continue
+        paths = [*dict.fromkeys(image_paths(dataset))]
+        names = output_names(paths)
+        ours = isinstance(metric, (ZeroShotIoUMetric, FoldIoUMetric))
+        if not ours or not isinstance(dataset, ZeroShotDataset):
+            names = {path: Path(path).stem for path in paths}
+        for name in clashes(names.values())[:1]:
+            first, second, *_ = (p for p in paths if names[p].casefold() == name)
+            raise ProtocolError(
+                f'{_evaluator(key)}.output_dir (--out): {first} and {second} have one '
+                f'name, and {type(metric).__name__} would write both to '
+                f'{Path(folder, name)}.png: a ZeroShotDataset with ZeroShotIoUMetric '
+                'keeps their folders'
+            )
+        try:
+            require_no_input(
+                (os.path.join(folder, f'{name}.png') for name in names.values()),
+                [*paths, *image_paths(dataset, 'seg_map_path')],
+            )
+        except ValueError as error:
+            raise ProtocolError(
+                f'{_evaluator(key)}.output_dir (--out): {error}'
+            ) from error
 
 
 def require_scores_for_metrics(
@@ -418,7 +526,9 @@ class ProtocolCheckHook(Hook):
         if 'seen' not in meta:
             self._check_foreign(segmentor, meta, key)
             if hasattr(segmentor, 'split'):
+                require_matching_prompts(segmentor, meta, key, training=True)
                 require_hidden_labels(segmentor, key)
+                require_competition(segmentor, meta, key, training=True)
             return
         require_phase(meta, 'train', key)
         require_matching_prompts(segmentor, meta, key, training=True)
@@ -426,6 +536,7 @@ class ProtocolCheckHook(Hook):
         self._check_model(segmentor, meta, key, tested=False)
         require_same_setting(segmentor, meta, key)
         require_seen_rows(segmentor)
+        require_competition(segmentor, meta, key, training=True)
         require_ignored_padding(segmentor, meta)
         counts = self._look(dataset, key)
         require_legal_labels(counts, allowed_in_training(meta), meta, key)
@@ -444,15 +555,20 @@ class ProtocolCheckHook(Hook):
         meta = getattr(dataset, 'metainfo', {})
         if 'seen' not in meta:
             self._check_foreign(segmentor, meta, key)
-            if meta.get('classes'):
-                require_fitting_metrics(metrics, meta, key)
+            if hasattr(segmentor, 'split'):
+                require_competition(segmentor, meta, key, training=False)
+            require_prompt_metrics(metrics, meta, key)
+            require_fitting_metrics(metrics, meta, key)
+            require_files_of_their_own(metrics, dataset, key)
             return
         require_phase(meta, 'test', key)
         require_matching_prompts(segmentor, meta, key, training=False)
         require_prompt_metrics(metrics, meta, key)
         self._check_model(segmentor, meta, key, tested=True)
+        require_competition(segmentor, meta, key, training=False)
         require_fitting_metrics(metrics, meta, key)
         require_scores_for_metrics(segmentor, metrics, key)
+        require_files_of_their_own(metrics, dataset, key)
         counts = self._look(dataset, key)
         require_legal_labels(
             counts, allowed_in_testing(meta), {**meta, 'unseen': ()}, key

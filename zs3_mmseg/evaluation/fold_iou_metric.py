@@ -26,6 +26,7 @@ from zs3_mmseg.evaluation.scores import (
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.labels import special_labels
 from zs3_mmseg.utils.names import choose
+from zs3_mmseg.utils.output_names import distinct, output_name
 
 
 class Episode(NamedTuple):
@@ -86,8 +87,9 @@ class FoldIoUMetric(BaseMetric):
         absent: a class that no episode asked for counts ``'zero'``, as in the official
             code of BAM and ESDA, or is left out (``'nan'``).
         ignore_index: label that is not counted; by default that of the data set.
-        output_dir: folder for the predicted masks, ``<image stem>__<class>.png``, and
-            for ``fold_iou.json``.
+        output_dir: folder for the predicted masks, ``<image stem>__<class>.png`` or,
+            where two images have one stem, with their folders; and for
+            ``fold_iou.json``.
         keep_results: always True; mmseg's own ``test.py --out`` sets it.
         collect_device: see mmengine's ``BaseMetric``.
         prefix: put before the names of the scores.
@@ -165,9 +167,10 @@ class FoldIoUMetric(BaseMetric):
             counts.add_to(confusion)
             self.results.append(Episode(prompt, confusion))
             if self.output_dir is not None:
-                asked = self._class_name(prompt).replace('/', '_')
+                names = (self.dataset_meta or {})['classes']
+                asked = distinct([text.replace('/', '_') for text in names])[prompt]
                 write_labels(
-                    Path(self.output_dir) / f'{Path(name).stem}__{asked}.png',
+                    Path(self.output_dir) / f'{output_name(sample, name)}__{asked}.png',
                     _mask(sample, 'pred_sem_seg').cpu().numpy(),
                     2,
                 )

@@ -17,6 +17,7 @@ from mmseg.registry import METRICS
 from zs3_mmseg.datasets.splits import ZeroShotSplit, make_split, resolve_split
 from zs3_mmseg.models.segmentors.inference import GroupArgmax
 from zs3_mmseg.utils.labels import special_labels
+from zs3_mmseg.utils.output_names import output_name
 
 from .boundary import check_ratio
 from .counters import GroupBest, ImageMaps, PixelCounts
@@ -144,9 +145,9 @@ class ZeroShotIoUMetric(BaseMetric):
         absent: what counts for a class without pixels: ``'nan'`` (also ``'cagnet'``)
             leaves it out of the means, ``'zero'`` (also ``'zs3net'``) counts it as 0.
         ignore_index: label that is not counted; by default that of the data set.
-        output_dir: folder for the predicted label maps, ``<image stem>.png``, and for
-            ``zero_shot_iou.json`` with the scores, the classes and the confusion
-            matrix.
+        output_dir: folder for the predicted label maps, ``<image stem>.png`` or, where
+            two images have one stem, with their folders; and for ``zero_shot_iou.json``
+            with the scores, the classes and the confusion matrix.
         keep_results: always True; mmseg's own ``test.py --out`` sets it.
         report_dir: folder for the same JSON, the tables as CSV, and charts as PNG:
             a bar for each class, the confusion matrix and the seen-unseen curve.
@@ -261,7 +262,8 @@ class ZeroShotIoUMetric(BaseMetric):
             self._append(counts, counters.size)
             if self.output_dir is not None:
                 write_labels(
-                    Path(self.output_dir) / f'{Path(image_name(sample)).stem}.png',
+                    Path(self.output_dir)
+                    / f'{output_name(sample, image_name(sample))}.png',
                     maps.prediction.cpu().numpy(),
                     len(split.classes),
                 )

@@ -1,4 +1,4 @@
-"""Names that no head can tell apart: what is said of them, and that it is said again."""
+"""Names that no head can tell apart: what is said of them, and said again."""
 
 from __future__ import annotations
 
