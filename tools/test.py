@@ -30,7 +30,11 @@ from zs3_mmseg.engine.protocol import ProtocolError
 from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.checkpoint import CheckpointError
-from zs3_mmseg.utils.config_check import require_config_files, require_extras
+from zs3_mmseg.utils.config_check import (
+    ConfigError,
+    require_config_files,
+    require_extras,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -151,7 +155,9 @@ def main() -> None:
             call = f'tools/test.py {config.filename} CHECKPOINT'
             require_no_learning(runner.model, f'Name it: {call}')
         build_loops(runner, 'test')
-    with one_line_errors(CheckpointError, ProtocolError, FileNotFoundError):
+    with one_line_errors(
+        CheckpointError, ConfigError, ProtocolError, FileNotFoundError
+    ):
         if arguments.fit_calibrators:
             runner.load_or_resume()
             model: Any = getattr(runner.model, 'module', runner.model)

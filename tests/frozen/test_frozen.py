@@ -29,7 +29,11 @@ MOVED: dict[str, str | None] = {
 #: ``REGISTRY.Type`` -> new ``REGISTRY.Type``; None: it is gone.
 RENAMED: dict[str, str | None] = {}
 #: ``REGISTRY.Type.option`` -> what the CHANGELOG says of an option that changed.
-CHANGED_OPTIONS: dict[str, str] = {}
+CHANGED_OPTIONS: dict[str, str] = {
+    f'MODELS.{segmentor}.{option}': 'has a default, so that the message names the key'
+    for segmentor in ('ZeroShotEncoderDecoder', 'ClassPromptedSegmentor')
+    for option in ('class_embeddings', 'split', 'setting')
+}
 #: Name of a shipped config -> what the CHANGELOG says of its change.
 CHANGED_CONFIGS: dict[str, str] = {}
 

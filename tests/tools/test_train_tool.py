@@ -206,3 +206,36 @@ def test_mistakes_get_one_line(
     assert finished.status == 2
     assert message in finished.output
     assert 'Traceback' not in finished.output
+
+
+TRANSDUCTIVE = """
+_base_ = {base!r}
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='ZeroShotDataset',
+        phase='train',
+        setting='transductive',
+        split=dict(classes=['ground', 'square', 'stripe'], unseen=['stripe']),
+        dataset=dict(
+            type='TinySquares',
+            data_root='tiny_squares',
+            pipeline={{{{_base_.train_pipeline}}}},
+        ),
+    )
+)
+custom_hooks = None
+"""
+
+
+def test_what_would_die_in_the_loss_is_refused_without_the_hook_too(
+    run_tool, tiny_config, tmp_path
+) -> None:
+    config = tmp_path / 'transductive.py'
+    config.write_text(TRANSDUCTIVE.format(base=str(tiny_config)))
+    finished = run_tool('train.py', config, folder=tmp_path)
+    assert finished.status == 2
+    assert (
+        "error: train_dataloader.dataset.setting is 'transductive'" in finished.output
+    )
+    assert 'Traceback' not in finished.output

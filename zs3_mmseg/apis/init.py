@@ -17,6 +17,7 @@ from mmseg.registry import DATASETS, MODELS
 
 from zs3_mmseg.datasets.wrappers import leaves
 from zs3_mmseg.engine.launch import require_no_learning
+from zs3_mmseg.engine.protocol import require_fitting_parts
 from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.checkpoint import load_into, safe_load
 from zs3_mmseg.utils.config_check import read_config, require_config_files
@@ -206,6 +207,7 @@ def init_segmentor(
     loaded = None if checkpoint is None else safe_load(checkpoint)
     if loaded is None:
         require_config_files(cfg, [])
+    require_fitting_parts(cfg.model)
     model = MODELS.build(cfg.model)
     if loaded is None:
         require_no_learning(model, f'Name that of {cfg.filename or "this config"}')

@@ -21,6 +21,7 @@ from mmseg.registry import RUNNERS
 from zs3_mmseg.utils.config_check import read_config
 from zs3_mmseg.utils.names import did_you_mean
 
+from .protocol import ProtocolCheckHook, require_fitting_parts
 from .runner import SafeRunner, route_mmengine_loading
 
 _DICT = re.compile(r'(^|[\[(,])(dict\(|\{["\'])')
@@ -137,7 +138,11 @@ def build_runner(config: Config) -> SafeRunner:
             'that load checkpoints safely: leave it out, or name a subclass of '
             f'SafeRunner.{did_you_mean(name, ["SafeRunner"])}'
         )
-    return runner_class.from_cfg(config)
+    require_fitting_parts(config.model)
+    runner = runner_class.from_cfg(config)
+    if not any(isinstance(hook, ProtocolCheckHook) for hook in runner.hooks):
+        runner.register_hook(ProtocolCheckHook())
+    return runner
 
 
 def _prepare_processes(config: Config) -> None:

@@ -111,6 +111,9 @@ def gzsl_scores(
     }
     scores: dict[str, float] = {}
     for suffix, members in groups.items():
+        if not len(members):  # there is nothing to score, whatever absent classes count
+            scores |= {f'{key}{suffix}': np.nan for key in _HARMONIC.values()}
+            continue
         pixels = _ratio(hits[members].sum()[None], truth[members].sum()[None], absent)
         scores[f'aAcc{suffix}'] = float(pixels[0])
         scores[f'mAcc{suffix}'] = mean_of_present(accuracy[members])

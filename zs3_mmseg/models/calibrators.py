@@ -14,6 +14,7 @@ from mmseg.registry import MODELS
 
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
 from zs3_mmseg.models.decode_heads.zero_shot_head import reduce_queries, single_rows
+from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import choose, did_you_mean
 
 if TYPE_CHECKING:
@@ -177,13 +178,13 @@ class ImageLevelGate(Calibrator):
                 class embeddings.
         """
         if global_token is None:
-            raise ValueError(
+            raise ConfigError(
                 'ImageLevelGate needs the global token of the image: use a backbone '
                 'that returns one, e.g. OpenCLIPViT(out_global=True)'
             )
         rows = single_rows(queries, 'ImageLevelGate')
         if global_token.shape[1] != rows.shape[1]:
-            raise ValueError(
+            raise ConfigError(
                 f'the global token has {global_token.shape[1]} channels and class '
                 f'embeddings {rows.shape[1]}: ImageLevelGate needs both from one CLIP'
             )

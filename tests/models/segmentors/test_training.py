@@ -16,6 +16,7 @@ from mmseg.registry import MODELS
 from zs3_mmseg.models.decode_heads import DenseTextHead
 from zs3_mmseg.models.segmentors import ZeroShotEncoderDecoder
 from zs3_mmseg.models.segmentors.encoder_decoder import LabelMapping
+from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.labels import NARROW
 
 CLASSES = ('ant', 'bee', 'cat', 'dog', 'eel')
@@ -37,7 +38,7 @@ def test_inductive_labels_become_positions_among_the_seen(case):
         {c: row for row, c in enumerate(seen)},
         num_classes=num_classes,
         special=NARROW,
-        others_ignored=True,
+        setting='inductive',
     )
     given_labels = torch.from_numpy(labels)
     mapped = mapping(given_labels).numpy()
@@ -51,17 +52,28 @@ def test_inductive_labels_become_positions_among_the_seen(case):
 
 @pytest.mark.parametrize('value', [200, 300, -1])
 def test_inductive_labels_that_mean_nothing_are_ignored(value):
-    mapping = LabelMapping({3: 0}, num_classes=9, special=NARROW, others_ignored=True)
+    mapping = LabelMapping({3: 0}, num_classes=9, special=NARROW, setting='inductive')
     assert mapping(torch.tensor([value, 3])).tolist() == [255, 0]
+
+
+def all_rows(setting):
+    rows = {c: c for c in range(9)}
+    return LabelMapping(rows, num_classes=9, special=NARROW, setting=setting)
 
 
 @pytest.mark.parametrize('value', [9, 253, 300, -1])
 def test_other_settings_refuse_labels_that_mean_nothing(value):
-    mapping = LabelMapping(
-        {c: c for c in range(9)}, num_classes=9, special=NARROW, others_ignored=False
-    )
-    with pytest.raises(ValueError, match=rf'labels hold \[{value}\]'):
+    mapping = all_rows('transductive')
+    with pytest.raises(ConfigError, match=rf'labels hold \[{value}\]'):
         mapping(torch.tensor([0, value, 255, 254]))
+
+
+def test_unlabelled_pixels_are_for_transductive_training():
+    assert all_rows('transductive')(torch.tensor([8, 254])).tolist() == [8, 254]
+    with pytest.raises(
+        ConfigError, match=r"254 \(unlabelled\), which model\.setting='s"
+    ):
+        all_rows('supervised')(torch.tensor([8, 254]))
 
 
 def record(head, monkeypatch):

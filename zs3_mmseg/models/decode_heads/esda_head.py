@@ -17,6 +17,7 @@ from mmseg.utils import ConfigType, SampleList
 
 from zs3_mmseg.models.backbones.blocks import run_block
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
+from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 from zs3_mmseg.utils.names import choose
 
@@ -178,6 +179,8 @@ class ESDAHead(ZeroShotHead):
     """
 
     score_kind: ScoreKind = 'softmax'
+    needs_global_token = True
+    segmentor = 'ClassPromptedSegmentor'
     uses_conv_seg = True
 
     def __init__(
@@ -252,7 +255,7 @@ class ESDAHead(ZeroShotHead):
         patches, priors = inputs[self.in_index], self._priors(inputs)
         rows = single_rows(queries, 'ESDAHead')
         if global_token is None:
-            raise ValueError(
+            raise ConfigError(
                 'ESDAHead needs the global token of the image: set '
                 'backbone.out_global=True'
             )
@@ -333,7 +336,7 @@ class ESDAHead(ZeroShotHead):
 
     def _priors(self, inputs: Sequence[Tensor]) -> Tensor:
         if len(inputs) < 2:
-            raise ValueError(
+            raise ConfigError(
                 'ESDAHead reads patches and priors, and the backbone gave one map: '
                 'set backbone.priors'
             )

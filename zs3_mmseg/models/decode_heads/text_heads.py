@@ -14,6 +14,7 @@ from mmseg.registry import MODELS
 from mmseg.utils import SampleList
 
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
+from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import choose
 
 from .zero_shot_head import ZeroShotHead, pixel_accuracy, single_rows
@@ -27,7 +28,7 @@ def cosine_maps(features: Tensor, rows: Tensor) -> Tensor:
     Features ``(N, D, h, w)`` and rows ``(Q, D)`` give ``(N, Q, h, w)`` in -1..1.
     """
     if features.shape[1] != rows.shape[1]:
-        raise ValueError(
+        raise ConfigError(
             f'feature maps have {features.shape[1]} channels and class embeddings '
             f'{rows.shape[1]}: they must come from the same embedding space (same '
             'arch and pretrained of backbone and class_embeddings), or a head with a '

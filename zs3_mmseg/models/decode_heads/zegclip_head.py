@@ -15,6 +15,7 @@ from mmseg.registry import MODELS
 from mmseg.utils import ConfigType, SampleList
 
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
+from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import choose
 
 from .zero_shot_head import (
@@ -294,6 +295,7 @@ class ZegCLIPHead(ZeroShotHead):
             choose('each term of descriptor', term, DESCRIPTOR_TERMS)
         if not self.terms or len(set(self.terms)) != len(self.terms):
             raise ValueError(f'descriptor={self.terms} must name different terms')
+        self.needs_global_token = self.terms != ('text',)
         self.deep_supervision = deep_supervision
         self.mask_loss = None if loss_decode is None else _mask_loss(loss_decode)
         self.q_proj = nn.Linear(len(self.terms) * in_channels, in_channels)
@@ -404,16 +406,24 @@ class ZegCLIPHead(ZeroShotHead):
         self, inputs: Sequence[Tensor], queries: ClassQueries, image: Tensor | None
     ) -> list[Tensor]:
         """Return every layer's mask logits ``(N, Q, h, w)``."""
-        if image is None:
-            raise ValueError(
-                'ZegCLIPHead needs the global token of the image: set '
-                'backbone.out_global=True'
-            )
         patches = self._transform_inputs(inputs)
+        if image is None:
+            if self.needs_global_token:
+                raise ConfigError(
+                    'ZegCLIPHead needs the global token of the image: set '
+                    "model.backbone.out_global=True, or descriptor=('text',)"
+                )
+            image = patches.new_zeros(len(patches), 1)  # only its length is read
         memory = patches.flatten(2).transpose(1, 2)  # (N, hw, E)
         if self.project_patches:
             memory = self.proj_norm(self.input_proj(memory))
-        rows = single_rows(queries, 'ZegCLIPHead').to(image.dtype)
+        rows = single_rows(queries, 'ZegCLIPHead').to(patches.dtype)
+        if rows.shape[1] != self.in_channels:
+            raise ConfigError(
+                f'class embeddings have {rows.shape[1]} values and model.decode_head.'
+                f'in_channels is {self.in_channels}: ZegCLIPHead needs patches and '
+                'class_embeddings of one CLIP'
+            )
         query = self.q_proj(descriptor(self.terms, rows, image))
         masks = self.decoder(query, memory)
         if self.mask_bias is not None:

@@ -15,6 +15,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import ConfigType, SampleList
 
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
+from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 from zs3_mmseg.utils.names import choose
 
@@ -76,7 +77,7 @@ def single_rows(queries: ClassQueries, reader: str) -> Tensor:
     """Return the rows ``(Q, D)`` for a reader that knows one row per query."""
     prompts = getattr(queries, 'prompts_per_row', 1)
     if prompts > 1:
-        raise ValueError(
+        raise ConfigError(
             f'{reader} reads one row per query, and here prompts_per_row={prompts}: '
             'let model.class_embeddings average the prompts of a name'
         )
@@ -202,6 +203,10 @@ class ZeroShotHead(BaseDecodeHead):
     #: What the mask logits turn into: ``'logit'`` stays as it is, ``'sigmoid'`` is one
     #: probability per class, ``'softmax'`` one distribution over all classes.
     score_kind: ScoreKind = 'softmax'
+    #: Whether the head cannot do without the global token of the image.
+    needs_global_token: bool = False
+    #: Type of the segmentor that it belongs to.
+    segmentor: str = 'ZeroShotEncoderDecoder'
     #: Whether the head ends in mmseg's classifier.
     uses_conv_seg: bool = False
 
@@ -316,10 +321,11 @@ class ZeroShotHead(BaseDecodeHead):
         batch_data_samples: SampleList,
         train_cfg: ConfigType | None,
         *,
-        queries: ClassQueries,
+        queries: ClassQueries | None = None,
         **given: Any,
     ) -> dict[str, Tensor]:
         """Return :meth:`loss_by_feat` of :meth:`training_outputs`."""
+        queries = self._given_queries(queries)
         outputs = self.training_outputs(inputs, queries=queries, **given)
         return self.loss_by_feat(outputs, batch_data_samples)
 
@@ -329,7 +335,7 @@ class ZeroShotHead(BaseDecodeHead):
         batch_img_metas: list[dict],
         test_cfg: ConfigType | None,
         *,
-        queries: ClassQueries,
+        queries: ClassQueries | None = None,
         **given: Any,
     ) -> Tensor:
         """Return class logits ``(N, K, h, w)`` at patch resolution.
@@ -337,7 +343,17 @@ class ZeroShotHead(BaseDecodeHead):
         Unlike mmseg's heads it does not resize: the segmentor does, class chunk by
         class chunk.
         """
-        return self.forward(inputs, queries=queries, **given)
+        return self.forward(inputs, queries=self._given_queries(queries), **given)
+
+    def _given_queries(self, queries: ClassQueries | None) -> ClassQueries:
+        """Return the queries, which mmseg's own segmentors do not give."""
+        if queries is None:
+            raise ConfigError(
+                f'{type(self).__name__} reads class embeddings, and the segmentor '
+                f'gives none: set model.type={self.segmentor!r}, with '
+                'model.class_embeddings, split and setting'
+            )
+        return queries
 
     def class_logits(self, outputs: Any) -> Tensor:
         """Return the class logits ``(N, K, h, w)`` in :meth:`training_outputs`."""
@@ -376,7 +392,7 @@ class ZeroShotHead(BaseDecodeHead):
         """
         unseen = torch.nonzero(~queries.seen_mask).flatten()
         if not unseen.numel():
-            raise ValueError(
+            raise ConfigError(
                 'unlabelled pixels can only become an unseen class, and no class is '
                 "unseen here: use setting='supervised' or a split with unseen classes"
             )

@@ -14,6 +14,8 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 
+from zs3_mmseg.utils.config_check import ConfigError
+
 #: Of a backbone with an output stride of 16.
 ASPP_DILATIONS = (1, 6, 12, 18)
 
@@ -64,6 +66,7 @@ class ZS3DeepLabHead(BaseDecodeHead):
         layer = dict(
             conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg
         )
+        self.c1_in_channels = c1_in_channels
         self.aspp_modules = ASPPModule(tuple(dilations), in_channels, channels, **layer)
         self.image_pool = nn.Sequential(
             nn.AdaptiveAvgPool2d(1), ConvModule(in_channels, channels, 1, **layer)
@@ -96,6 +99,11 @@ class ZS3DeepLabHead(BaseDecodeHead):
         x = self._transform_inputs(inputs)
         pooled = self._resize_to(self.image_pool(x), x)
         x = self.bottleneck(torch.cat([*self.aspp_modules(x), pooled], dim=1))
+        if inputs[0].shape[1] != self.c1_in_channels:
+            raise ConfigError(
+                f'model.decode_head.c1_in_channels is {self.c1_in_channels}, but the '
+                f'first map has {inputs[0].shape[1]} channels: set these'
+            )
         details = self.c1_bottleneck(inputs[0])
         x = self._resize_to(x, details)
         return self.cls_seg(self.decoder(torch.cat([x, details], dim=1)))

@@ -14,6 +14,7 @@ from mmseg.utils import ConfigType, OptConfigType, SampleList, add_prefix
 
 from zs3_mmseg.models.backbones.outputs import TowerOutput
 from zs3_mmseg.models.class_embeddings import ClassQueries
+from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import did_you_mean
 
 from .encoder_decoder import ZeroShotEncoderDecoder, call_with, with_labels
@@ -99,9 +100,9 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
         backbone: ConfigType,
         decode_head: ConfigType,
         *,
-        class_embeddings: ConfigType | Any,
-        split: Any,
-        setting: str,
+        class_embeddings: ConfigType | Any = None,
+        split: Any = None,
+        setting: str | None = None,
         test_cfg: OptConfigType = None,
         **kwargs: Any,
     ) -> None:
@@ -143,6 +144,14 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
 
     def _check_options(self) -> None:
         super()._check_options()
+        channels = getattr(self.decode_head, 'out_channels', 2)
+        if channels != 2:
+            raise ConfigError(
+                f'model.decode_head ({type(self.decode_head).__name__}) has {channels} '
+                'channels, and ClassPromptedSegmentor tells one name from the rest: '
+                'use a head with two, such as ESDAHead, or set '
+                "model.type='ZeroShotEncoderDecoder'"
+            )
         wanted = inspect.signature(self.decode_head.forward).parameters
         tokens = wanted.get('text_tokens')
         needs_tokens = tokens is not None and tokens.default is inspect.Parameter.empty

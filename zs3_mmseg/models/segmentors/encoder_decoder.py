@@ -29,6 +29,7 @@ from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads.mask_scores import MaskScores
 from zs3_mmseg.models.decode_heads.zero_shot_head import ScoreKind, ZeroShotHead
 from zs3_mmseg.registry import find_class
+from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.labels import SpecialLabels, special_labels
 
 from .inference import (
@@ -111,6 +112,45 @@ def loss_is_bypassed(head: type) -> bool:
     return False
 
 
+def picked_maps(
+    name: str, in_index: int | Sequence[int], widths: Sequence[int]
+) -> list:
+    """Return the widths of the maps that a head reads.
+
+    Raises:
+        ConfigError: if there is no such map.
+    """
+    places = [in_index] if isinstance(in_index, int) else [*in_index]
+    for place in places:
+        if not -len(widths) <= place < len(widths):
+            raise ConfigError(
+                f'model.{name}.in_index is {in_index}, but model.backbone (with its '
+                f'neck) gives maps of {", ".join(map(str, widths))} channels, '
+                f'{len(widths)} in all'
+            )
+    return [widths[place] for place in places]
+
+
+def require_fitting_maps(name: str, head: Any, widths: Sequence[int]) -> None:
+    """Check ``in_index`` and ``in_channels`` of a head against the maps there are."""
+    wanted = getattr(head, 'in_channels', None)
+    if wanted is None:  # no head of mmseg: it has its own ways
+        return
+    found = picked_maps(name, head.in_index, widths)
+    if getattr(head, 'input_transform', None) == 'resize_concat':
+        found = [sum(found)]
+    if found != ([wanted] if isinstance(wanted, int) else [*wanted]):
+        raise ConfigError(
+            f'model.{name}.in_channels is {wanted}, but the maps at in_index='
+            f'{head.in_index} have {", ".join(map(str, found))} channels: set these'
+        )
+
+
+def _is_required(function: Callable, name: str) -> bool:
+    parameter = inspect.signature(function).parameters[name]
+    return parameter.default is inspect.Parameter.empty
+
+
 # ------------------------------------------------------------------ labels of training
 
 
@@ -118,8 +158,8 @@ class LabelMapping:
     """Maps indices into all classes to indices of a head's classes.
 
     ``positions`` has the new index of each class that stays. Values that neither stay
-    nor are ignored become ignored with ``others_ignored``; without it unlabelled pixels
-    are kept for later and any other value is a mistake.
+    nor are ignored become ignored in the inductive setting; in the transductive one
+    unlabelled pixels are kept for later, and any other value is a mistake.
     """
 
     def __init__(
@@ -128,17 +168,19 @@ class LabelMapping:
         *,
         num_classes: int,
         special: SpecialLabels,
-        others_ignored: bool,
+        setting: str,
     ) -> None:
+        others_ignored = setting == 'inductive'
         unknown = special.ignore if others_ignored else -1
         self._num_classes = num_classes
         self._special = special
-        self._others_ignored = others_ignored
+        self._setting = setting
         # One entry more than there are values: whatever lies outside ends there.
         self._table = torch.full((special.ignore + 2,), unknown)
         self._table[special.ignore] = special.ignore
-        self._table[list(positions)] = torch.tensor(list(positions.values()))
-        if not others_ignored:
+        for old, new in positions.items():
+            self._table[old] = new
+        if setting == 'transductive':
             self._table[special.unlabelled] = special.unlabelled
 
     def __call__(self, labels: Tensor) -> Tensor:
@@ -148,12 +190,20 @@ class LabelMapping:
         values = labels.long()
         index = torch.where((values < 0) | (values > last), last, values)
         mapped = self._table[index]
-        if not self._others_ignored and bool((mapped < 0).any()):
+        if self._setting != 'inductive' and bool((mapped < 0).any()):
             wrong = values[mapped < 0].unique().tolist()
-            raise ValueError(
+            unlabelled = self._special.unlabelled
+            if unlabelled in wrong:
+                raise ConfigError(
+                    f'labels hold {unlabelled} (unlabelled), which model.setting='
+                    f'{self._setting!r} does not understand: set model.setting and '
+                    'train_dataloader.dataset.setting to the same'
+                )
+            raise ConfigError(
                 f'labels hold {wrong}: expected 0..{self._num_classes - 1}, '
-                f'{self._special.ignore} (ignore) or {self._special.unlabelled} '
-                '(unlabelled). Does the data set use the split of the model?'
+                f'{self._special.ignore} (ignore) or, in the transductive setting, '
+                f'{unlabelled} (unlabelled). Does the data set use the split of the '
+                'model?'
             )
         return mapped
 
@@ -261,9 +311,9 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         backbone: ConfigType,
         decode_head: ConfigType,
         *,
-        class_embeddings: ConfigType | Any | None,
-        split: Any,
-        setting: str,
+        class_embeddings: ConfigType | Any | None = None,
+        split: Any = None,
+        setting: str | None = None,
         test_split: Any = None,
         pseudo_label_threshold: float | None = None,
         calibrators: Sequence[ConfigType | nn.Module] = (),
@@ -314,16 +364,34 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
     def _init_decode_head(self, decode_head: ConfigType) -> None:
         """Build the head, with widths that only backbone and rows know."""
         head_class = find_class(MODELS, decode_head.get('type'))
+        source: Any = self.neck if self.with_neck else self.backbone
+        widths = None if self.with_neck else getattr(source, 'out_channels', None)
         if head_class is not None and reads_queries(head_class):
+            self._require_embeddings()
             wanted = declared(head_class) - decode_head.keys()
-            widths: Any = getattr(self.backbone, 'out_channels', None)
             place = decode_head.get('in_index', -1)
-            known = isinstance(widths, (list, tuple)) and isinstance(place, int)
-            if 'in_channels' in wanted and known and not self.with_neck:
-                decode_head['in_channels'] = widths[place]
+            if 'in_channels' in wanted and isinstance(place, int):
+                if isinstance(widths, (list, tuple)):
+                    picked_maps('decode_head', place, widths)
+                    decode_head['in_channels'] = widths[place]
+                elif _is_required(head_class, 'in_channels'):
+                    raise ConfigError(
+                        'model.decode_head.in_channels is missing: '
+                        f'{type(source).__name__} does not tell how many channels its '
+                        'maps have'
+                    )
             if 'embed_dim' in wanted:
                 decode_head['embed_dim'] = self._row_width()
         super()._init_decode_head(decode_head)
+        if isinstance(widths, (list, tuple)):
+            require_fitting_maps('decode_head', self.decode_head, widths)
+
+    def _require_embeddings(self) -> None:
+        if self.vocabulary.bank is None:
+            raise ConfigError(
+                'class_embeddings is None, but the head or a calibrator reads class '
+                'embeddings: set model.class_embeddings'
+            )
 
     def _row_width(self) -> int | None:
         try:
@@ -370,13 +438,11 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
                 f'{head_name}.score_kind is {self.score_kind!r}, expected one of '
                 f'{SCORE_KINDS}'
             )
-        if self.vocabulary.rows_needed and self.vocabulary.bank is None:
-            raise ValueError(
-                'class_embeddings is None, but the head or a calibrator reads class '
-                'embeddings: set model.class_embeddings'
-            )
+        if self.vocabulary.rows_needed:
+            self._require_embeddings()
         for name, head in self._named_heads():
             self._check_head(name, head)
+        self._require_global_token(getattr(self.backbone, 'out_global', True))
         methods = ('forward', 'query_logits', 'training_outputs', 'loss', 'predict')
         self._reads_image = any(
             'image' in declared(getattr(head, method))
@@ -395,12 +461,6 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
                     f"{type(calibrator).__name__}(space='logit') calibrates logits, "
                     f"and {head_name} makes sums of masks: use space='score'"
                 )
-            has_token = getattr(self.backbone, 'out_global', True)
-            if calibrator.needs_global_token and not has_token:
-                raise ValueError(
-                    f'{type(calibrator).__name__} needs the global token: set '
-                    'model.backbone.out_global=True'
-                )
 
     def _check_head(self, name: str, head: Any) -> None:
         num_classes, num_rows = len(self.split.classes), len(self.training_names())
@@ -416,7 +476,20 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
                 f'{type(head).__name__} overrides loss, which is never called: losses '
                 'are training_outputs and then loss_by_feat, override these'
             )
-        if reads_queries(head) or head.out_channels in (num_rows, num_classes):
+        owner = getattr(head, 'segmentor', ZeroShotEncoderDecoder.__name__)
+        if owner not in [kind.__name__ for kind in type(self).__mro__]:
+            raise ConfigError(
+                f'model.{name}.type is {type(head).__name__!r}, which belongs to '
+                f'another segmentor: set model.type={owner!r}'
+            )
+        if reads_queries(head):
+            return
+        if not hasattr(head, 'out_channels'):
+            raise ConfigError(
+                f'model.{name}.type is {type(head).__name__!r}, which is no decode '
+                'head of mmseg: it has no out_channels'
+            )
+        if head.out_channels in (num_rows, num_classes):
             return
         raise ValueError(
             f'{name}.num_classes gives {head.out_channels} channels, but split '
@@ -424,13 +497,24 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             f'setting: set num_classes={num_rows}'
         )
 
+    def _require_global_token(self, there: bool) -> None:
+        """Check that what needs the image's global token gets one."""
+        readers = [head for _, head in self._named_heads()] + [*self.calibrators]
+        for reader in [] if there else readers:
+            if getattr(reader, 'needs_global_token', False):
+                raise ConfigError(
+                    f'{type(reader).__name__} needs the global token of the image, '
+                    f'which {type(self.backbone).__name__} does not give: set '
+                    "model.backbone.out_global=True of an 'OpenCLIPViT'"
+                )
+
     def _init_label_mappings(self) -> None:
         names, classes = self.training_names(), self.split.classes
         indices = [classes.index(name) for name in names]
         common: dict[str, Any] = dict(
             num_classes=len(classes),
             special=self._special,
-            others_ignored=self.vocabulary.training_setting == 'inductive',
+            setting=self.vocabulary.training_setting,
         )
         #: To positions among the rows, and to places among all classes.
         self._to_rows = LabelMapping(
@@ -630,6 +714,9 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         """
         output = TowerOutput.of(self.backbone(inputs))
         maps, given = self._given(output, queries)
+        self._require_global_token(output.global_token is not None)
+        for name, head in self._named_heads():
+            require_fitting_maps(name, head, [found.shape[1] for found in maps])
         if self._reads_image and metas:
             preprocessor = self.data_preprocessor
             wholes = inputs if wholes is None else wholes

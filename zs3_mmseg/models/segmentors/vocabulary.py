@@ -82,8 +82,17 @@ class Vocabulary:
     """
 
     def __init__(
-        self, split: Any, setting: str, bank: Mapping | Any | None = None
+        self, split: Any, setting: str | None, bank: Mapping | Any | None = None
     ) -> None:
+        for key, value, data in (
+            ('split', split, 'the name or dict that'),
+            ('setting', setting, f'one of {SETTINGS}, as'),
+        ):
+            if value is None:
+                raise ValueError(
+                    f'model.{key} is missing: set it to {data} '
+                    f'train_dataloader.dataset.{key} has'
+                )
         choose('setting', setting, SETTINGS)
         self.split: ZeroShotSplit = resolve_split(split)
         self.setting = self.training_setting = setting

@@ -12,6 +12,9 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from mmseg.utils import SampleList
 
+from zs3_mmseg.utils.config_check import ConfigError
+
+from .encoder_decoder import ZeroShotEncoderDecoder
 from .inference import ImageResult
 
 
@@ -33,6 +36,12 @@ class ZeroShotTTAModel(BaseTTAModel):
 
     def __init__(self, module: Any, **kwargs: Any) -> None:
         super().__init__(module, **kwargs)
+        if not isinstance(self.module, ZeroShotEncoderDecoder):
+            raise ConfigError(
+                'ZeroShotTTAModel knows the scores of ZeroShotEncoderDecoder, and the '
+                f'model is a {type(self.module).__name__}: set '
+                "tta_model.type='SegTTAModel'"
+            )
         returned = self.module.test_cfg.get('return_scores', True)
         if returned is not True:
             raise ValueError(
