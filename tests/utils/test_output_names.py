@@ -25,8 +25,8 @@ from zs3_mmseg.engine.protocol import ProtocolError
 from zs3_mmseg.evaluation import FoldIoUMetric, ZeroShotIoUMetric
 from zs3_mmseg.utils.output_names import distinct, output_names
 
-CLASSES = ['ant', 'bee', 'Bee']
-SPLIT = dict(classes=CLASSES, unseen=['bee'])
+CLASSES = ['ant', 'a/b', 'a_b']
+SPLIT = dict(classes=CLASSES, unseen=['a/b'])
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_masks_of_named_classes_have_a_file_each(make_folder, tmp_path) -> None:
     written = [path.relative_to(tmp_path) for path in (tmp_path / 'out').rglob('*.png')]
     assert len({str(path).casefold() for path in written}) == len(dataset) == 7
     assert Path('out/B/1__ant.png') in written
-    assert Path('out/b/0__Bee_2.png') in written
+    assert Path('out/b/0__a_b_2.png') in written
 
 
 @pytest.mark.parametrize('kind', ['stock metric', 'stock data', 'two data sets'])

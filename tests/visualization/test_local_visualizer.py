@@ -118,3 +118,18 @@ def test_masks_of_a_named_class_have_its_colour(
     drawn = visualizer.get_image()
     np.testing.assert_array_equal(drawn[75, 200], META['palette'][0])
     np.testing.assert_array_equal(drawn[225, 200], [0, 0, 0])
+
+
+def test_the_mask_of_a_single_class_wears_its_colour(
+    visualizer: ZeroShotLocalVisualizer, tmp_path: Path
+) -> None:
+    visualizer.dataset_meta = {'classes': ('cat',), 'palette': [[250, 0, 0]]}
+    visualizer.alpha = 1
+    image = np.full((30, 40, 3), 90, dtype=np.uint8)
+    target = tmp_path / 'a.png'
+    visualizer.add_datasample(
+        'one', image, sample('pred_sem_seg'), out_file=str(target), with_labels=False
+    )
+    drawn = read_image(target)
+    assert (drawn[5, 20] == [250, 0, 0]).all()  # where the mask is 1
+    assert not (drawn[25, 20] == [250, 0, 0]).all()

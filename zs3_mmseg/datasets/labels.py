@@ -18,6 +18,7 @@ from PIL import Image
 
 import mmcv.transforms
 from mmengine.dataset import BaseDataset, Compose
+from mmseg.datasets.transforms import LoadAnnotations
 
 from zs3_mmseg.utils.labels import SpecialLabels, special_labels
 from zs3_mmseg.utils.names import did_you_mean
@@ -336,6 +337,20 @@ def _label_loaders(transforms: Sequence[Any]) -> Iterator[Any]:
             yield transform
         for nested in _nested_pipelines(transform):
             yield from _label_loaders(nested.transforms)
+
+
+def require_wide_loaders(dataset: BaseDataset, highest: int, origin: str) -> None:
+    """Refuse mmseg's loader, which keeps 8 bits, where labels reach higher."""
+    for loader in _label_loaders(dataset.pipeline.transforms):
+        kind = type(loader)
+        if highest >= _NARROW_VALUES and (
+            getattr(kind, '_load_seg_map', None) is LoadAnnotations._load_seg_map
+        ):
+            raise ValueError(
+                f'{origin}: {kind.__name__} keeps the lower 8 bits of a label, and '
+                f'here labels go up to {highest}: use FolderSegDataset with '
+                'LoadFolderMasks, or a loader of your own'
+            )
 
 
 def read_labels(dataset: BaseDataset, index: int) -> np.ndarray:

@@ -28,6 +28,7 @@ from .labels import (
     guard_pipeline,
     hides_unseen,
     make_table,
+    require_wide_loaders,
 )
 from .scan import build_dataset, images_without_unseen, init_default, require_files
 from .splits import ZeroShotSplit, canonical, find_name, plain_split, resolve_split
@@ -204,6 +205,8 @@ class ZeroShotDataset:
         ignored = {getattr(leaf, 'ignore_index', NARROW.ignore)}
         if reduces or label_map is not None:
             ignored.add(NARROW.ignore)  # mmseg writes this value itself then
+        highest = max(len(classes or self.split.classes) - 1, *ignored)
+        require_wide_loaders(leaf, highest, origin)
         return make_table(
             self.split,
             classes,

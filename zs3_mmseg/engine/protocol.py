@@ -54,7 +54,9 @@ def require_fitting_parts(model: Any) -> None:
     if issubclass(kind, BaseTTAModel) and isinstance(inner, Mapping):
         require_fitting_parts(inner)
         ours = issubclass(_class_of(inner) or nn.Module, ZeroShotEncoderDecoder)
-        if ours and issubclass(kind, SegTTAModel):
+        head = _class_of(inner.get('decode_head'))
+        scores = getattr(head, 'score_kind', 'logit') != 'logit'
+        if ours and scores and issubclass(kind, SegTTAModel):
             raise ProtocolError(
                 f'tta_model.type is {kind.__name__!r}, which takes the scores of a '
                 f"{inner['type']} for logits: set tta_model.type='ZeroShotTTAModel'"
@@ -196,21 +198,23 @@ def require_seen_rows(segmentor: Any) -> None:
         )
 
 
-def require_competition(
-    segmentor: Any, meta: Mapping[str, Any], key: str, *, training: bool
-) -> None:
-    """Label maps need two classes at least, and so does a softmax that is to learn."""
+def require_competition(meta: Mapping[str, Any], key: str) -> None:
+    """Label maps need two classes at least."""
     classes = tuple(meta.get('classes') or ())
-    if 'prompted' in meta or not classes:
-        return
-    if len(classes) == 1:
+    if len(classes) == 1 and 'prompted' not in meta:
         raise ProtocolError(
             f'{key}.dataset has one class, {classes[0]!r}, and nothing that could be '
             'taken for it: give the rest of the pictures a class of its own, such as '
             "'background', or ask for the mask of a name with ClassPromptDataset"
         )
-    learnt = segmentor.training_names() if hasattr(segmentor, 'split') else classes
-    if training and len(learnt) == 1 and segmentor.score_kind == 'softmax':
+
+
+def require_competing_rows(segmentor: Any) -> None:
+    """A softmax learns nothing from one class."""
+    if not hasattr(segmentor, 'split') or segmentor.score_kind != 'softmax':
+        return
+    learnt = segmentor.training_names()
+    if len(learnt) == 1:
         raise ProtocolError(
             f'model.split trains one class, {learnt[0]!r}, and a softmax over one '
             'class is 1 everywhere: nothing would be learnt. Let more classes be seen, '
@@ -528,7 +532,7 @@ class ProtocolCheckHook(Hook):
             if hasattr(segmentor, 'split'):
                 require_matching_prompts(segmentor, meta, key, training=True)
                 require_hidden_labels(segmentor, key)
-                require_competition(segmentor, meta, key, training=True)
+                require_competition(meta, key)
             return
         require_phase(meta, 'train', key)
         require_matching_prompts(segmentor, meta, key, training=True)
@@ -536,7 +540,8 @@ class ProtocolCheckHook(Hook):
         self._check_model(segmentor, meta, key, tested=False)
         require_same_setting(segmentor, meta, key)
         require_seen_rows(segmentor)
-        require_competition(segmentor, meta, key, training=True)
+        require_competition(meta, key)
+        require_competing_rows(segmentor)
         require_ignored_padding(segmentor, meta)
         counts = self._look(dataset, key)
         require_legal_labels(counts, allowed_in_training(meta), meta, key)
@@ -556,7 +561,7 @@ class ProtocolCheckHook(Hook):
         if 'seen' not in meta:
             self._check_foreign(segmentor, meta, key)
             if hasattr(segmentor, 'split'):
-                require_competition(segmentor, meta, key, training=False)
+                require_competition(meta, key)
             require_prompt_metrics(metrics, meta, key)
             require_fitting_metrics(metrics, meta, key)
             require_files_of_their_own(metrics, dataset, key)
@@ -565,7 +570,7 @@ class ProtocolCheckHook(Hook):
         require_matching_prompts(segmentor, meta, key, training=False)
         require_prompt_metrics(metrics, meta, key)
         self._check_model(segmentor, meta, key, tested=True)
-        require_competition(segmentor, meta, key, training=False)
+        require_competition(meta, key)
         require_fitting_metrics(metrics, meta, key)
         require_scores_for_metrics(segmentor, metrics, key)
         require_files_of_their_own(metrics, dataset, key)

@@ -122,9 +122,14 @@ class ZeroShotLocalVisualizer(SegLocalVisualizer):
         factor = enlargement(*image.shape[:2]) if with_labels else 1
         image = enlarge(image, factor)
         prompt = None if data_sample is None else data_sample.get('prompt_class')
+        # The prediction of a single class is its mask, too.
+        alone = 0 if len(self.dataset_meta.get('classes', ())) == 1 else prompt
         maps = {
-            _TITLES[key]: self._labels_of(data_sample.get(key), prompt, factor)
-            for key, wanted in (('gt_sem_seg', draw_gt), ('pred_sem_seg', draw_pred))
+            _TITLES[key]: self._labels_of(data_sample.get(key), asked, factor)
+            for key, wanted, asked in (
+                ('gt_sem_seg', draw_gt, prompt),
+                ('pred_sem_seg', draw_pred, alone),
+            )
             if wanted and data_sample is not None and key in data_sample
         }
         panels = {'image': image} if with_image or not maps else {}

@@ -269,3 +269,36 @@ def test_default_image_suffix_is_known(folder: Folder) -> None:
 def test_layout_oracle_is_logged_loudly(folder: Folder, log: list) -> None:
     wrap(folder(), setting='layout_oracle')
     assert any(r.levelno >= logging.WARNING and 'TRUE labels' in r.msg for r in log)
+
+
+@pytest.mark.parametrize(
+    ('count', 'ignored', 'message'),
+    [
+        (254, 255, None),
+        (255, 255, None),  # 0 to 254, and ignored ones, fit 8 bits
+        (255, 65535, 'LoadAnnotations keeps the lower 8 bits .* up to 65535'),
+        (256, 255, 'ignore_index 255 must lie above the 256 labels'),
+        (256, 256, 'LoadAnnotations keeps the lower 8 bits .* up to 256'),
+        (300, 65535, 'LoadAnnotations keeps the lower 8 bits .* up to 65535'),
+    ],
+)
+def test_labels_beyond_8_bits_need_a_loader_that_keeps_them(
+    folder: Folder, count: int, ignored: int, message: str | None
+) -> None:
+    names = [f'name {number}' for number in range(count)]
+    mask = np.array([[0, count - 1, ignored]], np.uint16)
+    config = folder(
+        [mask.astype(np.uint8) if message is None else mask],
+        metainfo=dict(classes=names),
+        ignore_index=ignored,
+    )
+    split = dict(classes=names, unseen=names[-1:])
+    if message is not None:
+        with pytest.raises(ValueError, match=message):
+            wrap(config, split=split)
+        return
+    tested = wrap(config, split=split, phase='test')
+    ignore = tested.metainfo['ignore_index']
+    assert labels(tested[0]) == [[0, count - 1, ignore]]
+    trained = wrap(config, split=split, setting='transductive')
+    assert labels(trained[0]) == [[0, ignore - 1, ignore]]

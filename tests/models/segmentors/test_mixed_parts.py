@@ -87,6 +87,8 @@ def run(config: dict[str, Any]) -> None:
     init_default_scope('mmseg')
     require_fitting_parts(config)
     model = MODELS.build(ConfigDict(config))
+    if 'module' in config:
+        return
     with torch.no_grad():
         model.eval().test_step(data())
     if any(parameter.requires_grad for parameter in model.parameters()):
@@ -96,6 +98,9 @@ def run(config: dict[str, Any]) -> None:
 
 
 WORKING = {
+    'averaging of logits by mmseg': dict(
+        type='SegTTAModel', module=ours(RESNET, FCN, class_embeddings=LEFT_OUT)
+    ),
     'a stock head': ours(RESNET, FCN),
     'a stock head of all classes': ours(RESNET, dict(FCN, num_classes=4)),
     'a stock head needs no rows': ours(RESNET, FCN, class_embeddings=LEFT_OUT),

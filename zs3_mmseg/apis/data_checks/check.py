@@ -26,6 +26,7 @@ from zs3_mmseg.engine.protocol import (
     LabelCounts,
     ProtocolError,
     allowed_in_training,
+    require_competition,
     require_legal_labels,
     require_matching_prompts,
     require_phase,
@@ -185,6 +186,7 @@ def _disagreements(
     meta, phase = found.meta, 'train' if key.startswith('train') else 'test'
     questions = [
         partial(require_phase, meta, phase, key),
+        partial(require_competition, meta, key),
         partial(require_some_labels, found.counts, meta, key),
     ]
     if 'seen' in meta and experiment.segmentor is not None:

@@ -19,6 +19,7 @@ from mmseg.registry import HOOKS, MODELS
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit, resolve_split
 from zs3_mmseg.engine.protocol import unwrap
+from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import choose, duplicates
 
 from .classifier import (
@@ -384,9 +385,10 @@ class GenerativeRetrainingHook(Hook):
             split = dict(split, classes=meta.get('classes') or ())
         split = resolve_split(split).ordered_as(tuple(meta.get('classes') or ()))
         if not (split.seen and split.unseen):
-            raise ValueError(
-                f'{len(split.unseen)} of {len(split.classes)} classes are unseen: '
-                'there is nothing to learn, or nothing to learn from'
+            raise ConfigError(
+                f'GenerativeRetrainingHook: {len(split.unseen)} of '
+                f'{len(split.classes)} classes are unseen: there is nothing to learn, '
+                'or nothing to learn from'
             )
         return split
 

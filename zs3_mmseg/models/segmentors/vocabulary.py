@@ -23,6 +23,7 @@ from zs3_mmseg.models.class_embeddings import (
     synonyms_of,
 )
 from zs3_mmseg.models.class_embeddings.queries import warn_of_equal_rows
+from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import choose, did_you_mean
 from zs3_mmseg.utils.palette import default_palette
 
@@ -281,6 +282,10 @@ class Vocabulary:
         names, seen = self.current.names, self.current.seen
         if which == 'training':
             names = self.training_names
+            if not names:
+                raise ConfigError(
+                    f'split {self.split.name!r} has no seen class to train on'
+                )
             trained = dict(zip(self.trained.names, self.trained.seen, strict=True))
             seen = tuple(trained[name] for name in names)
         rows = self._rows_now(which, names, device)
