@@ -21,6 +21,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel
 from mmengine.runner import BaseLoop, Runner
+from mmseg.evaluation import IoUMetric
 from mmseg.models import BaseSegmentor, SegTTAModel
 from mmseg.registry import HOOKS, MODELS
 
@@ -450,14 +451,14 @@ def require_prompt_metrics(
 ) -> None:
     """Masks of one class and maps of all classes are scored by different metrics."""
     prompted = 'prompted' in meta
-    wrong = ZeroShotIoUMetric if prompted else FoldIoUMetric
+    wrong = (ZeroShotIoUMetric, IoUMetric) if prompted else FoldIoUMetric
     right = FoldIoUMetric if prompted else ZeroShotIoUMetric
     given = 'one named class' if prompted else 'all classes at once'
     for metric in metrics:
         if isinstance(metric, wrong):
             raise ProtocolError(
-                f'{_evaluator(key)} is a {wrong.__name__}, but {key}.dataset asks for '
-                f"{given}; use dict(type='{right.__name__}')"
+                f'{_evaluator(key)} is a {type(metric).__name__}, but {key}.dataset '
+                f"asks for {given}; use dict(type='{right.__name__}')"
             )
 
 

@@ -101,6 +101,7 @@ def evaluate(model: nn.Module, dataset: Any, *metrics: Any) -> None:
 ONE, TWO = ('dog',), ('dog', 'cat')
 ALL_SEEN: dict[str, Any] = dict(unseen=(), setting='supervised')
 MANY = tuple(f'name {index}' for index in range(300))
+PAIRS = Labels([0, 1], **ours('test').metainfo, prompted=(2,))
 PLAIN = Labels([0, 1, 2, 255], classes=CLASSES)
 
 
@@ -182,6 +183,12 @@ def test_pairs_that_work(call: Any) -> None:
         (
             lambda: evaluate(Segmentor(), PLAIN, FoldIoUMetric()),
             r"test_evaluator is a FoldIoUMetric.*dict\(type='ZeroShotIoUMetric'\)",
+        ),
+        (
+            lambda: evaluate(
+                Segmentor(reads_prompts=True), PAIRS, FoldIoUMetric(), IoUMetric()
+            ),
+            r"is a IoUMetric.*one named class; use dict\(type='FoldIoUMetric'\)",
         ),
         (
             lambda: evaluate(Segmentor(), Labels([0], classes=TWO), IoUMetric()),

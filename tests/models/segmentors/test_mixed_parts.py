@@ -26,6 +26,10 @@ RESNET = dict(type='ResNet', depth=18, base_channels=8, norm_eval=False)
 FCN = dict(type='FCNHead', in_channels=64, channels=8, num_convs=1, num_classes=3)
 ZEGCLIP = dict(type='ZegCLIPHead')
 PIXEL = dict(type='TextPixelHead', in_channels=64, embed_dim=WIDTH)
+ESDA = dict(type='ESDAHead', num_heads=4, conv_channels=(8, 8))
+PROMPTED_VIT = dict(
+    TOKEN_VIT, normalize=True, low_rank=2, replace_cls=(1, 2), priors=(0, 1)
+)
 DEEPLAB = dict(type='ZS3DeepLabHead', in_channels=64, num_classes=3)
 FPN = dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=16, num_outs=4)
 GATE = dict(type='ImageLevelGate', weight=1.0)
@@ -69,13 +73,22 @@ def stock(backbone: dict, head: Any, **changes: Any) -> dict[str, Any]:
     return config | changes
 
 
-def data(size: int = 32) -> dict[str, Any]:
+def pairs(backbone: dict, head: dict, **changes: Any) -> dict[str, Any]:
+    rows = dict(ROWS, templates='bare', normalize=False, token_features=True)
+    changed = dict(type='ClassPromptedSegmentor', class_embeddings=rows) | changes
+    return ours(backbone, head, **changed)
+
+
+def data(config: dict[str, Any], size: int = 32) -> dict[str, Any]:
     torch.manual_seed(0)
     samples = []
     for _ in range(2):
-        shape = dict(ori_shape=(size, size), img_shape=(size, size))
+        shape: dict[str, Any] = dict(ori_shape=(size, size), img_shape=(size, size))
+        if config['type'] == 'ClassPromptedSegmentor':
+            shape['prompt_name'] = 'star'
         sample = SegDataSample(metainfo=shape)
-        labels = torch.randint(0, 4, (1, size, size))
+        number = 2 if 'prompt_name' in shape else len(CLASSES)
+        labels = torch.randint(0, number, (1, size, size))
         sample.gt_sem_seg = PixelData(data=labels)
         samples.append(sample)
     images = [torch.randint(0, 256, (3, size, size), dtype=torch.uint8)] * 2
@@ -90,9 +103,9 @@ def run(config: dict[str, Any]) -> None:
     if 'module' in config:
         return
     with torch.no_grad():
-        model.eval().test_step(data())
+        model.eval().test_step(data(config))
     if any(parameter.requires_grad for parameter in model.parameters()):
-        batch = model.data_preprocessor(data(), True)
+        batch = model.data_preprocessor(data(config), True)
         losses = model.train()(**batch, mode='loss')
         assert all(torch.as_tensor(value).isfinite().all() for value in losses.values())
 
@@ -137,6 +150,10 @@ WORKING = {
     ),
     'no num_classes of a head of ours': ours(VIT, dict(PIXEL, in_channels=WIDTH)),
     'an idle num_classes': ours(VIT, dict(type='TextPixelHead', num_classes=19)),
+    'pairs': pairs(PROMPTED_VIT, ESDA),
+    'a stock head of pairs': pairs(
+        PROMPTED_VIT, dict(FCN, in_channels=WIDTH, num_classes=2)
+    ),
     'ZS3DeepLabHead in a stock segmentor': stock(
         RESNET, dict(DEEPLAB, c1_in_channels=8, num_classes=4)
     ),
@@ -245,6 +262,30 @@ REFUSED = {
         ours(RESNET, dict(ZEGCLIP, in_channels=64, descriptor=('text',))),
         'class embeddings have 128 values and model.decode_head.in_channels is 64',
     ),
+    'pairs without the token': (
+        pairs(RESNET, dict(ESDA, in_channels=64, embed_dim=WIDTH)),
+        'which ResNet does not give',
+    ),
+    'pairs without priors': (
+        pairs(dict(PROMPTED_VIT, priors=()), ESDA),
+        'set model.backbone.priors',
+    ),
+    'pairs without tokens of the text': (
+        pairs(PROMPTED_VIT, ESDA, class_embeddings=ROWS),
+        'set model.class_embeddings.token_features=True',
+    ),
+    'pairs of another width': (
+        pairs(PROMPTED_VIT, dict(ESDA, embed_dim=64)),
+        'and as model.decode_head.embed_dim',
+    ),
+    'a stock head of all classes for pairs': (
+        pairs(PROMPTED_VIT, dict(FCN, in_channels=WIDTH)),
+        'has 3 channels, and ClassPromptedSegmentor tells one name',
+    ),
+    'no preprocessor': (
+        ours(VIT, dict(type='TextPixelHead'), data_preprocessor=LEFT_OUT),
+        "model.data_preprocessor=dict.type='SegDataPreProcessor'",
+    ),
     'details of another width': (
         ours(RESNET, DEEPLAB),
         'model.decode_head.c1_in_channels is 256, but .* 8 channels',
@@ -275,8 +316,9 @@ def test_mixtures_that_are_refused_in_one_line(name: str) -> None:
 @pytest.mark.parametrize('mode', ['loss', 'predict'])
 def test_a_head_says_so_itself_where_nobody_has_looked(mode: str) -> None:
     init_default_scope('mmseg')
-    model = MODELS.build(ConfigDict(stock(RESNET, PIXEL)))
-    batch = model.data_preprocessor(data(), mode == 'loss')
+    config = stock(RESNET, PIXEL)
+    model = MODELS.build(ConfigDict(config))
+    batch = model.data_preprocessor(data(config), mode == 'loss')
     with pytest.raises(ValueError, match=r"set model\.type='ZeroShotEncoderDecoder'"):
         model(**batch, mode=mode)
 

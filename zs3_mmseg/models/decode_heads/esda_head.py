@@ -352,10 +352,10 @@ class ESDAHead(ZeroShotHead):
         }
         for name, (tensor, shape) in expected.items():
             if tensor.shape != shape:
-                raise ValueError(
+                raise ConfigError(
                     f'{name} is {tuple(tensor.shape)}, expected {shape} for '
                     f'{num_pairs} pairs of an image and a name; the text tower must be '
-                    'as wide as its embeddings'
+                    'as wide as its embeddings, and as model.decode_head.embed_dim'
                 )
 
 

@@ -234,8 +234,13 @@ _METHODS = ('training_outputs', 'resolve_unlabelled')
 UNTRAINED = -1e4
 
 
-def _metas(inputs: Tensor, data_samples: SampleList | None) -> list[dict]:
+def _metas(inputs: Any, data_samples: SampleList | None) -> list[dict]:
     """Return the metainfo of each image; without samples, inputs are the originals."""
+    if not isinstance(inputs, Tensor):
+        raise ConfigError(
+            'model.data_preprocessor makes no batch of the images: set '
+            "model.data_preprocessor=dict(type='SegDataPreProcessor', ...)"
+        )
     if data_samples is not None:
         return [sample.metainfo for sample in data_samples]
     size = inputs.shape[2:]
@@ -346,9 +351,11 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         self.post_processors = _built(post_processors)
         self.pseudo_label_threshold = pseudo_label_threshold
         self._teacher: tuple[ZeroShotEncoderDecoder, ...] = ()
-        vocabulary.rows_needed = any(
-            reads_queries(head) for _, head in self._named_heads()
-        ) or any(getattr(c, 'needs_global_token', False) for c in self.calibrators)
+        vocabulary.rows_needed = (
+            any(reads_queries(head) for _, head in self._named_heads())
+            or any(getattr(c, 'needs_global_token', False) for c in self.calibrators)
+            or getattr(self, 'reads_prompts', False)
+        )
         self._reads_queries = reads_queries(self.decode_head)
         self._special = special_labels(len(self.split.classes))
         self._check_options()
@@ -482,7 +489,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
                 f'model.{name}.type is {type(head).__name__!r}, which belongs to '
                 f'another segmentor: set model.type={owner!r}'
             )
-        if reads_queries(head):
+        if reads_queries(head) or not self._channels_are_classes:
             return
         if not hasattr(head, 'out_channels'):
             raise ConfigError(
@@ -714,9 +721,6 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         """
         output = TowerOutput.of(self.backbone(inputs))
         maps, given = self._given(output, queries)
-        self._require_global_token(output.global_token is not None)
-        for name, head in self._named_heads():
-            require_fitting_maps(name, head, [found.shape[1] for found in maps])
         if self._reads_image and metas:
             preprocessor = self.data_preprocessor
             wholes = inputs if wholes is None else wholes
@@ -727,6 +731,9 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         self, output: TowerOutput, queries: ClassQueries | None
     ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
         maps = tuple(self.neck(output.maps)) if self.with_neck else output.maps
+        self._require_global_token(output.global_token is not None)
+        for name, head in self._named_heads():
+            require_fitting_maps(name, head, [found.shape[1] for found in maps])
         return maps, dict(
             queries=queries,
             text_tokens=None if queries is None else queries.token_features,
