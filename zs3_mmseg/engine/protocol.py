@@ -31,6 +31,7 @@ from zs3_mmseg.datasets.wrappers import image_paths
 from zs3_mmseg.evaluation import FoldIoUMetric, ZeroShotIoUMetric
 from zs3_mmseg.models.segmentors import ZeroShotEncoderDecoder
 from zs3_mmseg.models.segmentors.encoder_decoder import reads_queries
+from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.checkpoint import unwrap
 from zs3_mmseg.utils.labels import special_labels
 from zs3_mmseg.utils.output_names import clashes, output_names, require_no_input
@@ -81,7 +82,7 @@ def require_fitting_parts(model: Any) -> None:
 def _class_of(config: Any) -> type | None:
     """Return the class that a config would build."""
     kind = config.get('type') if isinstance(config, Mapping) else None
-    return MODELS.get(kind) if isinstance(kind, str) else kind
+    return find_class(MODELS, kind)
 
 
 def require_phase(meta: Mapping[str, Any], phase: str, key: str) -> None:

@@ -389,13 +389,13 @@ class _Fitted(Calibrator):
         """Return logits with the constants of their classes added.
 
         Raises:
-            ValueError: before the fit, and for other names than those of the fit.
+            ConfigError: before the fit, and for other names than those of the fit.
         """
         if not self.fitted_names or self.fitted_names != queries.names:
             what = (
                 'was fitted on other classes' if self.fitted_names else 'is not fitted'
             )
-            raise ValueError(
+            raise ConfigError(
                 f'{type(self).__name__} {what}: call '
                 'segmentor.fit_calibrators(dataset), or test with --fit-calibrators'
             )

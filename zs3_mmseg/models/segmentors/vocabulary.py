@@ -94,9 +94,9 @@ class Vocabulary:
                     f'model.{key} is missing: set it to {data} '
                     f'train_dataloader.dataset.{key} has'
                 )
-        choose('setting', setting, SETTINGS)
+        chosen = choose('setting', str(setting), SETTINGS)
         self.split: ZeroShotSplit = resolve_split(split)
-        self.setting = self.training_setting = setting
+        self.setting = self.training_setting = chosen
         self.bank: Any = MODELS.build(dict(bank)) if isinstance(bank, Mapping) else bank
         self.rows_needed = True
         self.rows: dict[str, NameRows] = {}
