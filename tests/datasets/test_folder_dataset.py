@@ -244,3 +244,70 @@ def test_another_palette_makes_drop_image_look_again(
             Path(dataset.get_data_info(i)['img_path']).stem for i in range(len(dataset))
         ]
     assert kept == ['of_sky', 'of_plant']
+
+
+def _of_mode(mode: str) -> tuple[str, Image.Image]:
+    grey, opaque = Image.fromarray(MASK), Image.fromarray(np.full_like(MASK, 255))
+    if mode == 'F':
+        return '.tif', Image.fromarray(MASK.astype(np.float32))
+    bands = [opaque if band == 'A' else grey for band in mode]
+    return '.png', Image.merge(mode, bands)
+
+
+@pytest.mark.parametrize('mode', ['LA', 'RGB', 'RGBA', 'F'])
+def test_masks_of_odd_modes_are_labels(root: Path, mode: str) -> None:
+    write(root, 'a')
+    (root / 'masks/a.png').unlink()
+    suffix, image = _of_mode(mode)
+    image.save(root / f'masks/a{suffix}')
+    assert labels(root) == [MASK.tolist()]
+
+
+def test_stock_loaders_are_told_of_alpha(root: Path) -> None:
+    write(root, 'a')
+    _of_mode('LA')[1].save(root / 'masks/a.png')
+    plain = dict(
+        type='BaseSegDataset',
+        metainfo=dict(classes=NAMES),
+        data_root=str(root),
+        data_prefix=dict(img_path='images', seg_map_path='masks'),
+        img_suffix='.png',
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')],
+    )
+    made = ZeroShotDataset(plain, phase='test', split=dict(folder=str(root)))
+    with pytest.raises(ValueError, match=r'masks/a\.png.*grey with alpha'):
+        made[0]
+
+
+def test_negative_labels_are_no_classes(root: Path) -> None:
+    write(root, 'a')
+    (root / 'masks/a.png').unlink()
+    Image.fromarray(MASK.astype(np.int32) - 256).save(root / 'masks/a.tif')
+    with pytest.raises(ValueError, match=r'label values -256, -255, -254, -1'):
+        labels(root)
+
+
+def test_void_may_follow_the_last_class(root: Path) -> None:
+    write(root, 'a', np.where(MASK == 255, 3, MASK).astype(np.uint8))
+    assert labels(root, ignore_index=3) == [MASK.tolist()]
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'message'),
+    [
+        ('palette.txt', '# R G B\n1 2 3 dog', r"palette\.txt, line 2: 'dog' is none"),
+        ('palette.txt', '1 2 3 sky\n4 5 6 Sky', r"line 2: 'Sky' is listed twice"),
+        (
+            'palette.json',
+            '{"sky": [1, 2, 3], "sky": [4, 5, 6]}',
+            r"palette\.json: 'sky' is listed twice",
+        ),
+    ],
+)
+def test_palettes_name_the_line(
+    root: Path, name: str, content: str, message: str
+) -> None:
+    write(root, 'a')
+    (root / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        labels(root)

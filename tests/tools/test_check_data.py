@@ -220,6 +220,82 @@ def wrong_phase(root: Path) -> None:
     edit(root, "phase='test'", "phase='train'")
 
 
+def save_as_jpeg(root: Path) -> None:
+    """Under the old name: what counts is in the file."""
+    for path in (root / 'data/masks').iterdir():
+        with Image.open(path) as image:
+            image.save(path, 'JPEG')
+
+
+def smooth(root: Path) -> None:
+    def resized(labels: np.ndarray) -> np.ndarray:
+        small = Image.fromarray(labels).resize((15, 12), Image.Resampling.BILINEAR)
+        return np.asarray(small.resize((30, 24), Image.Resampling.BILINEAR))
+
+    change_masks(root, lambda m: resized(np.where(m == 255, 0, m).astype(np.uint8)))
+
+
+def give_all_one_mask(root: Path) -> None:
+    change_masks(root, lambda _: mask_of(0))
+
+
+def black_and_white(root: Path) -> None:
+    change_masks(root, lambda m: np.where(m == 2, 255, 0).astype(np.uint8))
+
+
+def grey_levels(root: Path) -> None:
+    table = np.array([0, 85, 170, 255, 0, *[0] * 251], np.uint8)
+    change_masks(root, lambda m: table[m])
+
+
+def only_trees(root: Path) -> None:
+    change_masks(root, lambda m: np.full_like(m, 1))
+
+
+def void_after_the_last_class(root: Path) -> None:
+    change_masks(root, outlined)
+
+
+def outlined(labels: np.ndarray) -> np.ndarray:
+    """Large areas of all classes, and thin void between them."""
+    areas = np.arange(30)[None] // 6 + 0 * labels.astype(int)
+    areas[:, ::6] = 5
+    areas[int(labels[0, 0]) % 24] = 5
+    return areas.astype(np.uint8)
+
+
+def turn_by_exif(root: Path) -> None:
+    path = root / 'data/images/3.jpg'
+    with Image.open(path) as image:
+        exif = image.getexif()
+        exif[0x0112] = 6
+        image.save(path, exif=exif)
+
+
+def exchange(root: Path) -> None:
+    for index in range(9):
+        image, mask = (root / f'data/{n}/{index}' for n in ('images', 'masks'))
+        picture, labels = image.with_suffix('.jpg'), mask.with_suffix('.png')
+        kept = picture.read_bytes()
+        picture.write_bytes(labels.read_bytes())
+        labels.write_bytes(kept)
+
+
+def give_alpha(root: Path) -> None:
+    path = root / 'data/masks/3.png'
+    with Image.open(path) as image:
+        image.putalpha(Image.fromarray(mask_of(1)))
+        image.save(path)
+
+
+def drop_seen(root: Path) -> None:
+    change_masks(root, lambda m: np.where(m == 4, 4, 255).astype(np.uint8))
+
+
+def list_names_twice(root: Path) -> None:
+    edit(root, "'cat'", "'Sky'")
+
+
 def no_such_list(root: Path) -> None:
     edit(root, "part('train')", "part('trian')")
 
@@ -247,6 +323,22 @@ def no_such_list(root: Path) -> None:
         (forget_wrapper, 'unseen_in_training', ["'car' (4)", 'ZeroShotDataset']),
         (supervise, 'unseen_in_training', ["'car' (4)"]),
         (reduce_twice, 'reduced_twice', ['reduce_zero_label=False']),
+        (save_as_jpeg, 'smeared_mask', ['masks/0.png', 'JPEG']),
+        (smooth, 'smeared_mask', ['between those of their neighbours']),
+        (give_all_one_mask, 'identical_masks', ['6 of 6 masks']),
+        (black_and_white, 'one_label', ['only 0 and 255', '255 means ignore', 'tree']),
+        (grey_levels, 'label_out_of_range', ['85, 170', 'grey levels']),
+        (only_trees, 'one_label', ["1 ('tree') is the only label"]),
+        (
+            void_after_the_last_class,
+            'void_kept',
+            ['ignore_index=5', 'reduce_zero_label=True', 'second is likelier'],
+        ),
+        (turn_by_exif, 'size_mismatch', ['EXIF', 'images/3.jpg']),
+        (exchange, 'exchanged_files', ['masks/0.png', 'img_path', 'seg_map_path']),
+        (give_alpha, 'unusual_mask', ['masks/3.png', 'alpha']),
+        (drop_seen, 'absent_class', ['none of the 4 seen classes']),
+        (list_names_twice, 'inconsistent_folder', ['Sky more than once']),
         (wrong_phase, 'protocol', ["phase='test'"]),
         (no_such_list, 'cannot_build', ['trian.txt', 'ann_file']),
     ],
@@ -264,10 +356,177 @@ def test_planted_faults_are_found_and_named(
     for word in words:
         assert word in text, text
     # Nothing else is blamed, but for what follows from the same mistake.
-    follows = {'deep_mask': {'label_out_of_range', 'empty_mask'}}
+    follows = {
+        'deep_mask': {'label_out_of_range', 'empty_mask'},
+        'absent_class': {'protocol', 'one_label'},
+        'one_label': {'identical_masks', 'protocol'},
+        'exchanged_files': {'cannot_build'},
+    }
     others = {one['kind'] for one in faults} - {kind} - follows.get(kind, set())
     assert not others, output
     assert f'FAULT {kind}' in output.replace('\n', ' ')
+
+
+def copy_an_image(root: Path) -> None:
+    (root / 'data/images/7.jpg').write_bytes((root / 'data/images/1.jpg').read_bytes())
+
+
+def turn_upside_down(root: Path) -> None:
+    path = root / 'data/images/3.jpg'
+    with Image.open(path) as image:
+        exif = image.getexif()
+        exif[0x0112] = 3
+        image.save(path, exif=exif)
+
+
+def drop_unseen(root: Path) -> None:
+    change_masks(root, lambda m: np.where(m == 4, 255, m).astype(np.uint8))
+
+
+def spread_one_class(root: Path) -> None:
+    def spread(labels: np.ndarray) -> np.ndarray:
+        grown = np.full((240, 300), 3, np.uint8)
+        grown[0, :24] = labels[:, 0]
+        return grown
+
+    for path in (root / 'data/images').iterdir():
+        with Image.open(path) as image:
+            image.resize((300, 240)).save(path)
+    change_masks(root, spread)
+
+
+@pytest.mark.parametrize(
+    ('plant', 'kind', 'words'),
+    [
+        (copy_an_image, 'copied_images', ['1 of the 3 images', 'images/7.jpg']),
+        (turn_upside_down, 'turned_image', ['images/3.jpg', 'orientation 3']),
+        (drop_unseen, 'absent_class', ['none of the 1 unseen classes', 'hIoU']),
+        (spread_one_class, 'dominant_class', ["'cat' covers 99."]),
+    ],
+)
+def test_what_may_be_right_is_a_note(
+    run_tool, world: Path, plant: Callable, kind: str, words: list[str]
+) -> None:
+    plant(world)
+    status, report, output = check(run_tool, world)
+    assert status == 0, output
+    named = [one for one in report['findings'] if one['kind'] == kind]
+    assert named, output
+    assert all(word in json.dumps(named) for word in words), output
+
+
+def test_both_readings_of_a_label_too_many_are_drawn(run_tool, world: Path) -> None:
+    void_after_the_last_class(world)
+    check(run_tool, world)
+    for phase in ('train', 'test'):
+        with Image.open(world / f'out/readings_{phase}.png') as sheet:
+            assert sheet.width > 900
+    edit(world, "img_suffix='.jpg',", "img_suffix='.jpg', ignore_index=5,")
+    (world / 'out/readings_train.png').unlink()
+    status, report, output = check(run_tool, world)
+    assert (status, report['findings']) == (0, []), output
+    assert not (world / 'out/readings_train.png').exists()
+
+
+FOLDER = """
+_base_ = 'zs3_mmseg::baselines/own_folder_linear.py'
+data_root = 'own'
+split = dict(folder=data_root)
+model = dict(split=split)
+inner = dict(data_root=data_root)
+train_dataloader = dict(dataset=dict(split=split, dataset=inner))
+val_dataloader = test_dataloader = train_dataloader
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder of drawn data, 16 images to train on and 4 to test, without fault."""
+    rng = np.random.default_rng(0)
+    for index in range(20):
+        subset = 'train' if index < 16 else 'val'
+        for name, pixels in (
+            ('images', rng.integers(0, 256, (24, 30, 3), np.uint8)),
+            ('masks', mask_of(index)),
+        ):
+            path = tmp_path / f'own/{name}/{subset}/{index}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    (tmp_path / 'own/classes.txt').write_text('\n'.join(CLASSES))
+    (tmp_path / 'own/unseen.txt').write_text('car')
+    (tmp_path / 'config.py').write_text(FOLDER)
+    return tmp_path
+
+
+def test_ten_faults_of_one_folder_are_all_named(run_tool, own: Path) -> None:
+    status, report, output = check(run_tool, own)
+    assert (status, report['findings']) == (0, []), output
+    root = own / 'own'
+    images, masks = root / 'images/train', root / 'masks/train'
+
+    def cut(path: Path) -> None:
+        path.write_bytes(path.read_bytes()[:-40])
+
+    def redraw(index: int, change: Callable[[np.ndarray], np.ndarray]) -> None:
+        Image.fromarray(change(mask_of(index))).save(masks / f'{index}.png')
+
+    (root / 'classes.txt').write_text('\n'.join([*CLASSES, 'Tree']))
+    (masks / '0.png').unlink()
+    (images / '1.png').unlink()
+    cut(images / '2.png')
+    cut(masks / '3.png')
+    redraw(4, lambda m: m.T)
+    redraw(5, lambda m: np.where(m == 2, 200, m).astype(np.uint8))
+    redraw(6, lambda m: np.stack([m, m + 1, m], axis=-1))
+    redraw(7, lambda m: np.dstack([m, m]))
+    redraw(8, lambda m: np.full_like(m, 255))
+    Image.open(images / '9.png').save(images / '9.bmp')
+    Image.open(masks / '10.png').save(masks / '10.png', 'JPEG')
+    (images / '11.png').write_bytes((root / 'images/val/16.png').read_bytes())
+    status, report, output = check(run_tool, own)
+    assert status == 1, output
+    for kind, word in {
+        'inconsistent_folder': "classes.txt, line 6: 'Tree' is listed more than once",
+        'missing_mask': 'masks/train/0.png',
+        'unpaired_mask': 'masks/train/1.png',
+        'unreadable_image': 'images/train/2.png',
+        'unreadable_mask': 'masks/train/3.png',
+        'size_mismatch': 'masks/train/4.png',
+        'label_out_of_range': 'masks/train/5.png',
+        'colour_mask': 'masks/train/6.png',
+        'unusual_mask': 'masks/train/7.png',
+        'empty_mask': 'masks/train/8.png',
+        'smeared_mask': 'masks/train/10.png',
+        'copied_images': 'images/val/16.png',
+    }.items():
+        named = [one for one in report['findings'] if one['kind'] == kind]
+        assert word in json.dumps(named), (kind, output)
+    assert '9.bmp and ' in output
+    # Advice names what the user of a folder has: files, no keys of a data set's names.
+    assert 'metainfo' not in output, output
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'words'),
+    [
+        ('classes.txt', b'sky\ntree\nroad\ncat\ncar\nSky', ['line 6', 'line 1']),
+        ('classes.txt', b'sky\ntree\nroad\nc\xe4t\ncar', ['line 4', 'UTF-8']),
+        ('unseen.txt', b'cart', ["'cart' is no class", 'Did you mean']),
+        ('palette.txt', b'1 2 3 sky\n1 2', ['palette.txt, line 2']),
+    ],
+)
+def test_wrong_lists_of_a_folder_are_named_beside_other_faults(
+    run_tool, own: Path, name: str, content: bytes, words: list[str]
+) -> None:
+    (own / 'own' / name).write_bytes(content)
+    (own / 'own/masks/val/17.png').unlink()
+    status, report, output = check(run_tool, own)
+    assert status == 1, output
+    assert all(word in output for word in (name, *words)), output
+    if (
+        name != 'classes.txt' or b'\xe4' not in content
+    ):  # without names, nothing can be read
+        assert 'missing_mask' in {one['kind'] for one in report['findings']}, output
 
 
 def ask_by_name(root: Path) -> None:

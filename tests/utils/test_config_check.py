@@ -219,3 +219,40 @@ def test_tensorboard_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         require_extras(config)
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: object())
     require_extras(config)
+
+
+def test_the_home_folder_is_put_in_everywhere(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('HOME', str(here))
+    (here / 'a.py').write_text(
+        "data_root = '~/data'\nload_from = '~/a.pth'\n"
+        "model = dict(class_embeddings=dict(source=dict(path='~/rows.npy')))\n"
+        "test_dataloader = dict(dataset=dict(type='X', data_root=data_root,\n"
+        "    data_prefix=dict(img_path='~/x'), files=['a', ('~/b', 3)]))\n"
+        "kept = ['a~b', '~5 %', 'C$', '$x$']\nhome = '{{$HOME:}}/x'\n"
+    )
+    config = read_config('a.py', {'work_dir': '~/runs'})
+    dataset = config.test_dataloader.dataset
+    assert [
+        config.load_from,
+        config.work_dir,
+        config.home,
+        config.model.class_embeddings.source.path,
+        dataset.data_root,
+        dataset.data_prefix.img_path,
+        dataset.files[1][0],
+    ] == [
+        f'{here}/{name}'
+        for name in ('a.pth', 'runs', 'x', 'rows.npy', 'data', 'x', 'b')
+    ]
+    assert config.kept == ['a~b', '~5 %', 'C$', '$x$']
+
+
+@pytest.mark.parametrize('path', ['$DATA/x', '${DATA}/x', '$DATA'])
+def test_variables_of_the_shell_are_refused_with_the_way_out(
+    here: Path, path: str
+) -> None:
+    (here / 'a.py').write_text(f'model = dict(path={path!r})')
+    with pytest.raises(ValueError, match=r"model\.path = .*'\{\{\$DATA:\}\}"):
+        read_config('a.py')

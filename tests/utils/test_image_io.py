@@ -10,7 +10,13 @@ import pytest
 from PIL import Image, ImageFile
 
 from zs3_mmseg.utils import image_io
-from zs3_mmseg.utils.image_io import ImageReadError, decode_image, read_image
+from zs3_mmseg.utils.image_io import (
+    ImageReadError,
+    MaskError,
+    decode_image,
+    decode_mask,
+    read_image,
+)
 
 RED = (200, 10, 30)
 
@@ -192,3 +198,76 @@ def test_more_pixels_than_pillows_own_limit_are_read(
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)
     assert read_image(path).shape == (30, 40, 3)
     assert Image.MAX_IMAGE_PIXELS == 10
+
+
+LABELS = np.array([[0, 1, 2], [2, 255, 0]], np.uint8)
+
+
+def _bands(mode: str, alpha: np.ndarray | None = None) -> Image.Image:
+    """Return the labels in each band of a mode, and alpha."""
+    labels = Image.fromarray(LABELS)
+    bands = [labels] * (len(mode) - 1) + [
+        labels if alpha is None else Image.fromarray(alpha)
+    ]
+    return Image.merge(mode, bands)
+
+
+OPAQUE = np.full_like(LABELS, 255)
+HALF = np.array([[0, 255, 255], [255, 255, 255]], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ('name', 'image'),
+    [
+        ('a.png', Image.fromarray(LABELS)),
+        ('a.bmp', Image.fromarray(LABELS)),
+        ('p.png', Image.fromarray(LABELS).convert('P')),
+        ('i16.png', Image.fromarray(LABELS.astype(np.uint16))),
+        ('big_endian.tif', Image.fromarray(LABELS.astype('>u2'))),
+        ('i32.tif', Image.fromarray(LABELS.astype(np.int32))),
+        ('f.tif', Image.fromarray(LABELS.astype(np.float32))),
+        ('la.png', _bands('LA', OPAQUE)),
+        ('rgb.png', _bands('RGB')),
+        ('rgba.png', _bands('RGBA', OPAQUE)),
+    ],
+)
+def test_masks_keep_their_values(tmp_path: Path, name: str, image: Image.Image) -> None:
+    image.save(tmp_path / name)
+    assert decode_mask(tmp_path / name).grey.tolist() == LABELS.tolist()
+
+
+def test_palettes_and_bits_are_values_too(tmp_path: Path) -> None:
+    drawn = Image.fromarray(LABELS).convert('P')
+    drawn.putpalette([7, 8, 9] * 256)
+    drawn.save(tmp_path / 'a.png', transparency=0)
+    mask = decode_mask(tmp_path / 'a.png')
+    assert mask.pixels.tolist() == LABELS.tolist()
+    assert mask.palette is not None
+    assert mask.palette[2].tolist() == [7, 8, 9]
+    Image.fromarray(LABELS > 0).save(tmp_path / 'bits.png')
+    assert decode_mask(tmp_path / 'bits.png').pixels.tolist() == [[0, 1, 1], [1, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ('name', 'image', 'options', 'message'),
+    [
+        ('la.png', _bands('LA', HALF), {}, r'la\.png has an alpha channel .*0 to 255'),
+        ('rgba.png', _bands('RGBA', HALF), {}, r'alpha channel \(mode RGBA\)'),
+        ('f.tif', Image.fromarray(LABELS / np.float32(2)), {}, r'floats such as 0\.5'),
+        ('c.tif', _bands('CMYK'), {}, 'has the mode CMYK'),
+        ('a.jpg', Image.fromarray(LABELS), {}, 'is a JPEG, which smears labels'),
+        (
+            'two.tif',
+            Image.fromarray(LABELS),
+            dict(save_all=True, append_images=[Image.fromarray(LABELS)]),
+            'holds 2 frames',
+        ),
+    ],
+)
+def test_masks_without_labels_are_told_by_what_they_are(
+    tmp_path: Path, name: str, image: Image.Image, options: dict, message: str
+) -> None:
+    image.save(tmp_path / name, **options)
+    with pytest.raises(MaskError, match=message) as error:
+        decode_mask(tmp_path / name)
+    assert 'palette' not in str(error.value)

@@ -20,7 +20,11 @@ from zs3_mmseg.engine.launch import require_no_learning
 from zs3_mmseg.engine.protocol import require_fitting_parts
 from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.checkpoint import load_into, safe_load
-from zs3_mmseg.utils.config_check import read_config, require_config_files
+from zs3_mmseg.utils.config_check import (
+    expand_home,
+    read_config,
+    require_config_files,
+)
 from zs3_mmseg.utils.names import did_you_mean
 from zs3_mmseg.utils.palette import default_palette
 
@@ -101,6 +105,7 @@ def load_config(
     if isinstance(config, Config):
         loaded = copy.deepcopy(config)
         loaded.merge_from_dict(dict(cfg_options or {}))
+        expand_home(loaded._cfg_dict)
         return loaded
     if isinstance(config, str | os.PathLike):
         return read_config(find_config(config), cfg_options)

@@ -10,15 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, TRANSFORMS
 
-from zs3_mmseg.datasets.splits.name_files import CLASSES_FILE, read_names
-from zs3_mmseg.utils.image_io import is_picture
+from zs3_mmseg.datasets.splits.name_files import CLASSES_FILE, read_lines, read_names
+from zs3_mmseg.utils.faults import collects_faults, fault
+from zs3_mmseg.utils.image_io import (
+    MaskError,
+    decode_mask,
+    is_picture,
+    no_pictures,
+)
 from zs3_mmseg.utils.labels import special_labels
+from zs3_mmseg.utils.names import read_text
 from zs3_mmseg.utils.palette import default_palette
 
 from .splits import find_name
@@ -98,57 +104,61 @@ def read_palette(
     return None
 
 
-def _from_text(path: Path) -> list[tuple[str, list[int]]]:
+#: Where a colour stands, for messages, then its class (or ``''``) and R, G, B.
+Entry = tuple[str, str, list[int]]
+
+
+def _from_text(path: Path) -> list[Entry]:
     entries = []
-    for number, line in enumerate(path.read_text('utf-8-sig').splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith('#'):
-            continue
-        found = re.fullmatch(_LINE, line.strip())
+    for number, line in read_lines(path):
+        found = re.fullmatch(_LINE, line)
         if found is None:
             raise ValueError(
                 f'{path}, line {number}: expected "R G B" or "R G B name", got {line!r}'
             )
-        entries.append((found[4] or '', [int(found[i]) for i in (1, 2, 3)]))
+        colour = [int(found[i]) for i in (1, 2, 3)]
+        entries.append((f'{path}, line {number}', found[4] or '', colour))
     return entries
 
 
-def _from_json(path: Path) -> list[tuple[str, list[int]]]:
+def _from_json(path: Path) -> list[Entry]:
     try:
-        content = json.loads(path.read_text('utf-8-sig'))
+        # As pairs: a dict would keep the last of two colours of a name.
+        content = json.loads(read_text(path), object_pairs_hook=tuple)
     except json.JSONDecodeError as error:
         raise ValueError(f'{path} is no readable JSON: {error}') from error
-    if not isinstance(content, dict) or not all(
+    if not isinstance(content, tuple) or not all(
         isinstance(colour, list) and all(type(value) is int for value in colour)
-        for colour in content.values()
+        for _, colour in content
     ):
         raise ValueError(f'{path}: expected {{"name": [R, G, B], ...}}')
-    return list(content.items())
+    return [(str(path), name, colour) for name, colour in content]
 
 
 def _as_table(
     path: Path,
-    entries: list[tuple[str, list[int]]],
+    entries: list[Entry],
     classes: Sequence[str],
     ignore_index: int,
 ) -> ColourTable:
-    for name, colour in entries:
+    for where, name, colour in entries:
         if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):
-            raise ValueError(f'{path}: {colour} of {name!r} is no colour of 0 to 255')
-    void = [colour for name, colour in entries if name.lower() in VOID_NAMES]
-    rest = [entry for entry in entries if entry[0].lower() not in VOID_NAMES]
-    if any(name for name, _ in rest):
+            raise ValueError(f'{where}: {colour} of {name!r} is no colour of 0 to 255')
+    void = [colour for _, name, colour in entries if name.lower() in VOID_NAMES]
+    rest = [entry for entry in entries if entry[1].lower() not in VOID_NAMES]
+    if any(name for _, name, _ in rest):
         colours: dict[int, list[int]] = {}
-        for name, colour in rest:
+        for where, name, colour in rest:
             place = find_name(name, classes) if name else None
             if place is None or place in colours:
                 raise ValueError(
-                    f'{path}: {name!r} is '
+                    f'{where}: {name!r} is '
                     + ('listed twice' if place is not None else 'none of the classes')
                 )
             colours[place] = colour
         ordered = [colours.get(place) for place in range(len(classes))]
     else:
-        ordered = [colour for _, colour in rest]
+        ordered = [colour for _, _, colour in rest]
     if len(ordered) != len(classes) or None in ordered:
         raise ValueError(
             f'{path} has colours for {len(rest)} of {len(classes)} classes'
@@ -171,7 +181,7 @@ class LoadFolderMasks(LoadAnnotations):
                 'LoadAnnotations'
             )
         labels = results['read_mask'](results['seg_map_path'])
-        if labels.max(initial=0) < 2**8:
+        if 0 <= labels.min(initial=0) <= labels.max(initial=0) < 2**8:
             labels = labels.astype(np.uint8)
         results['gt_seg_map'] = labels
         results['seg_fields'].append('gt_seg_map')
@@ -223,11 +233,15 @@ class FolderSegDataset(BaseSegDataset):
         seg_map_suffix: str = '',
         **kwargs: Any,
     ) -> None:
-        root = Path(data_root)
+        root = Path(data_root).expanduser()
         classes = read_names(root / CLASSES_FILE)
         ignore = kwargs.setdefault('ignore_index', special_labels(len(classes)).ignore)
         self.subset = subset
-        self.colours = read_palette(root, classes, ignore)
+        self.colours: ColourTable | None = None
+        try:
+            self.colours = read_palette(root, classes, ignore)
+        except ValueError as error:
+            fault(error)
         palette = (
             self.colours.colours if self.colours else default_palette(len(classes))
         )
@@ -246,26 +260,39 @@ class FolderSegDataset(BaseSegDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Pair the pictures of the subset with their masks."""
-        images = _by_name(Path(self.data_prefix['img_path']), self.img_suffix)
-        masks = _by_name(Path(self.data_prefix['seg_map_path']), self.seg_map_suffix)
+        images, masks = (
+            _by_name(Path(self.data_prefix[key]), suffix)
+            for key, suffix in (
+                ('img_path', self.img_suffix),
+                ('seg_map_path', self.seg_map_suffix),
+            )
+        )
+        if not images:
+            folder = self.data_prefix['img_path']
+            raise FileNotFoundError(no_pictures(folder, self.img_suffix))
         names = self._listed(images)
         unpaired = [name for name in names if name not in masks]
-        if unpaired:
+        if unpaired and not collects_faults():
+            folder = self.data_prefix['seg_map_path']
             raise FileNotFoundError(
                 f'{len(unpaired)} of {len(names)} images have no mask in '
-                f'{self.data_prefix["seg_map_path"]}, for example '
-                f'{images[unpaired[0]]}'
+                f'{folder}, for example {images[unpaired[0]]}'
+                + ('' if masks else f'; {no_pictures(folder, self.seg_map_suffix)}')
             )
         return [
             dict(
-                img_path=str(images[name]),
-                seg_map_path=str(masks[name]),
+                img_path=self._path('img_path', name, images),
+                seg_map_path=self._path('seg_map_path', name, masks),
                 label_map=self.label_map,
                 reduce_zero_label=self.reduce_zero_label,
                 seg_fields=[],
             )
             for name in names
         ]
+
+    def _path(self, key: str, name: str, found: dict[str, Path]) -> str:
+        """Return a file that is there, or how it could be called."""
+        return str(found.get(name, Path(self.data_prefix[key], f'{name}.png')))
 
     def _listed(self, images: dict[str, Path]) -> list[str]:
         root = Path(str(self.data_root))
@@ -277,9 +304,11 @@ class FolderSegDataset(BaseSegDataset):
                 f'subset {self.subset!r} of {root} has neither a folder '
                 f'{root / IMAGES / self.subset} nor a list {path}'
             )
-        names = read_names(path)
+        names = [name for _, name in read_lines(path)]
+        if not names:
+            raise ValueError(f'{path} lists no name')
         missing = [name for name in names if name not in images]
-        if missing:
+        if missing and not collects_faults():
             raise FileNotFoundError(
                 f'{path} lists {len(missing)} names without a picture in '
                 f'{root / IMAGES}, for example {missing[0]!r}; names have no suffix'
@@ -299,21 +328,19 @@ class FolderSegDataset(BaseSegDataset):
             OSError: naming the file, if it cannot be decoded to its end.
             ValueError: naming the file, if its colours or values mean nothing.
         """
-        with Image.open(path) as image:
-            try:
-                image.load()
-            except (OSError, SyntaxError) as error:
-                raise OSError(f'{path} is no whole picture: {error}') from error
-            if image.mode in ('L', 'P', '1') or image.mode.startswith('I'):
-                return np.asarray(image) * 1  # 1-bit masks become 0 and 1
-            if self.colours is None:
-                raise ValueError(
-                    f'{path} holds colours (mode {image.mode}), and there is neither '
-                    f'palette.txt nor palette.json in {self.data_root} to explain them'
-                )
-            pixels = np.asarray(image.convert('RGB'))
+        mask = decode_mask(path)
+        labels = mask.grey if self.colours is None else mask.pixels
+        if labels is None:
+            raise MaskError(
+                Path(path),
+                f'holds colours (mode {mask.mode}), and neither palette.txt nor '
+                f'palette.json in {self.data_root} explains them',
+                'colour_mask',
+            )
+        if self.colours is None or labels.ndim == 2:
+            return labels
         try:
-            return self.colours.labels(pixels)
+            return self.colours.labels(labels)
         except ValueError as error:
             raise ValueError(f'{path}: {error}') from error
 
@@ -329,9 +356,11 @@ def _by_name(folder: Path, suffix: str) -> dict[str, Path]:
         relative = path.relative_to(folder).as_posix()
         name = relative[: -len(suffix or path.suffix)]
         if name in found:
-            raise ValueError(
-                f'{found[name]} and {path} have one name; img_suffix or '
-                'seg_map_suffix chooses'
+            fault(
+                ValueError(
+                    f'{found[name]} and {path} have one name; img_suffix or '
+                    'seg_map_suffix chooses'
+                )
             )
-        found[name] = path
+        found.setdefault(name, path)
     return found

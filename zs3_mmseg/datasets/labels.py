@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 import mmcv.transforms
 from mmengine.dataset import BaseDataset, Compose
 from mmseg.datasets.transforms import LoadAnnotations
 
+from zs3_mmseg.utils.image_io import ImageReadError, decode_mask
 from zs3_mmseg.utils.labels import SpecialLabels, special_labels
 from zs3_mmseg.utils.names import did_you_mean
 
@@ -58,9 +58,12 @@ class LabelTable:
     def check(self, labels: np.ndarray, origin: str) -> None:
         """Refuse a map that is no (H, W) of integers that are classes or ignore."""
         if labels.ndim != 2 or labels.dtype.kind not in 'iu':
+            channels = labels.shape[-1] if labels.ndim == 3 else 1
+            held = {1: 'floats', 2: 'grey with alpha', 4: 'colours with alpha'}
             raise ValueError(
                 f'{origin}: expected a label map (H, W) of integers, got shape '
-                f'{labels.shape} of {labels.dtype}; is the mask colour-coded?'
+                f'{labels.shape} of {labels.dtype}: '
+                f'{held.get(channels, "is the mask colour-coded?")}'
             )
         if labels.dtype == np.uint8 or not labels.size:
             inside = True
@@ -72,7 +75,7 @@ class LabelTable:
         raise ValueError(
             f'{origin}: label values {_listed(wrong)} are neither a class nor ignore; '
             f'expected {self.expected}. Is the mask colour-coded, or is '
-            'reduce_zero_label or the class list of the data set wrong?'
+            'ignore_index, reduce_zero_label or the class list of the data set wrong?'
         )
 
     def _knows(self, value: int) -> bool:
@@ -222,10 +225,9 @@ class PseudoLabels:
                 f'{path} is missing: no pseudo-labels of this image'
             )
         try:
-            with Image.open(path) as image:
-                pseudo = np.asarray(image)
-        except (OSError, SyntaxError) as error:
-            raise ValueError(f'{path} is no whole picture: {error}') from error
+            pseudo = decode_mask(path).pixels
+        except ImageReadError as error:
+            raise ValueError(str(error)) from error
         if pseudo.shape != labels.shape:
             raise ValueError(
                 f'{path}: the map is {pseudo.shape}, the ground truth {labels.shape}'

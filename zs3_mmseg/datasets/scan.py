@@ -5,21 +5,22 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 import mmcv.transforms
 from mmengine.dataset import BaseDataset
-from mmengine.fileio import exists, list_dir_or_file
+from mmengine.fileio import exists
 from mmengine.fileio import get as read_file
 from mmengine.logging import MMLogger
 from mmseg.registry import DATASETS
 
-from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.cache import atomic_write, cache_dir, content_hash
 from zs3_mmseg.utils.config_check import missing_data
+from zs3_mmseg.utils.image_io import no_pictures
 from zs3_mmseg.utils.origins import origin_of_data
 
 from .labels import LabelTable, read_labels
@@ -40,55 +41,52 @@ def build_dataset(dataset: Mapping[str, Any] | Any) -> Any:
     """Build a data set unless it is built; explain what is missing if that fails."""
     if not isinstance(dataset, Mapping):
         return dataset
-    try:
+    with explained(dataset):
         return DATASETS.build(dataset)
+
+
+@contextmanager
+def explained(dataset: Mapping[str, Any] | Any) -> Iterator[None]:
+    """Say which file is missing if a data set, or its config, cannot read its lists."""
+    try:
+        yield
     except (AssertionError, OSError, ValueError, TypeError) as error:
-        missing = _missing_in_config(dataset)
+        missing = _what_is_missing(dataset)
         if missing is None:
             raise
-        raise missing from error
+        raise FileNotFoundError(missing) from error
 
 
-def _missing_in_config(config: Mapping[str, Any]) -> FileNotFoundError | None:
-    """Return what to raise for a data set that could not be built for want of files.
+def _what_is_missing(dataset: Mapping[str, Any] | Any) -> str | None:
+    """Say for want of which file a data set could not be built.
 
-    None if every path of the config exists, wrappers and what they hold included.
+    None if every path exists and holds images, wrappers and what they hold included.
     """
-    for leaf in leaves(config):
-        name = leaf.get('type', 'data set')
-        for option, path in missing_data(leaf, failed=True):
-            return FileNotFoundError(
-                f'{name}: {path} ({option}) is missing; {_advice(name)}'
-            )
-        root = leaf.get('data_root') or ''
-        folder = os.path.join(root, (leaf.get('data_prefix') or {}).get('img_path', ''))
-        suffix = leaf.get('img_suffix', _default_suffix(name))
-        if not leaf.get('ann_file') and folder and not _holds(leaf, folder, suffix):
-            return FileNotFoundError(_no_images(name, suffix, folder))
+    for leaf in leaves(dataset):
+        if isinstance(leaf, Mapping):
+            name = leaf.get('type', 'data set')
+            for option, path in missing_data(leaf, failed=True):
+                return f'{name}: {path} ({option}) is missing; {_advice(name)}'
+        try:
+            if isinstance(leaf, Mapping):
+                bare = {**leaf, 'pipeline': [], 'lazy_init': True}
+                leaf = DATASETS.build(bare)
+            listed = leaf.load_data_list()
+        except Exception:  # noqa: BLE001  (then the first error says more)
+            continue
+        if not listed:
+            return _no_images(leaf)
     return None
 
 
-def _no_images(name: str, suffix: str, folder: str) -> str:
-    advice = _advice(name, 'img_suffix')
-    return f'{name}: no image *{suffix} found in {folder}; {advice}'
-
-
-def _holds(leaf: Mapping[str, Any], folder: str, suffix: str) -> bool:
-    files = list_dir_or_file(
-        folder,
-        list_dir=False,
-        suffix=suffix,
-        recursive=True,
-        backend_args=leaf.get('backend_args'),
+def _no_images(dataset: BaseDataset) -> str:
+    name, listed = type(dataset).__name__, getattr(dataset, 'ann_file', '')
+    if listed and os.path.isfile(listed):
+        return f'{name}: the list {listed} (ann_file) names no image; {_advice(name)}'
+    found = no_pictures(
+        dataset.data_prefix.get('img_path') or '', getattr(dataset, 'img_suffix', '')
     )
-    return any(True for _ in files)
-
-
-def _default_suffix(name: str | type) -> str:
-    owner = find_class(DATASETS, name)
-    if owner is None:
-        return ''
-    return init_default(owner, 'img_suffix') or ''
+    return f'{name}: {found}; {_advice(name, "img_suffix")}'
 
 
 def init_default(owner: type, name: str) -> Any:
@@ -110,9 +108,7 @@ def require_files(dataset: BaseDataset) -> None:
     """Raise an error if a built data set is empty or its first files are missing."""
     name = type(dataset).__name__
     if not len(dataset):
-        folder = dataset.data_prefix.get('img_path')
-        suffix = getattr(dataset, 'img_suffix', '')
-        raise FileNotFoundError(_no_images(name, suffix, folder))
+        raise FileNotFoundError(_no_images(dataset))
     info = dataset.get_data_info(0)
     keys = ['img_path']
     transforms = dataset.pipeline.transforms

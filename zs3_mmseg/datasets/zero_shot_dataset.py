@@ -30,7 +30,13 @@ from .labels import (
     make_table,
     require_wide_loaders,
 )
-from .scan import build_dataset, images_without_unseen, init_default, require_files
+from .scan import (
+    build_dataset,
+    explained,
+    images_without_unseen,
+    init_default,
+    require_files,
+)
 from .splits import ZeroShotSplit, canonical, find_name, plain_split, resolve_split
 from .wrappers import image_paths, leaves
 
@@ -250,7 +256,8 @@ class ZeroShotDataset:
         """Read the lists, check that files exist, and find the images to drop."""
         if self._fully_initialized:
             return
-        self.dataset.full_init()
+        with explained(self.dataset):
+            self.dataset.full_init()
         for leaf in self._leaves:
             require_files(leaf)
         if self.phase == 'test':

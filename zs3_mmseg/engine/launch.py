@@ -18,7 +18,8 @@ from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmseg.registry import RUNNERS
 
-from zs3_mmseg.utils.config_check import read_config
+from zs3_mmseg.datasets.scan import explained
+from zs3_mmseg.utils.config_check import expand_home, read_config
 from zs3_mmseg.utils.names import did_you_mean
 
 from .protocol import ProtocolCheckHook, require_fitting_parts
@@ -128,6 +129,7 @@ def build_runner(config: Config) -> SafeRunner:
     From here on, everything mmengine loads in this process is read safely.
     """
     route_mmengine_loading()
+    expand_home(config._cfg_dict)  # what flags have put there
     if config.launcher != 'none':
         _prepare_processes(config)
     name = config.get('runner_type', 'SafeRunner')
@@ -178,7 +180,8 @@ def build_loops(runner: SafeRunner, *names: str) -> None:
     then told like any other, and not after the first results of a run.
     """
     for name in names:
-        getattr(runner, f'{name}_loop')
+        with explained((runner.cfg.get(f'{name}_dataloader') or {}).get('dataset')):
+            getattr(runner, f'{name}_loop')
 
 
 def require_no_learning(model: nn.Module, advice: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
@@ -58,7 +59,8 @@ def read_config(
 ) -> Config:
     """Read a config file and merge ``--cfg-options`` into it.
 
-    An option that only changes a variable of the file is refused.
+    An option that only changes a variable of the file is refused. Paths may begin with
+    ``~``, the home folder, whatever reads them.
     """
     file = Path(path)
     if not file.is_file():
@@ -74,7 +76,35 @@ def read_config(
         before = dict(config)
         config.merge_from_dict(dict(options))
         _require_effect(config, before, options)
+    expand_home(config._cfg_dict)
     return config
+
+
+def expand_home(node: Any, key: str = '') -> Any:
+    """Put the home folder in the place of ``~`` at the start of texts, in place.
+
+    Variables of the shell are refused: a config has mmengine's ``{{$NAME:}}`` for them.
+    """
+    if isinstance(node, str):
+        if re.match(r'~[\w.-]*(/|$)', node):
+            return os.path.expanduser(node)
+        variable = re.match(r'\$\{?([A-Z_][A-Z0-9_]*)\}?(?=/|$)', node)
+        if variable:
+            raise ValueError(
+                f'{key[1:]} = {node!r}: variables of the shell are not put in; write '
+                f"'{{{{${variable[1]}:}}}}{node[variable.end() :]}', or ~ for the home "
+                'folder'
+            )
+    elif isinstance(node, Mapping):
+        for name, value in [*node.items()]:
+            new = expand_home(value, f'{key}.{name}')
+            if new is not value:
+                node[name] = new  # type: ignore[index]
+    elif isinstance(node, (list, tuple)):
+        new = [expand_home(value, f'{key}.{n}') for n, value in enumerate(node)]
+        if any(made is not value for made, value in zip(new, node, strict=True)):
+            return type(node)(new)
+    return node
 
 
 def _require_effect(

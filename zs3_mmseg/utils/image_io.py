@@ -12,6 +12,7 @@ import os
 import struct
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 #: Largest picture that is decoded, in pixels (16,384 squared): beyond it the pixels
 #: alone need more than 0.8 GB, and a small file may claim any size.
 MAX_PIXELS = 2**28
+
+# How many kinds of files, or folders, a message lists.
+_LISTED = 4
 
 #: Suffixes by which pictures are picked from a folder.
 IMAGE_SUFFIXES = frozenset(
@@ -37,6 +41,23 @@ def is_picture(path: Path) -> bool:
     Hidden files are none: macOS leaves a ``._NAME.jpg`` beside what it copies.
     """
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.')
+
+
+def no_pictures(folder: str | os.PathLike, suffix: str) -> str:
+    """Return a sentence on a folder without pictures, with what it holds instead."""
+    entries = sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
+    folders = [entry.name for entry in entries if entry.is_dir()]
+    files = Counter(
+        path.suffix or 'nameless' for path in Path(folder).rglob('*') if path.is_file()
+    )
+    held = [f'{count} {kind}' for kind, count in files.most_common(_LISTED)]
+    held = [f'files: {", ".join(held)}'] if held else []
+    if folders:
+        more = ', ...' if len(folders) > _LISTED else ''
+        held.append(f'folders: {", ".join(folders[:_LISTED])}{more}')
+    holds = f'holds {"; ".join(held)}' if held else 'is empty'
+    wanted = f'image *{suffix}' if suffix else 'image of any kind'
+    return f'no {wanted} found in the folder {folder}, which {holds}'
 
 
 # An allow-list: other plug-ins of Pillow start external programs (EPS) or accept
@@ -207,3 +228,108 @@ def decode_image(path: str | os.PathLike) -> DecodedImage:
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read a picture as ``(H, W, 3)`` uint8 RGB; see :func:`decode_image`."""
     return decode_image(path).pixels
+
+
+class MaskError(ValueError):
+    """A whole picture whose pixels are no labels.
+
+    Attributes:
+        reason: what it is, without the file.
+        kind: of the finding of ``tools/check_data.py`` that tells it.
+    """
+
+    def __init__(self, path: Path, reason: str, kind: str = 'unusual_mask') -> None:
+        super().__init__(f'{path} {reason}')
+        self.reason = reason
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class DecodedMask:
+    """A picture whose pixels stand for labels.
+
+    Attributes:
+        pixels: values, ``(H, W)`` of integers; or colours, ``(H, W, 3)`` uint8, RGB.
+        mode: as Pillow calls it: ``'P'``, ``'LA'`` and so on.
+        palette: RGB of each value, ``(256, 3)`` uint8, if the file has a palette.
+    """
+
+    pixels: np.ndarray
+    mode: str
+    palette: np.ndarray | None = None
+
+    @property
+    def grey(self) -> np.ndarray | None:
+        """The values, ``(H, W)``, where all three channels are alike; else None."""
+        first = self.pixels if self.pixels.ndim == 2 else self.pixels[..., 0]
+        alike = self.pixels.ndim == 2 or (self.pixels == first[..., None]).all()
+        return first if alike else None
+
+
+def decode_mask(path: str | os.PathLike) -> DecodedMask:
+    """Decode every pixel of a mask without changing any value.
+
+    Grey, palette, 1-bit, 16-bit and 32-bit values are taken as they are, floats if they
+    are whole numbers; alpha is left out where it is the same everywhere.
+
+    Raises:
+        OSError: as :func:`decode_image` does.
+        MaskError: naming the file, if its pixels cannot be labels or colours of labels.
+    """
+    path = Path(path)
+    _check_file(path)
+    try:
+        with _strict_decoding(), _open(path) as image:
+            frames = getattr(image, 'n_frames', 1)
+            if frames > 1:
+                raise MaskError(path, f'holds {frames} frames; save the one that is it')
+            if image.format == 'JPEG':
+                raise MaskError(
+                    path,
+                    'is a JPEG, which smears labels along outlines; make it again from '
+                    'the drawing, as PNG',
+                    'smeared_mask',
+                )
+            image.load()
+            return _as_mask(path, image)
+    except (MaskError, ImageReadError):
+        raise
+    except _DECODE_ERRORS as error:
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise ImageReadError(f'{path} is no whole picture: {reason}') from error
+
+
+def _as_mask(path: Path, image: Image.Image) -> DecodedMask:
+    values: np.ndarray = np.asarray(image)
+    bands = image.getbands()
+    if bands[-1] == 'A':
+        alpha, values = values[..., -1], values[..., :-1]
+        if alpha.min() != alpha.max():
+            raise MaskError(
+                path,
+                f'has an alpha channel (mode {image.mode}) of {alpha.min()} to '
+                f'{alpha.max()}, and nobody says what transparent pixels mean; save it '
+                'without alpha',
+            )
+        values, bands = values.squeeze(-1) if len(bands) == 2 else values, bands[:-1]
+    if image.mode == 'F':
+        whole = np.isfinite(values) & (values == np.floor(values))
+        if not whole.all():
+            raise MaskError(
+                path,
+                f'holds floats such as {values[~whole][0]:.4g}, which are no labels; '
+                'save class indices, with 8 or 16 bits',
+            )
+    elif bands not in (('L',), ('P',), ('1',), ('I',), ('R', 'G', 'B')):
+        raise MaskError(
+            path,
+            f'has the mode {image.mode}; save class indices, or colours as RGB',
+        )
+    if values.dtype.kind != 'u' or values.dtype.itemsize > 1:
+        values = values.astype(np.uint8 if values.dtype == bool else np.int64)
+    palette = None
+    if bands == ('P',):
+        colours = image.getpalette('RGB') or []
+        palette = np.zeros((256, 3), np.uint8)
+        palette.reshape(-1)[: len(colours)] = colours
+    return DecodedMask(values, image.mode, palette)

@@ -1,14 +1,17 @@
-"""Names: the synonyms in a class name, and what messages say about wrong ones."""
+"""Names: files of them, synonyms in one, and what messages say about wrong ones."""
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TypeVar
 
 _Choice = TypeVar('_Choice')
 
 _SEPARATOR = '|'
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def synonyms_of(name: str) -> tuple[str, ...]:
@@ -73,3 +76,31 @@ def choose(name: str, value: _Choice, allowed: Iterable[_Choice]) -> _Choice:
             f'{name} must be one of {", ".join(map(repr, known))}, not {value!r}.{hint}'
         )
     return value
+
+
+def read_text(path: Path) -> str:
+    """Read a text file that a user wrote, in UTF-8 or, with its mark, in UTF-16.
+
+    Raises:
+        ValueError: naming file and line, if it has another encoding.
+    """
+    data = path.read_bytes()
+    if data.startswith(_UTF16):  # what Windows calls Unicode
+        return data.decode('utf-16')
+    place = data.find(b'\0')
+    if place >= 0:
+        line = data[:place].count(b'\n') + 1
+        raise _not_utf8(path, line, 'it holds zeros, as UTF-16 does')
+    try:
+        # A byte order mark, as some editors write, is no part of the first name.
+        return data.decode('utf-8-sig')
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b'\n') + 1
+        raise _not_utf8(path, line, error.reason) from error
+
+
+def _not_utf8(path: Path, line: int, reason: str) -> ValueError:
+    return ValueError(
+        f'{path}, line {line}: no UTF-8 text ({reason}); save the file with the '
+        'encoding UTF-8'
+    )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,10 @@ from rich.progress import track
 from rich.table import Table
 
 from mmengine.config import Config
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import MODELS
 
-from zs3_mmseg.datasets.splits import ZeroShotSplit, find_name, resolve_split
+from zs3_mmseg.datasets.scan import build_dataset
+from zs3_mmseg.datasets.splits import ZeroShotSplit, find_name
 from zs3_mmseg.engine.protocol import (
     LabelCounts,
     ProtocolError,
@@ -37,19 +38,28 @@ from zs3_mmseg.engine.protocol import (
 )
 from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.cache import atomic_write
+from zs3_mmseg.utils.image_io import read_image
 from zs3_mmseg.utils.labels import NARROW
+from zs3_mmseg.utils.palette import default_palette
 from zs3_mmseg.utils.random_state import get_random_state, set_random_state
 from zs3_mmseg.visualization.sheets import comparison_sheet
 
 from .files import (
     check_listing,
     check_overlap,
-    image_problem,
-    inspect_mask,
+    inspect_sample,
     label_reader,
 )
-from .labels import ValueCounts, check_order, check_values
-from .parts import Finding, Part, about_files, build_part, part_configs
+from .labels import ValueCounts, check_order, check_values, has_readings, is_unseen
+from .parts import (
+    Finding,
+    Part,
+    about_files,
+    build_part,
+    find_split,
+    one_line,
+    part_configs,
+)
 
 
 @dataclass
@@ -93,24 +103,23 @@ class Experiment:
     segmentor: type | None = None
 
 
-def experiment_of(config: Config) -> Experiment:
-    """Read split and setting out of a config."""
+def experiment_of(config: Config) -> tuple[Experiment, list[Finding]]:
+    """Read split and setting out of a config; tell what is wrong with the split."""
     model = config.get('model') or {}
     if model.get('split') is not None:
-        split = resolve_split(model['split'])
-        tested = model.get('test_split')
-        return Experiment(
-            split,
-            split if tested is None else resolve_split(tested),
-            model.get('setting'),
-            find_class(MODELS, model.get('type')),
-        )
+        split, findings = find_split(model['split'], 'model.split')
+        tested = split
+        if model.get('test_split') is not None:
+            tested, more = find_split(model['test_split'], 'model.test_split')
+            findings += more
+        segmentor = find_class(MODELS, model.get('type'))
+        return Experiment(split, tested, model.get('setting'), segmentor), findings
     for name in ('train', 'test', 'val'):
         loader = config.get(f'{name}_dataloader') or {}
         for part in part_configs('', loader.get('dataset') or {}):
             if part.split is not None:
-                return Experiment(part.split, None, None)
-    return Experiment(None, None, None)
+                return Experiment(part.split, None, None), []
+    return Experiment(None, None, None), []
 
 
 def deliver(
@@ -125,14 +134,14 @@ def deliver(
     """Build a data set with its pipeline and look at what comes out."""
     result, where = Delivered(), f'{key}.dataset'
     try:
-        dataset = DATASETS.build(config)
+        dataset = build_dataset(config)
         result.meta = dataset.metainfo
         if result.prompted:
             infos = [dataset.get_data_info(index) for index in range(len(dataset))]
             result.images = [str(info.get('img_path')) for info in infos]
     except Exception as error:  # noqa: BLE001  (any data set of any project)
         result.findings.append(
-            Finding('cannot_build', where, _line(error), where, fault=not known_bad)
+            Finding('cannot_build', where, one_line(error), where, fault=not known_bad)
         )
         return result
     wanted = np.linspace(0, len(dataset) - 1, min(samples, len(dataset)))
@@ -143,7 +152,7 @@ def deliver(
         try:
             sample = dataset[int(index)]
         except Exception as error:  # noqa: BLE001  (any transform of any project)
-            failed.append(f'sample {index}: {_line(error)}')
+            failed.append(f'sample {index}: {one_line(error)}')
             continue
         result.counts.add(sample)
         if place in kept:
@@ -162,10 +171,6 @@ def deliver(
         )
     result.findings += _disagreements(key, result, experiment)
     return result
-
-
-def _line(error: Exception) -> str:
-    return ' '.join(str(error).split()) or type(error).__name__
 
 
 def _pictures(sample: Any) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -250,6 +255,10 @@ def _leaked(key: str, found: Delivered, experiment: Experiment) -> Iterator[Find
 
 
 LOADERS = ('train', 'test', 'val')
+# How many palettes of masks are compared with the names.
+_PALETTES = 20
+# A class that covers more than this of what is labelled is worth a look.
+_DOMINANT = 0.99
 # Files of these kinds are told once, by what is wrong with the file itself.
 _FILE_MESSAGES = {
     'unreadable_image': (
@@ -260,19 +269,40 @@ _FILE_MESSAGES = {
     'unreadable_mask': ('{n} masks cannot be decoded ({detail})', 'copy them again'),
     'size_mismatch': (
         '{n} masks have another size than their image ({detail})',
-        'pair the right files: {key}.data_prefix, or resize neither alone',
+        'pair the right files: {masks}, or resize neither alone',
+    ),
+    'turned_image': (
+        '{n} images are turned by their EXIF data when they are read ({detail}), '
+        'masks never are; sizes do not tell whether the masks were drawn upright',
+        'look at the contact sheet; if they do not fit, turn these masks',
+    ),
+    'exchanged_files': (
+        '{n} masks look like pictures ({detail})',
+        'exchange or name again: {images}, and {masks}',
     ),
     'colour_mask': (
         '{n} masks hold colours ({detail}), not class indices',
         'convert them to indices; FolderSegDataset reads colours by palette.txt',
+    ),
+    'unusual_mask': (
+        '{n} masks are no plain label maps ({detail})',
+        'save class indices as PNG, grey or with a palette',
+    ),
+    'smeared_mask': (
+        '{n} masks have lost their values ({detail})',
+        'make them again and save them as PNG',
     ),
     'deep_mask': (
         '{n} masks have 16 bits ({detail}); of each value LoadAnnotations keeps the '
         'lower 8 bits without a word',
         'save them with 8 bits',
     ),
-    'label_out_of_range': ('{n} masks hold what is no class ({detail})', '{key}'),
+    'label_out_of_range': (
+        '{n} masks hold what is no class ({detail})',
+        'the masks, or the palette that the message names',
+    ),
 }
+_NOTES = {'turned_image'}
 
 
 @dataclass
@@ -283,11 +313,13 @@ class PartReport:
         part: the data set.
         listed: how many samples it has.
         counts: label values of the masks that were read.
+        rows: image and mask of a few samples with the label after the last class.
     """
 
     part: Part
     listed: int
     counts: ValueCounts
+    rows: list[tuple[str, np.ndarray]] = field(default_factory=list)
 
 
 @dataclass
@@ -339,29 +371,31 @@ def check_data(
             f'the config {config.filename} has none of '
             + ', '.join(f'{name}_dataloader' for name in LOADERS)
         )
-    experiment = experiment_of(config)
+    experiment, report.findings = experiment_of(config)
     looked_at: list[tuple[str, Mapping[str, Any]]] = []
     for key, dataset in loaders.items():
         if any(_same(dataset, other) for _, other in looked_at):
             continue  # test and val are often the same
         looked_at.append((key, dataset))
-        before = len(report.faults)
         listed: dict[str, list[str]] = {}
         for found in part_configs(f'{key}.dataset', dataset):
             try:
-                part = build_part(found)
+                part, mistakes = build_part(found)
             except Exception as error:  # noqa: BLE001  (any data set of any project)
-                text = ' '.join(str(error).split())
+                text = one_line(error)
                 report.findings.append(
                     Finding('cannot_build', found.key, text, found.key)
                 )
                 continue
+            report.findings += mistakes
             if not hasattr(part.dataset, 'get_data_info'):
                 continue  # no list of files to look at
             infos = [part.dataset.get_data_info(i) for i in range(len(part.dataset))]
             listed[part.key] = [str(info.get('img_path')) for info in infos]
             report.findings += check_listing(part, infos)
-            report.findings += _check_files(report, part, infos, samples, progress)
+            report.findings += _check_files(
+                report, part, infos, samples, shown, progress
+            )
         total = samples or sum(
             p.listed for p in report.parts if p.part.key[:4] == key[:4]
         )
@@ -371,17 +405,55 @@ def check_data(
             experiment,
             samples=total,
             shown=shown,
-            known_bad=len(report.faults) > before,
+            known_bad=bool(report.faults),
         )
         report.delivered[key] = delivered
         report.findings += delivered.findings
         # Training and validation by name may share a list and take images in turn.
         chooses = delivered.prompted or dataset.get('held_out')
         images |= {f'{key}.dataset': delivered.images} if chooses else listed
+        if not delivered.prompted:
+            report.findings += _check_groups(report, key)
     report.findings += check_overlap(images)
     report.findings += _check_selection(loaders, report)
     report.findings.sort(key=lambda finding: not finding.fault)
+    # A list of names that two data sets read is wrong once.
+    told = {one.message: one for one in reversed(report.findings)}
+    report.findings = [one for one in report.findings if told[one.message] is one]
     return report
+
+
+def _check_groups(report: DataReport, key: str) -> Iterator[Finding]:
+    """Find out whether seen and unseen classes, and more than one, occur at all."""
+    phase = key.split('_')[0]
+    parts = [one for one in report.parts if one.part.phase == phase]
+    rows = [row for row in class_histogram(report, phase) if row['name']]
+    sizes = {row['name']: row['percent'] for row in rows}
+    largest, total = max(sizes, key=sizes.__getitem__, default=''), sum(sizes.values())
+    looked_at = f'{sum(one.counts.looked_at for one in parts)} masks'
+    if len(sizes) > 1 and _DOMINANT * total < sizes[largest] < total:
+        yield Finding(
+            'dominant_class',
+            key,
+            f'{largest!r} covers {sizes[largest] / total:.2%} of what is labelled in '
+            f'{looked_at}',
+            'the masks, unless that is right',
+            fault=False,
+        )
+    for group in ('seen', 'unseen') if total else ():
+        if (phase, group) == ('train', 'unseen'):
+            continue
+        of_group = [row['percent'] for row in rows if row['group'] == group]
+        if of_group and not any(of_group):
+            yield Finding(
+                'absent_class',
+                key,
+                f'none of the {len(of_group)} {group} classes occurs in {looked_at}, '
+                + ('so nothing is learnt' if phase == 'train' else 'so their scores, ')
+                + ('' if phase == 'train' else 'and hIoU with them, have no value'),
+                'the list of images, or the split (unseen.txt)',
+                fault=all(one.counts.complete for one in parts) and phase == 'train',
+            )
 
 
 def _check_selection(
@@ -410,6 +482,7 @@ def _check_files(
     part: Part,
     infos: list[dict[str, Any]],
     samples: int | None,
+    shown: int,
     progress: bool,
 ) -> Iterator[Finding]:
     """Decode images and masks, and judge all label values together."""
@@ -420,28 +493,21 @@ def _check_files(
     palettes: list[np.ndarray] = []
     meaning, reader = part.meaning, label_reader(part.dataset)
     deep = meaning is not None and len(meaning.classes) > NARROW.unlabelled
+    rows: list[tuple[str, np.ndarray]] = []
     for index in track(chosen, part.key, disable=not progress):
         image, mask = infos[index].get('img_path'), infos[index].get('seg_map_path')
-        size = None
-        if isinstance(image, str) and os.path.isfile(image):
-            problem, size = image_problem(image)
-            if problem is not None:
-                problems['unreadable_image'][image] = problem
-        if not isinstance(mask, str) or not os.path.isfile(mask):
-            continue
-        facts = inspect_mask(mask, reader, deep)
-        for kind, detail in facts.problems.items():
-            problems[kind][mask] = detail
+        facts = inspect_sample(image, mask, reader, deep)
+        for kind, (path, detail) in facts.problems.items():
+            problems[kind][path] = detail
         if facts.labels is None:
             continue
-        if size is not None and size != facts.labels.shape:
-            height, width = facts.labels.shape
-            detail = f'{width} x {height} against {size[1]} x {size[0]}'
-            problems['size_mismatch'][mask] = detail
-        counts.add(mask, facts.labels, meaning)
-        if facts.palette is not None and len(palettes) < 20:
+        counts.add(str(mask), facts.labels, meaning)
+        if facts.palette is not None and len(palettes) < _PALETTES:
             palettes.append(facts.palette)
-    report.parts.append(PartReport(part, len(infos), counts))
+        doubtful = meaning is not None and (facts.labels == meaning.end).any()
+        if doubtful and len(rows) < shown:
+            rows.append((str(image), facts.labels))
+    report.parts.append(PartReport(part, len(infos), counts, rows))
     for kind, files in problems.items():
         message, change = _FILE_MESSAGES[kind]
         detail = next(iter(files.values())).replace('{', '(').replace('}', ')')
@@ -449,15 +515,17 @@ def _check_files(
             kind,
             part.key,
             message.replace('{detail}', detail),
-            change.replace('{key}', part.key),
+            change.format(images=part.place('images'), masks=part.place('masks')),
             files,
+            fault=kind not in _NOTES,
         )
     if meaning is not None:
-        yield from check_values(part.key, counts, meaning)
+        yield from check_values(part, counts, meaning)
         yield from check_order(part, meaning, list(counts.pixels), palettes)
 
 
 REPORT_NAME, SHEET_NAME = 'report.json', 'contact_sheet_{}.png'
+READINGS_NAME = 'readings_{}.png'
 
 
 def class_histogram(report: DataReport, phase: str) -> list[dict[str, Any]]:
@@ -498,10 +566,9 @@ def class_histogram(report: DataReport, phase: str) -> list[dict[str, Any]]:
 def _group(name: str, split: Any) -> str:
     if split is None:
         return 'class'
-    place = find_name(name, split.classes)
-    if place is None:
+    if find_name(name, split.classes) is None:
         return 'no class'
-    return 'unseen' if split.classes[place] in set(split.unseen) else 'seen'
+    return 'unseen' if is_unseen(name, split) else 'seen'
 
 
 def print_report(report: DataReport, console: Console) -> None:
@@ -564,17 +631,40 @@ def write_report(report: DataReport, folder: Path) -> list[Path]:
         rows = [
             [image, _drawable(labels, len(classes))] for image, labels in found.rows
         ]
-        sheet = comparison_sheet(
-            rows,
-            ['image', 'labels'],
-            classes,
-            found.meta['palette'],
-            found.meta.get('unseen', ()),
-            cell=320,
-        )
+        colours = found.meta['palette'], found.meta.get('unseen', ())
         path = folder / SHEET_NAME.format(key.split('_')[0])
-        files.append(atomic_write(path, partial(_save_png, Image.fromarray(sheet))))
+        files.append(_write_sheet(path, rows, ['image', 'labels'], classes, *colours))
+    for one in report.parts:
+        meaning = one.part.meaning
+        if meaning is None or not one.rows or not has_readings(one.counts, meaning):
+            continue
+        count = len(meaning.classes)
+        rows = [
+            [
+                read_image(image),
+                _drawable(labels.astype(np.int64) - 1, count),
+                _drawable(labels, count),
+            ]
+            for image, labels in one.rows
+        ]
+        titles = ['image', '0 is void', f'{meaning.end} is void']
+        palette = one.part.dataset.metainfo.get('palette') or default_palette(count)
+        name = re.sub(r'_dataloader|\.datasets?', '', one.part.key)
+        sheet = folder / READINGS_NAME.format(name)
+        files.append(_write_sheet(sheet, rows, titles, meaning.classes, palette, ()))
     return files
+
+
+def _write_sheet(
+    path: Path,
+    rows: list[list[np.ndarray]],
+    titles: list[str],
+    classes: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    unseen: Collection[int | str],
+) -> Path:
+    sheet = comparison_sheet(rows, titles, classes, palette, unseen, cell=320)
+    return atomic_write(path, partial(_save_png, Image.fromarray(sheet)))
 
 
 def _save_png(picture: Image.Image, stream: BinaryIO) -> None:

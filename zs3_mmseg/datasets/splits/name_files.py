@@ -2,31 +2,108 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 
-from zs3_mmseg.datasets.splits.zero_shot_split import ZeroShotSplit, make_split
+from zs3_mmseg.datasets.splits.zero_shot_split import (
+    ZeroShotSplit,
+    find_name,
+    make_split,
+    same_classes,
+)
+from zs3_mmseg.utils.faults import fault
+from zs3_mmseg.utils.names import did_you_mean, read_text, synonyms_of
 
 CLASSES_FILE, UNSEEN_FILE = 'classes.txt', 'unseen.txt'
 
+_NUMBERED = re.compile(r'(\d+)\s*[:;,.\s]\s*(\S.*)')
+
+#: The number of a line in its file, from 1, and what it says.
+Line = tuple[int, str]
+
+
+def read_lines(path: Path) -> list[Line]:
+    """Read the lines of a text file but for blank ones and ``#`` comments."""
+    lines = enumerate(map(str.strip, read_text(path).splitlines()), 1)
+    return [(n, line) for n, line in lines if line and not line.startswith('#')]
+
 
 def read_names(path: Path) -> list[str]:
-    """Read one name from each line; blank lines and ``#`` comments are left out."""
+    """Read class names, one from each line; line n may begin with its label n - 1.
+
+    A JSON list of names will do as well.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming file and line, if it holds no names, or one twice.
+    """
+    return [name for _, name in _name_lines(path)]
+
+
+def _name_lines(path: Path) -> list[Line]:
     if not path.is_file():
         raise FileNotFoundError(
             f'{path} is missing: a text file with one class name on each line, the '
             'first for label 0'
         )
-    try:
-        # A byte order mark, as some editors write, is no part of the first name.
-        lines = path.read_text(encoding='utf-8-sig').splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f'{path} is no UTF-8 text: {error}') from error
-    names = [line.strip() for line in lines]
-    names = [name for name in names if name and not name.startswith('#')]
-    if not names:
+    is_json = read_text(path).lstrip()[:1] in ('[', '{')
+    lines = _from_json(path) if is_json else _plain_names(path, read_lines(path))
+    if not lines:
         raise ValueError(f'{path} holds no name')
-    return names
+    for n, name in lines:
+        try:
+            synonyms_of(name)
+        except ValueError as error:
+            raise ValueError(f'{path}, line {n}: {error}') from error
+    for first, second in same_classes([name for _, name in lines]):
+        (number, name), (again, twin) = lines[first], lines[second]
+        fault(
+            ValueError(
+                f'{path}, line {again}: {twin!r} is listed more than once, as {name!r} '
+                f'in line {number}; give each class one line (synonyms: "sofa|couch")'
+            )
+        )
+    return lines
+
+
+def _from_json(path: Path) -> list[Line]:
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f'{path}, line {error.lineno}: no list of names ({error.msg}); write one '
+            'name on each line, without brackets'
+        ) from error
+    if not isinstance(content, list) or not all(isinstance(n, str) for n in content):
+        raise ValueError(f'{path}, line 1: expected names, one on each line')
+    return list(enumerate((name.strip() for name in content), 1))
+
+
+def _plain_names(path: Path, lines: list[Line]) -> list[Line]:
+    """Take away what is no part of a name: numbers, commas, quotes, remarks."""
+    lines = [
+        (n, re.sub(r'\s+#.*$', '', line).rstrip(',;').strip()) for n, line in lines
+    ]
+    lines = [(n, line) for n, line in lines if line]
+    numbered = [found for _, line in lines if (found := _NUMBERED.fullmatch(line))]
+    if len(numbered) == len(lines) > 1:
+        for label, ((n, line), found) in enumerate(zip(lines, numbered, strict=True)):
+            if int(found[1]) != label:
+                raise ValueError(
+                    f'{path}, line {n}: {line!r} is numbered {int(found[1])}, but is '
+                    f'name {label}, counted from 0, and name n stands for label n; '
+                    'bring numbers and order together, or leave the numbers out'
+                )
+        lines = [(n, found[2]) for (n, _), found in zip(lines, numbered, strict=True)]
+    for n, line in lines:
+        if '\t' in line or (len(lines) == 1 and line.count(',')):
+            raise ValueError(
+                f'{path}, line {n}: {line!r} is more than one name; write one on each '
+                'line'
+            )
+    return [(n, re.sub(r'^(["\'])(.*)\1$', r'\2', line)) for n, line in lines]
 
 
 def split_from_folder(
@@ -36,8 +113,18 @@ def split_from_folder(
 
     Line n of ``classes.txt`` is label n - 1; without ``unseen.txt`` all are seen.
     """
-    root = Path(folder)
+    root = Path(folder).expanduser()
     classes = read_names(root / CLASSES_FILE)
-    unseen = read_names(root / UNSEEN_FILE) if (root / UNSEEN_FILE).is_file() else []
+    path = root / UNSEEN_FILE
+    unseen = _name_lines(path) if path.is_file() else []
+    for n, unseen_name in unseen:
+        if find_name(unseen_name, classes) is None:
+            fault(
+                ValueError(
+                    f'{path}, line {n}: {unseen_name!r} is no class of '
+                    f'{root / CLASSES_FILE}.{did_you_mean(unseen_name, classes)}'
+                )
+            )
     source = f'{CLASSES_FILE} and {UNSEEN_FILE} of {root}'
-    return make_split(name or root.resolve().name, classes, unseen, source)
+    names = [unseen_name for _, unseen_name in unseen]
+    return make_split(name or root.resolve().name, classes, names, source)

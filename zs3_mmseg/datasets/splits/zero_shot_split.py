@@ -10,7 +10,7 @@ from typing import Any
 
 from zs3_mmseg.utils.cache import content_hash
 from zs3_mmseg.utils.labels import WIDE
-from zs3_mmseg.utils.names import did_you_mean, duplicates, synonyms_of
+from zs3_mmseg.utils.names import did_you_mean, synonyms_of
 
 # Each line is one class; the first spelling is the canonical one. 'table' is here
 # because Pascal-Context and CaGNet mean VOC's dining table by it. COCO-Stuff has both
@@ -82,6 +82,20 @@ def find_name(name: str, candidates: Sequence[str]) -> int | None:
     return None
 
 
+def same_classes(names: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the positions of names that mean a class named before, after its own.
+
+    They have a synonym in common, but for case, spaces, ``_`` and ``-``.
+    """
+    first: dict[str, int] = {}
+    found: dict[int, int] = {}
+    for place, name in enumerate(names):
+        for word in {_plain(word) for word in synonyms_of(name)}:
+            if first.setdefault(word, place) != place:
+                found.setdefault(place, first[word])
+    return [(before, place) for place, before in found.items()]
+
+
 #: What training sees of the pixels of unseen classes: nothing; that they are there and
 #: may get a pseudo-label; their labels.
 SETTINGS = ('inductive', 'transductive', 'supervised')
@@ -145,10 +159,11 @@ class ZeroShotSplit:
             raise ValueError(
                 f'split {self.name!r}: {kind} must be non-empty strings, got {bad[0]!r}'
             )
-        twice = duplicates(names)
+        twice = [names[place] for _, place in same_classes(names)]
         if twice:
             raise ValueError(
-                f'split {self.name!r}: {kind} lists {", ".join(twice)} more than once'
+                f'split {self.name!r}: {kind} lists {", ".join(twice)} more than once '
+                '(case, spaces, _ and - tell no classes apart)'
             )
         for name in names:
             if name not in self.classes:

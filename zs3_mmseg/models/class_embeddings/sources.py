@@ -24,7 +24,7 @@ from torch import Tensor
 from mmengine.logging import print_log
 
 from zs3_mmseg.utils.checkpoint import safe_load_object
-from zs3_mmseg.utils.names import did_you_mean, duplicates
+from zs3_mmseg.utils.names import did_you_mean, duplicates, read_text
 from zs3_mmseg.utils.origins import origin_of_file
 
 
@@ -167,8 +167,8 @@ class TensorSource(EmbeddingSource):
         if not path.is_file():
             return None
         try:
-            content = json.loads(path.read_text(encoding='utf-8'))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            content = json.loads(read_text(path))
+        except json.JSONDecodeError as error:
             raise ValueError(f'{path} is no JSON: {error}') from error
         names = content.get(_NAMES) if isinstance(content, dict) else content
         if not _is_names(names):
