@@ -77,6 +77,23 @@ def test_a_folder_without_pictures_is_named(
         assert words in str(error.value)
 
 
+def test_every_listed_file_is_looked_for(root: Path) -> None:
+    for path in (root / 'images/a.png', root / 'masks/a.png', root / 'images/b.png'):
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(path)
+    (root / 'three.txt').write_text('a\nb\nc\n')
+    config = dict(
+        type='BaseSegDataset',
+        data_root=str(root),
+        ann_file='three.txt',
+        data_prefix=dict(img_path='images', seg_map_path='masks'),
+        img_suffix='.png',
+        pipeline=[dict(type='LoadAnnotations')],
+    )
+    message = r'masks/b\.png \(seg_map_path\) is missing, as 2 other files are; change'
+    with pytest.raises(FileNotFoundError, match=message):
+        build_dataset(wrapped('split', config))
+
+
 @pytest.mark.parametrize('subset', ['val', ''])
 def test_a_subset_without_pictures_is_named(root: Path, subset: str) -> None:
     config = dict(type='FolderSegDataset', data_root=str(root), subset=subset)

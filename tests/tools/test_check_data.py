@@ -529,6 +529,14 @@ def test_wrong_lists_of_a_folder_are_named_beside_other_faults(
         assert 'missing_mask' in {one['kind'] for one in report['findings']}, output
 
 
+def test_a_missing_mask_hides_no_leak(run_tool, world: Path) -> None:
+    lose_mask(world)
+    supervise(world)
+    _, report, output = check(run_tool, world)
+    kinds = {one['kind'] for one in report['findings'] if one['fault']}
+    assert kinds == {'missing_mask', 'unseen_in_training'}, output
+
+
 def ask_by_name(root: Path) -> None:
     """Make it a fold: pairs of an image and a name, validated on held-out images."""
     for index in range(4):  # the others hold the unseen class and are not trained on

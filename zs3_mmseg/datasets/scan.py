@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from mmseg.registry import DATASETS
 
 from zs3_mmseg.utils.cache import atomic_write, cache_dir, content_hash
 from zs3_mmseg.utils.config_check import missing_data
+from zs3_mmseg.utils.faults import fault
 from zs3_mmseg.utils.image_io import no_pictures
 from zs3_mmseg.utils.origins import origin_of_data
 
@@ -105,23 +107,43 @@ def init_default(owner: type, name: str) -> Any:
 
 
 def require_files(dataset: BaseDataset) -> None:
-    """Raise an error if a built data set is empty or its first files are missing."""
-    name = type(dataset).__name__
+    """Raise an error if a built data set is empty or a file that it lists is missing.
+
+    Other storage backends are asked for the first sample only.
+    """
     if not len(dataset):
         raise FileNotFoundError(_no_images(dataset))
-    info = dataset.get_data_info(0)
+    backend = getattr(dataset, 'backend_args', None)
     keys = ['img_path']
     transforms = dataset.pipeline.transforms
     if any(isinstance(t, mmcv.transforms.LoadAnnotations) for t in transforms):
         keys.append('seg_map_path')
-    for key in keys:
-        path = info.get(key)
-        if isinstance(path, str) and not exists(
-            path, backend_args=getattr(dataset, 'backend_args', None)
-        ):
-            raise FileNotFoundError(
-                f'{name}: {path} ({key}) is missing; {_advice(name)}'
+    # One look at a folder is cheaper than one at each of its files.
+    listed = cache(
+        lambda folder: {*os.listdir(folder)} if os.path.isdir(folder) else ()
+    )
+
+    def is_there(path: str) -> bool:
+        folder, name = os.path.split(path)
+        known = not backend and name in listed(folder or os.curdir)
+        return known or exists(path, backend_args=backend)
+
+    missing: list[str] = []
+    for index in range(1 if backend else len(dataset)):
+        info = dataset.get_data_info(index)
+        missing += [
+            f'{info[key]} ({key})'
+            for key in keys
+            if isinstance(info.get(key), str) and not is_there(info[key])
+        ]
+    if missing:
+        name, more = type(dataset).__name__, len(missing) - 1
+        others = f', as {more} other files are' if more else ''
+        fault(
+            FileNotFoundError(
+                f'{name}: {missing[0]} is missing{others}; {_advice(name)}'
             )
+        )
 
 
 def class_values(dataset: BaseDataset, split: ZeroShotSplit) -> list[int | None]:

@@ -38,6 +38,7 @@ from zs3_mmseg.engine.protocol import (
 )
 from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.cache import atomic_write
+from zs3_mmseg.utils.faults import collected_faults
 from zs3_mmseg.utils.image_io import read_image
 from zs3_mmseg.utils.labels import NARROW
 from zs3_mmseg.utils.palette import default_palette
@@ -134,7 +135,8 @@ def deliver(
     """Build a data set with its pipeline and look at what comes out."""
     result, where = Delivered(), f'{key}.dataset'
     try:
-        dataset = build_dataset(config)
+        with collected_faults():  # what is missing has been told
+            dataset = build_dataset(config)
         result.meta = dataset.metainfo
         if result.prompted:
             infos = [dataset.get_data_info(index) for index in range(len(dataset))]
