@@ -39,7 +39,6 @@ from zs3_mmseg.engine.protocol import (
 from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.faults import collected_faults
-from zs3_mmseg.utils.image_io import read_image
 from zs3_mmseg.utils.labels import NARROW
 from zs3_mmseg.utils.palette import default_palette
 from zs3_mmseg.utils.random_state import get_random_state, set_random_state
@@ -321,7 +320,7 @@ class PartReport:
     part: Part
     listed: int
     counts: ValueCounts
-    rows: list[tuple[str, np.ndarray]] = field(default_factory=list)
+    rows: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
 
 
 @dataclass
@@ -495,7 +494,7 @@ def _check_files(
     palettes: list[np.ndarray] = []
     meaning, reader = part.meaning, label_reader(part.dataset)
     deep = meaning is not None and len(meaning.classes) > NARROW.unlabelled
-    rows: list[tuple[str, np.ndarray]] = []
+    rows: list[tuple[np.ndarray, np.ndarray]] = []
     for index in track(chosen, part.key, disable=not progress):
         image, mask = infos[index].get('img_path'), infos[index].get('seg_map_path')
         facts = inspect_sample(image, mask, reader, deep)
@@ -506,9 +505,11 @@ def _check_files(
         counts.add(str(mask), facts.labels, meaning)
         if facts.palette is not None and len(palettes) < _PALETTES:
             palettes.append(facts.palette)
-        doubtful = meaning is not None and (facts.labels == meaning.end).any()
-        if doubtful and len(rows) < shown:
-            rows.append((str(image), facts.labels))
+        if facts.picture is None or meaning is None or len(rows) == shown:
+            continue
+        fits = 'size_mismatch' not in facts.problems
+        if fits and (facts.labels == meaning.end).any():
+            rows.append((facts.picture, facts.labels))
     report.parts.append(PartReport(part, len(infos), counts, rows))
     for kind, files in problems.items():
         message, change = _FILE_MESSAGES[kind]
@@ -643,7 +644,7 @@ def write_report(report: DataReport, folder: Path) -> list[Path]:
         count = len(meaning.classes)
         rows = [
             [
-                read_image(image),
+                image,
                 _drawable(labels.astype(np.int64) - 1, count),
                 _drawable(labels, count),
             ]

@@ -44,11 +44,13 @@ class SampleFacts:
     """What is in an image and its mask.
 
     Attributes:
+        picture: the image, (H, W, 3) RGB, if it can be read.
         labels: values of the mask, (H, W); None if it has none that could be indices.
         palette: colours of the mask file by value, (256, 3), if it carries any.
         problems: kind of finding -> file and a few words.
     """
 
+    picture: np.ndarray | None = None
     labels: np.ndarray | None = None
     palette: np.ndarray | None = None
     problems: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -59,35 +61,37 @@ def inspect_sample(
 ) -> SampleFacts:
     """Decode an image and its mask without the pipeline; other paths are left out."""
     facts = SampleFacts()
-    picture = pixels = None
+    pixels = None
     if isinstance(image, str) and os.path.isfile(image):
         try:
-            picture = read_image(image)
+            facts.picture = read_image(image)
         except OSError as error:
             facts.problems['unreadable_image'] = image, str(error)
     if not isinstance(mask, str) or not os.path.isfile(mask):
         return facts
     try:
-        if reader is not None:
-            pixels = facts.labels = reader(mask)
-        else:
-            pixels = _read(facts, mask, deep)
-    except MaskError as error:
-        facts.problems[error.kind] = mask, error.reason
-        if error.kind in _PICTURES:
-            pixels = read_image(mask)
+        pixels = _read(facts, mask, reader, deep)
     except ValueError as error:
         facts.problems['label_out_of_range'] = mask, str(error)
     except (OSError, SyntaxError) as error:
         facts.problems['unreadable_mask'] = mask, str(error)
-    if picture is not None and pixels is not None:
-        _compare(facts, image, picture, mask, pixels)
+    if facts.picture is not None and pixels is not None:
+        _compare(facts, image, facts.picture, mask, pixels)
     return facts
 
 
-def _read(facts: SampleFacts, path: str, deep: bool) -> np.ndarray:
-    """Take over the labels as ``LoadAnnotations`` would; return all that is there."""
-    mask = decode_mask(path)
+def _read(
+    facts: SampleFacts, path: str, reader: LabelReader | None, deep: bool
+) -> np.ndarray | None:
+    """Take over labels as the data set would get them; return all that is there."""
+    try:
+        if reader is not None:
+            facts.labels = reader(path)
+            return facts.labels
+        mask = decode_mask(path)
+    except MaskError as error:
+        facts.problems[error.kind] = path, error.reason
+        return read_image(path) if error.kind in _PICTURES else None
     if mask.mode not in _READ_BY_LOADERS:
         kind = 'colour_mask' if mask.grey is None else 'unusual_mask'
         facts.problems[kind] = path, f'mode {mask.mode}'
@@ -119,7 +123,11 @@ def _compare(
     as_colours = pixels if pixels.ndim == 3 else pixels[..., None]
     if (picture == as_colours).all() and _colours(pixels) > _FEW_COLOURS:
         detail = f'it shows the same as {image}'
-    elif pixels.ndim == 3 and _colours(picture) <= _FEW_COLOURS < _colours(pixels):
+    elif (
+        pixels.ndim == 3
+        and (pixels[..., 0] != pixels[..., 1]).any()
+        and _colours(picture) <= _FEW_COLOURS < _colours(pixels)
+    ):
         detail = f'it has many colours, and {image} has few'
     else:
         return
@@ -253,8 +261,9 @@ def check_overlap(images: Mapping[str, Iterable[str]]) -> Iterator[Finding]:
                     f'{{n}} of its {len(ours)} images are also among the '
                     f'{len(theirs)} of {other}: the model would be tested on what it '
                     'learnt',
-                    f'{key}.ann_file or {other}.ann_file; without lists, '
-                    'data_prefix; for parts of one list, held_out of both',
+                    f'the lists of {key} and {other} (ann_file, or NAME.txt of a '
+                    'folder), or their folders; for parts of one list, held_out of '
+                    'both',
                     common,
                 )
             copies = [p for p in theirs - ours if originals.get(p, p) in groups]

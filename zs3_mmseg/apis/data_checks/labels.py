@@ -400,28 +400,22 @@ def _by_name_file(part: Part, meaning: LabelMeaning) -> Finding | None:
             theirs = theirs[meaning.first :]
         if theirs == ours:
             return None
-        if theirs[1:] == ours and theirs[0] in (BACKGROUND, *VOID):
-            return _surplus(part, path, 'background_kept', listed[0])
-        if theirs[:-1] == ours and theirs[-1] in (BACKGROUND, *VOID):
-            return _surplus(part, path, 'void_kept', listed[-1], meaning.end)
+        for kind, place, option, rest in (
+            ('background_kept', 0, 'reduce_zero_label=True', theirs[1:]),
+            ('void_kept', -1, f'ignore_index={meaning.end}', theirs[:-1]),
+        ):
+            if rest == ours and theirs[place] in (BACKGROUND, *VOID):
+                return Finding(
+                    kind,
+                    part.key,
+                    f'{path} {"ends" if place else "begins"} with {listed[place]}, '
+                    'which the classes do not name',
+                    f'{part.key}.{option}, or name it in {part.place("names")}',
+                    (str(path),),
+                )
         if sorted(theirs) == sorted(ours):
             return _swapped(part, meaning, theirs, f'{path} (line {{line}})', str(path))
     return None
-
-
-def _surplus(
-    part: Part, path: Path, kind: str, name: str, label: int | None = None
-) -> Finding:
-    place, option = ('begins', 'reduce_zero_label=True')
-    if label is not None:
-        place, option = ('ends', f'ignore_index={label}')
-    return Finding(
-        kind,
-        part.key,
-        f'{path} {place} with {name}, which the classes do not name',
-        f'{part.key}.{option}, or name it in {part.place("names")}',
-        (str(path),),
-    )
 
 
 def _swapped(
