@@ -34,6 +34,8 @@ def test_names_are_read_from_any_usual_list(tmp_path: Path, content: bytes) -> N
 def test_numbers_in_names_are_kept(tmp_path: Path) -> None:
     (tmp_path / 'classes.txt').write_text('3 wheeler\nC# logo\ncar')
     assert read_names(tmp_path / 'classes.txt') == ['3 wheeler', 'C# logo', 'car']
+    (tmp_path / 'classes.txt').write_text('"1 euro"\n"2 euro"')
+    assert read_names(tmp_path / 'classes.txt') == ['1 euro', '2 euro']
 
 
 @pytest.mark.parametrize(

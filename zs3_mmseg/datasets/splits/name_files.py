@@ -94,7 +94,8 @@ def _plain_names(path: Path, lines: list[Line]) -> list[Line]:
                 raise ValueError(
                     f'{path}, line {n}: {line!r} is numbered {int(found[1])}, but is '
                     f'name {label}, counted from 0, and name n stands for label n; '
-                    'bring numbers and order together, or leave the numbers out'
+                    'bring both together, leave numbers out, or put a name like '
+                    '"2 euro" in quotes'
                 )
         lines = [(n, found[2]) for (n, _), found in zip(lines, numbered, strict=True)]
     for n, line in lines:
