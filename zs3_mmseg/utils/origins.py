@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .hub import hub_address
 from .names import type_name
 
 #: What ``tools/prepare_data.py`` calls the benchmarks that a data set class reads.
@@ -88,9 +89,17 @@ def origin_of_tower(arch: str, name: str) -> str | None:
     return f'open_clip fetches weights for {listed}' if tags else None
 
 
+def hub_file(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """Return repository and file of open_clip's entry for a tag on the hub."""
+    from open_clip.constants import HF_WEIGHTS_NAME
+
+    repo, _, file = entry['hf_hub'].rpartition('/')
+    return repo, file or HF_WEIGHTS_NAME
+
+
 def tag_address(entry: Mapping[str, Any]) -> str:
-    """Return the address behind open_clip's entry for a pretrained tag."""
-    return entry.get('url') or f'https://huggingface.co/{entry["hf_hub"].rstrip("/")}'
+    """Return the address of the file behind open_clip's entry for a pretrained tag."""
+    return entry.get('url') or hub_address(*hub_file(entry))
 
 
 def origin_of_checkpoint(path: str, config: str | None) -> str | None:

@@ -169,3 +169,23 @@ def test_nothing_is_opened_before_rows_are_asked_for() -> None:
 def test_batch_size_is_checked(tiny_config) -> None:
     with pytest.raises(ValueError, match='batch_size'):
         ClipTextSource(tiny_config(), batch_size=0)
+
+
+@pytest.mark.parametrize('batch_size', [1, 256])
+def test_many_sentences_are_announced_and_counted(
+    batch_size: int,
+    weights: Path,
+    tiny_config,
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv('FORCE_COLOR', '1')  # for rich a terminal
+    many = batch_size < len(NAMES)
+    ClipTextSource(tiny_config(), weights, batch_size=batch_size).rows(
+        NAMES, True, None
+    )
+    assert said == (['encoding 3 names in 3 sentences'] if many else [])
+    shown = capsys.readouterr()
+    assert ('encoding names' in shown.err) == many
+    assert shown.out == ''

@@ -4,13 +4,20 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zs3_mmseg.models.towers import load_clip, openai_sha256, resize_positions
+from zs3_mmseg.models.towers import (
+    clip,
+    load_clip,
+    openai_sha256,
+    resize_positions,
+    resolve_architecture,
+)
 from zs3_mmseg.utils.checkpoint import CheckpointError, UnsafeCheckpointError
 
 OPENAI_SCALARS = dict(input_resolution=32, context_length=12, vocab_size=49408)
@@ -112,12 +119,51 @@ def test_a_tag_without_network_says_how_to_do_without(
     def fail(*_: object) -> None:
         raise OSError('no route')
 
-    monkeypatch.setattr(open_clip, 'download_pretrained', fail)
+    monkeypatch.setattr(clip, 'require_hub', fail)
     with pytest.raises(
         ConnectionError,
         match=r"no route.*https://openai\S*/ViT-B-16\.pt here.*pretrained='/path/to/",
     ):
         load_clip('ViT-B-16-quickgelu', 'openai')
+
+
+TAGS = {
+    ('ViT-B-16-quickgelu', 'openai'): r'https://openai\S*/ViT-B-16\.pt',
+    ('ViT-B-16', 'laion2b_s34b_b88k'): (
+        r'https://\S+/laion/CLIP-ViT-B-16\S*/open_clip_pytorch_model\.bin'
+    ),
+}
+
+
+@pytest.mark.parametrize(('arch', 'tag'), TAGS)
+@pytest.mark.parametrize('offline', [True, False])
+def test_an_unreachable_hub_is_told_at_once(
+    arch: str, tag: str, offline: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', offline)
+    monkeypatch.setattr(huggingface_hub.constants, 'ENDPOINT', 'http://127.0.0.1:9')
+    monkeypatch.setattr(open_clip, 'download_pretrained', pytest.fail)
+    with pytest.raises(ConnectionError, match=f'bring {TAGS[arch, tag]} here'):
+        load_clip(arch, tag)
+
+
+@pytest.mark.parametrize(
+    'name', ['open_clip_model.safetensors', 'open_clip_pytorch_model.bin']
+)
+def test_a_cached_tag_asks_nobody(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path))
+    monkeypatch.setattr(open_clip, 'download_pretrained', pytest.fail)
+    monkeypatch.setattr(clip, 'require_hub', pytest.fail)
+    repo = tmp_path / 'models--laion--CLIP-ViT-B-16-laion2B-s34B-b88K'
+    (repo / 'refs').mkdir(parents=True)
+    (repo / 'refs/main').write_text('0' * 40)
+    file = repo / 'snapshots' / ('0' * 40) / name
+    file.parent.mkdir(parents=True)
+    file.touch()
+    architecture = resolve_architecture('ViT-B-16')
+    assert clip.resolve_weights(architecture, 'laion2b_s34b_b88k').path == file
 
 
 def test_a_missing_file_of_a_known_name_has_an_address(tmp_path: Path) -> None:

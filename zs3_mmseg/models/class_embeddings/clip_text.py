@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from mmengine.logging import print_log
@@ -108,6 +110,22 @@ def cached_rows(
 
     folder = 'class_embeddings'
     return cached_tensors(folder, key, lambda: {_ROWS: compute()}, complaint)[_ROWS]
+
+
+def _told(batches: Sequence[Tensor], num_texts: int) -> Iterable[Tensor]:
+    """Yield batches of sentences; more than one are announced and get a bar."""
+    if len(batches) == 1:
+        return batches
+    sentences = sum(map(len, batches))
+    print_log(f'encoding {num_texts} names in {sentences} sentences', logger='current')
+    console = Console(stderr=True)
+    return track(
+        batches,
+        description='encoding names',
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 def _warn(message: str) -> None:
@@ -244,7 +262,7 @@ class ClipTextSource(EmbeddingSource):
         try:
             batches = [
                 encode(model, batch.to(target)).float().cpu()
-                for batch in tokens.split(self.batch_size)
+                for batch in _told(tokens.split(self.batch_size), len(texts))
             ]
         finally:
             model.to('cpu')

@@ -25,8 +25,9 @@ from zs3_mmseg.utils.checkpoint import (
     safe_load,
     state_dict_of,
 )
+from zs3_mmseg.utils.hub import cached_file, require_hub
 from zs3_mmseg.utils.names import choose, did_you_mean
-from zs3_mmseg.utils.origins import origin_of_tower, tag_address
+from zs3_mmseg.utils.origins import hub_file, origin_of_tower, tag_address
 
 from .architectures import (
     SHAPES_ARCH,
@@ -214,9 +215,18 @@ def _matching(architecture: Architecture) -> str:
 
 
 def _download(architecture: Architecture, name: str, tag: Mapping[str, Any]) -> Path:
+    """Return the file of a tag from the cache, or let open_clip fetch it."""
     import open_clip
 
     try:
+        if tag.get('hf_hub'):
+            repo, file = hub_file(tag)
+            # open_clip takes one of these if the repository has it.
+            safe = (f'{Path(file).stem}.safetensors', 'open_clip_model.safetensors')
+            cached = cached_file(repo, (*safe, file))
+            if cached is not None:
+                return cached
+            require_hub()
         return Path(open_clip.download_pretrained(dict(tag)))
     except (OSError, RuntimeError) as error:
         raise ConnectionError(
