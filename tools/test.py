@@ -32,8 +32,10 @@ from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.checkpoint import CheckpointError
 from zs3_mmseg.utils.config_check import (
     ConfigError,
+    drop_timm_weights,
     require_config_files,
     require_extras,
+    stays_behind,
 )
 
 
@@ -79,6 +81,8 @@ def prepare(arguments: argparse.Namespace) -> Config:
     config.resume = False
     if arguments.checkpoint is not None:
         config.load_from = arguments.checkpoint
+        if not config.allow_missing:
+            drop_timm_weights(config)
     if arguments.show or arguments.show_dir:
         paint_predictions(config, arguments)
     if arguments.tta:
@@ -111,8 +115,13 @@ def paint_predictions(config: Config, arguments: argparse.Namespace) -> None:
 
 def switch_tta_on(config: Config) -> None:
     for key in ('tta_model', 'tta_pipeline'):
-        if key not in config:
+        if config.get(key) is None:
             raise ValueError(f'--tta needs {key} in the config, which has none')
+    if stays_behind(config, 'tta_pipeline', 'test_pipeline'):
+        raise ValueError(
+            f'--tta: {config.filename} changes test_pipeline and inherits '
+            'tta_pipeline, which was made for the former sizes; change it, too'
+        )
     # A wrapper with a pipeline of its own hands it on to what it holds.
     for dataset in leaves(config.test_dataloader.dataset, stop_at='pipeline'):
         dataset.pipeline = config.tta_pipeline

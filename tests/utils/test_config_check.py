@@ -5,11 +5,13 @@ import pytest
 
 from mmengine.config import Config
 
+from zs3_mmseg.apis import shipped_configs
 from zs3_mmseg.utils.config_check import (
     missing_data,
     read_config,
     require_config_files,
     require_extras,
+    stays_behind,
 )
 
 
@@ -256,3 +258,90 @@ def test_variables_of_the_shell_are_refused_with_the_way_out(
     (here / 'a.py').write_text(f'model = dict(path={path!r})')
     with pytest.raises(ValueError, match=r"model\.path = .*'\{\{\$DATA:\}\}"):
         read_config('a.py')
+
+
+BASE = """
+crop_size = (8, 8)
+root = 'here'
+length = 40
+num_classes = 2
+def_pipeline = []
+test_pipeline = [dict(type='Resize', scale=crop_size), dict(type='Pack')]
+tta_pipeline = [dict(type='TestTimeAug', scale=crop_size)]
+split = dict(folder=root)
+model = dict(split=split, test_cfg=dict(crop_size=crop_size), layers=2)
+test_dataloader = dict(dataset=dict(split=split, pipeline=test_pipeline))
+val_dataloader = test_dataloader
+train_cfg = dict(max_iters=length, val_interval=length)
+"""
+IN_VAIN = {
+    "root = 'there'": ['model.split.folder', 'test_dataloader.dataset.split.folder'],
+    "split = dict(folder='there', _delete_=True)": ['model.split'],
+    "test_pipeline = [dict(type='Pack')]": [
+        'test_dataloader.dataset.pipeline',
+        'val_dataloader.dataset.pipeline',
+    ],
+    'crop_size = (9, 9)': ['model.test_cfg.crop_size'],
+    'length = 9': ['train_cfg.max_iters', 'train_cfg.val_interval'],
+}
+IN_EFFECT = [
+    '',
+    "root = 'there'\nsplit = dict(folder=root)\nmodel = dict(split=split)\n"
+    'val_dataloader = test_dataloader = dict(dataset=dict(split=split))',
+    "test_pipeline = [dict(type='Pack')]\n"
+    'val_dataloader = test_dataloader = dict(dataset=dict(pipeline=test_pipeline))',
+    # The loaders alone, one of two, and what only equals a number of the base.
+    "test_dataloader = dict(dataset=dict(pipeline=[dict(type='Pack')]))",
+    "test_pipeline = [dict(type='Pack')]\n"
+    'test_dataloader = dict(dataset=dict(pipeline=test_pipeline))',
+    'num_classes = 2\nmodel = dict(layers=3)',
+    'length = 9\ntrain_cfg = dict(max_iters=length)',
+    'def_pipeline = [dict()]',
+]
+
+
+@pytest.mark.parametrize('change', IN_VAIN)
+@pytest.mark.parametrize('levels', [1, 2])
+def test_a_file_changes_no_variable_of_its_base_in_vain(
+    change: str, levels: int, here: Path
+) -> None:
+    (here / 'base.py').write_text(BASE)
+    (here / 'mine.py').write_text(f"_base_ = 'base.py'\n{change}\n")
+    (here / 'leaf.py').write_text("_base_ = 'mine.py'\n")
+    with pytest.raises(ValueError, match=r'base\.py has already put into') as raised:
+        read_config('mine.py' if levels == 1 else 'leaf.py')
+    assert all(place in str(raised.value) for place in IN_VAIN[change])
+
+
+@pytest.mark.parametrize('change', IN_EFFECT)
+def test_a_file_may_change_what_it_changes_everywhere(change: str, here: Path) -> None:
+    (here / 'base.py').write_text(BASE)
+    (here / 'mine.py').write_text(f"_base_ = 'base.py'\n{change}\n")
+    read_config('mine.py')
+
+
+# Those for own data, and some that change variables of a base of another kind.
+SHIPPED = [
+    *(name for name in shipped_configs() if 'own_folder' in name or 'photo' in name),
+    *('zegclip/voc_vitl14', 'zegclip/coco2voc_vitb16', 'esda/coco20i_vitb16_fold1'),
+    *('zs3net/shapes_clip', 'zs3net/voc_r101_deeplabv3plus_4unseen_step2'),
+]
+
+
+@pytest.mark.parametrize('name', SHIPPED)
+def test_shipped_configs_change_no_variable_in_vain(name: str) -> None:
+    read_config(shipped_configs()[name])
+
+
+def test_a_pipeline_is_left_behind_by_the_one_it_was_made_for(here: Path) -> None:
+    (here / 'base.py').write_text(BASE)
+    test = "_base_ = 'base.py'\ntest_pipeline = [dict(type='Pack')]\n"
+    (here / 'one.py').write_text(test)
+    (here / 'both.py').write_text(f'{test}tta_pipeline = [dict()]\n')
+    found = {
+        name: stays_behind(
+            Config.fromfile(f'{name}.py'), 'tta_pipeline', 'test_pipeline'
+        )
+        for name in ('base', 'one', 'both')
+    }
+    assert found == {'base': False, 'one': True, 'both': False}

@@ -21,6 +21,7 @@ from zs3_mmseg.engine.protocol import require_fitting_parts
 from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.checkpoint import load_into, safe_load
 from zs3_mmseg.utils.config_check import (
+    drop_timm_weights,
     expand_home,
     read_config,
     require_config_files,
@@ -212,6 +213,8 @@ def init_segmentor(
     loaded = None if checkpoint is None else safe_load(checkpoint)
     if loaded is None:
         require_config_files(cfg, [])
+    elif not allow_missing:
+        drop_timm_weights(cfg)
     require_fitting_parts(cfg.model)
     model = MODELS.build(cfg.model)
     if loaded is None:

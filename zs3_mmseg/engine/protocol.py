@@ -33,6 +33,7 @@ from zs3_mmseg.models.segmentors import ZeroShotEncoderDecoder
 from zs3_mmseg.models.segmentors.encoder_decoder import reads_queries
 from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.checkpoint import unwrap
+from zs3_mmseg.utils.config_check import require_inherited_variables
 from zs3_mmseg.utils.labels import special_labels
 from zs3_mmseg.utils.output_names import clashes, output_names, require_no_input
 from zs3_mmseg.utils.random_state import get_random_state, set_random_state
@@ -503,8 +504,13 @@ class ProtocolCheckHook(Hook):
         self._checked: set[str] = set()
 
     def before_run(self, runner: Runner) -> None:
-        """Refuse a runner that cannot give all ranks the same model."""
+        """Refuse a runner that cannot give all ranks the same model.
+
+        And a config of two minds, which our own tools have refused before.
+        """
         _require_broadcast(runner)
+        if runner.cfg.filename is not None:
+            require_inherited_variables(runner.cfg)
 
     def before_train(self, runner: Runner) -> None:
         """Check training, and the validation that will follow."""

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.fileio import exists
 from mmengine.runner import Runner
 
+from .hub import require_timm_weights
 from .names import did_you_mean, type_name
 from .origins import origin_of_checkpoint, origin_of_data, origin_of_file
 
@@ -72,6 +73,7 @@ def read_config(
             f'config {file} does not exist.{did_you_mean(str(file), known)}'
         )
     config = Config.fromfile(file)
+    require_inherited_variables(config)
     if options:
         before = dict(config)
         config.merge_from_dict(dict(options))
@@ -132,6 +134,76 @@ def _require_effect(
             )
 
 
+def require_inherited_variables(config: Config) -> None:
+    """Refuse a config file that changes a variable of a base and not what came of it.
+
+    A base puts ``test_pipeline`` into its loaders before a file that inherits from it
+    can change the variable: some tools would read one of the two, others the other.
+
+    Raises:
+        ValueError: naming the variable, the base and the keys to set as well.
+    """
+    now = _without_scopes(dict(config))
+    for base in _bases(config):
+        before = _without_scopes(dict(Config.fromfile(base)))
+        for key, old in before.items():
+            empty = isinstance(old, bool) or old in (None, '', [], {})
+            if key in _READ or empty or now.get(key) == old:
+                continue
+            places = _places(before, old)
+            # Some may be meant to stay, or be equal by chance, but hardly all of them.
+            if places and set(places) <= set(_places(now, old)):
+                raise ValueError(
+                    f'{config.filename} changes {key}, a variable that {base.name} has '
+                    f'already put into {", ".join(places)}, and nothing follows it. '
+                    f'Set {"these" if len(places) > 1 else "this"} to {key} as well'
+                )
+
+
+def stays_behind(config: Config, key: str, leader: str) -> bool:
+    """Tell whether a file changes ``leader`` and inherits ``key``, made for it."""
+    now = _without_scopes(dict(config))
+    inherited = (
+        _without_scopes(dict(Config.fromfile(path))) for path in _bases(config)
+    )
+    return any(
+        base.get(key) == now.get(key)
+        and base.get(leader, now.get(leader)) != now[leader]
+        for base in inherited
+        if key in base
+    )
+
+
+def _bases(config: Config) -> list[Path]:
+    """Return all files that a config file inherits from, as mmengine lists them.
+
+    Each file's name stands in a line of its own before its text.
+    """
+    listed = (Path(line) for line in config.text.splitlines() if line.endswith('.py'))
+    own = Path(config.filename or '')
+    return [path for path in listed if path.is_file() and path != own]
+
+
+def _without_scopes(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        parts = ((key, _without_scopes(value)) for key, value in node.items())
+        return {key: value for key, value in parts if key != '_scope_'}
+    if isinstance(node, (list, tuple)):
+        return [_without_scopes(value) for value in node]
+    return node
+
+
+def _places(config: Mapping[str, Any], value: Any) -> list[str]:
+    """Return where a value stands in what is read of a config, by dotted keys."""
+    return [
+        place
+        for name, part in config.items()
+        if name in _READ
+        for place, node in _walk(part, name)
+        if node == value and type(node) is type(value)
+    ]
+
+
 def require_config_files(
     config: Config, loaders: Sequence[str], *, training: bool = False
 ) -> None:
@@ -143,6 +215,8 @@ def require_config_files(
     ``load_from``, files of ``model.class_embeddings`` may be absent: a checkpoint
     brings the rows of its classes, but not those of a ``test_split``.
     """
+    for key, backbone in _timm_backbones(config):
+        require_timm_weights(backbone, key)
     missing = [*_missing_weights(config, training)]
     for loader in loaders:
         for key, node in _walk(config.get(loader), loader):
@@ -164,6 +238,18 @@ def require_config_files(
         f'Change these keys in it, or with --cfg-options {missing[0].key}=PATH. '
         f'Relative paths begin in the current folder, {Path.cwd()}.'
     )
+
+
+def drop_timm_weights(config: Config) -> None:
+    """Let timm's backbones start without weights: a checkpoint brings them all."""
+    for _, backbone in _timm_backbones(config):
+        backbone['pretrained'] = False
+
+
+def _timm_backbones(config: Config) -> Iterator[tuple[str, dict]]:
+    for key, node in _walk(config.get('model'), 'model'):
+        if isinstance(node, dict) and str(node.get('type')).endswith('TIMMBackbone'):
+            yield key, node
 
 
 def require_extras(config: Config) -> None:

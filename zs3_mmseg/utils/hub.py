@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -44,3 +45,38 @@ def require_hub() -> None:
         # The hub's own client may know other certificates.
         if not isinstance(error.reason, ssl.SSLError):
             raise
+
+
+def require_timm_weights(options: Mapping[str, Any], key: str) -> None:
+    """Check that the weights of a ``TIMMBackbone`` are cached or can be fetched.
+
+    Args:
+        options: its config.
+        key: where that stands.
+
+    Raises:
+        ConnectionError: within seconds if they are not; timm would try for a minute.
+    """
+    import timm
+
+    # The wrappers of mmseg and mmpretrain have different defaults.
+    by_default = not str(options['type']).startswith('mmpretrain.')
+    local = options.get('checkpoint_path') or options.get('pretrained_cfg_overlay')
+    if local or not options.get('pretrained', by_default):
+        return
+    name = options['model_name']
+    entry = timm.get_pretrained_cfg(name)
+    if entry is None or not entry.hf_hub_id:
+        return
+    file = entry.hf_hub_filename or 'model.safetensors'
+    if cached_file(entry.hf_hub_id, (file, 'pytorch_model.bin')) is not None:
+        return
+    try:
+        require_hub()
+    except OSError as error:
+        raise ConnectionError(
+            f"{key}: timm's weights of {name} are not in the local cache and could not "
+            f'be downloaded ({error}). Without a network, bring '
+            f'{hub_address(entry.hf_hub_id, file)} here and set '
+            f'{key}.pretrained_cfg_overlay.file=/path/to/file'
+        ) from error

@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric
 from mmseg.models import EncoderDecoder
@@ -358,3 +360,17 @@ def test_built_from_a_config() -> None:
     assert HOOKS.build(dict(type='ProtocolCheckHook', num_samples=0)).num_samples == 0
     with pytest.raises(ValueError, match='0 or more, got -1'):
         ProtocolCheckHook(num_samples=-1)
+
+
+def test_a_runner_of_anybody_refuses_a_config_of_two_minds(tmp_path: Path) -> None:
+    (tmp_path / 'base.py').write_text(
+        "default_scope = 'mmseg'\ntest_pipeline = [dict(type='PackSegInputs')]\n"
+        'test_dataloader = dict(dataset=dict(pipeline=test_pipeline))\n'
+    )
+    mine = tmp_path / 'mine.py'
+    mine.write_text("_base_ = 'base.py'\ntest_pipeline = [dict(type='Other')]\n")
+    runner = Runner(
+        nn.Linear(1, 1), str(tmp_path), cfg=Config.fromfile(mine), default_scope='mmseg'
+    )
+    with pytest.raises(ValueError, match=r'Set this to test_pipeline as well'):
+        ProtocolCheckHook().before_run(runner)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,11 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from zs3_mmseg.models.class_embeddings import ClassQueries
-from zs3_mmseg.models.decode_heads import DenseTextHead, TextPixelHead
+from zs3_mmseg.models.decode_heads import (
+    CosineRegressionHead,
+    DenseTextHead,
+    TextPixelHead,
+)
 
 
 @pytest.fixture
@@ -177,3 +183,21 @@ def test_the_forward_pass_compiles_without_a_break(queries, features):
     torch.testing.assert_close(
         compiled(features), head.query_logits((features,), queries=plain)
     )
+
+
+@pytest.mark.parametrize(
+    'build',
+    [
+        partial(CosineRegressionHead, embed_dim=6),
+        partial(TextPixelHead, embed_dim=6),
+        partial(TextPixelHead, embed_dim=6, projection='mlp'),
+        partial(DenseTextHead),
+        partial(TextPixelHead, projection='none'),
+    ],
+)
+def test_heads_read_several_maps_at_once(build, queries):
+    head = build((2, 4), in_index=(0, 2), input_transform='resize_concat')
+    maps = [
+        torch.randn(1, width, side, side) for width, side in ((2, 4), (9, 3), (4, 2))
+    ]
+    assert head(maps, queries=queries).shape[-2:] == (4, 4)

@@ -1,6 +1,7 @@
 """Backbones."""
 
 from .extra_tokens import ExtraTokens, RegionTokens
+from .frozen import FrozenBackbone
 from .last_attention import LAST_ATTENTION
 from .open_clip_vit import OpenCLIPViT
 from .outputs import TowerOutput
@@ -8,6 +9,7 @@ from .outputs import TowerOutput
 __all__ = [
     'LAST_ATTENTION',
     'ExtraTokens',
+    'FrozenBackbone',
     'OpenCLIPViT',
     'RegionTokens',
     'TowerOutput',

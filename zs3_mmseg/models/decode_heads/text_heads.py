@@ -109,7 +109,8 @@ class TextPixelHead(ZeroShotHead):
     new class without training.
 
     Args:
-        in_channels: channels of the features.
+        in_channels: channels of the features; a number for each of several maps with
+            ``input_transform='resize_concat'``.
         embed_dim: width of the class embeddings; ``in_channels`` if None.
         projection: ``'none'``, ``'linear'`` (one 1x1 convolution) or ``'mlp'`` (two,
             with a GELU between).
@@ -127,7 +128,7 @@ class TextPixelHead(ZeroShotHead):
 
     def __init__(
         self,
-        in_channels: int,
+        in_channels: int | Sequence[int],
         *,
         embed_dim: int | None = None,
         projection: Literal['none', 'linear', 'mlp'] = 'linear',
@@ -136,12 +137,13 @@ class TextPixelHead(ZeroShotHead):
         learn_scale: bool = True,
         **kwargs: Any,
     ) -> None:
-        embed_dim = embed_dim or in_channels
+        width = in_channels if isinstance(in_channels, int) else sum(in_channels)
+        embed_dim = embed_dim or width
         channels = channels or embed_dim
         super().__init__(in_channels, channels, **kwargs)
         if not 0 < scale <= MAX_SCALE:
             raise ValueError(f'scale must be in (0, {MAX_SCALE:g}], not {scale}')
-        self.projection = _projection(projection, in_channels, channels, embed_dim)
+        self.projection = _projection(projection, width, channels, embed_dim)
         log_scale = torch.tensor(math.log(scale))
         if learn_scale:
             self.log_scale = nn.Parameter(log_scale)
@@ -190,7 +192,8 @@ class CosineRegressionHead(ZeroShotHead):
     largest cosine wins. No official code exists, so this is a reconstruction.
 
     Args:
-        in_channels: channels of the features.
+        in_channels: channels of the features; a number for each of several maps with
+            ``input_transform='resize_concat'``.
         embed_dim: length of a class vector.
         **kwargs: see :class:`ZeroShotHead`.
     """
@@ -198,9 +201,11 @@ class CosineRegressionHead(ZeroShotHead):
     # Cosines are compared as they are.
     score_kind = 'logit'
 
-    def __init__(self, in_channels: int, *, embed_dim: int, **kwargs: Any) -> None:
+    def __init__(
+        self, in_channels: int | Sequence[int], *, embed_dim: int, **kwargs: Any
+    ) -> None:
         super().__init__(in_channels, embed_dim, **kwargs)
-        self.projection = nn.Conv2d(in_channels, embed_dim, 1)
+        self.projection = nn.Conv2d(self.in_channels, embed_dim, 1)
 
     def query_logits(
         self,
