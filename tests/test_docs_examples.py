@@ -38,7 +38,7 @@ def test_config_example_inherits_a_whole_model(block: str, tmp_path: Path) -> No
     path = tmp_path / 'example.py'
     path.write_text(block)
     config = Config.fromfile(path)
-    known = ('ZeroShotEncoderDecoder', 'ClassPromptedSegmentor')
+    known = ('ZeroShotEncoderDecoder', 'ClassPromptedSegmentor', 'EncoderDecoder')
     assert config.model.type in known
 
 

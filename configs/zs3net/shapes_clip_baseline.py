@@ -1,32 +1,12 @@
 # The segmentor of shapes_clip.py alone: a linear classifier on frozen CLIP, a stock
 # mmseg model on our backbone. 1 process x 16 images.
 _base_ = [
-    '../_base_/models/clip_shapes_tiny.py',
+    '../_base_/models/zs3_clip_shapes_tiny.py',
     '../_base_/datasets/shapes.py',
     '../_base_/schedules/schedule_320.py',
     '../_base_/default_runtime.py',
 ]
 
-model = dict(
-    _delete_=True,
-    type='EncoderDecoder',
-    data_preprocessor=_base_.model.data_preprocessor,
-    backbone=_base_.model.backbone,
-    decode_head=dict(
-        type='FCNHead',
-        # No convolution but the classifier.
-        in_channels=128,
-        channels=128,
-        num_convs=0,
-        concat_input=False,
-        in_index=0,
-        dropout_ratio=0,
-        num_classes=20,
-        loss_decode=dict(type='CrossEntropyLoss'),
-    ),
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'),
-)
 # A linear classifier needs no more.
 max_iters = 160
 

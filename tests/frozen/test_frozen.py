@@ -35,7 +35,10 @@ CHANGED_OPTIONS: dict[str, str] = {
     for option in ('class_embeddings', 'split', 'setting')
 }
 #: Name of a shipped config -> what the CHANGELOG says of its change.
-CHANGED_CONFIGS: dict[str, str] = {}
+CHANGED_CONFIGS: dict[str, str] = {
+    'clip_dense/own_folder': 'a tta_pipeline; pictures keep their shape in training',
+    'baselines/own_folder_linear': 'the same',
+}
 
 # ------------------------------------------------------------- names, types, options
 

@@ -3,19 +3,46 @@
 data_root = 'data/own'
 split = dict(folder=data_root)
 
+# The shipped CLIP was made for 112 pixels; all sizes of this file follow from this one.
+crop_size = (112, 112)
+
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadFolderMasks'),
-    dict(type='RandomResize', scale=(2048, 112), ratio_range=(0.5, 2.0)),
-    dict(type='RandomCrop', crop_size=(112, 112), cat_max_ratio=0.75),
+    dict(
+        type='RandomResize',
+        scale=(2048, crop_size[0]),
+        ratio_range=(0.5, 2.0),
+        keep_ratio=True,
+    ),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(2048, 112), keep_ratio=True),
+    dict(type='Resize', scale=(2048, crop_size[0]), keep_ratio=True),
     dict(type='LoadFolderMasks'),
     dict(type='PackSegInputs'),
+]
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(
+                    type='Resize',
+                    scale=(2048, round(crop_size[0] * ratio)),
+                    keep_ratio=True,
+                )
+                for ratio in (0.875, 1.0, 1.125)
+            ],
+            [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)],
+            [dict(type='LoadFolderMasks')],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
 ]
 
 train_dataloader = dict(
