@@ -220,10 +220,28 @@ def test_photographs_need_words_and_nothing_else(
     assert (folder / 'photo/photo_labels.png').is_file()
 
 
-def test_photographs_without_weights_end_at_once(run_tool, folder: Path) -> None:
+WITHOUT_WEIGHTS = {
+    'clip_dense/photo_vitb16': 'ViT-B-16.pt here and give the path',
+    'clip_dense/photo_vitb16_laion2b': 'open_clip_pytorch_model.bin here',
+    'clip_dense/own_folder_vitb16': 'ViT-B-16.pt here',
+    'esda/own_folder_vitb16': 'ViT-B-16.pt here',
+    'zegclip/own_folder_vitb16': 'ViT-B-16.pt here',
+    'zs3net/own_folder_vitb16': 'ViT-B-16.pt here',
+    'zs3net/own_folder_timm': 'here and set model.backbone.backbone.pretrained_cfg',
+}
+
+
+@pytest.mark.parametrize('name', WITHOUT_WEIGHTS)
+def test_weights_out_of_reach_are_one_line(name: str, run_tool, folder: Path) -> None:
     photo = next((folder / DATA / 'images/val').iterdir())
-    call = (photo, '--classes', 'dog', '--out-dir', 'x', '--config')
-    finished = run_tool('segment.py', *call, 'clip_dense/photo_vitb16', folder=folder)
-    assert finished.status == 2
-    assert 'ViT-B-16.pt here and give the path' in finished.output
+    if name.startswith('clip_dense'):
+        config = name if 'photo' in name else write_config(folder, name)
+        call = (photo, '--classes', 'dog', '--out-dir', 'x', '--config', config)
+        finished = run_tool('segment.py', *call, folder=folder)
+    else:
+        vectors = [f'{HOOK}.{WORDS}'] if 'timm' in name else ['log_level=INFO']
+        call = (write_config(folder, name), '--work-dir', 'x', '--cfg-options')
+        finished = run_tool('train.py', *call, *vectors, folder=folder)
+    assert finished.status == 2, finished.output
+    assert WITHOUT_WEIGHTS[name] in finished.output
     assert 'Traceback' not in finished.output
