@@ -25,13 +25,11 @@ from zs3_mmseg.engine.launch import (
     one_line_errors,
     require_keys,
     require_no_learning,
+    running,
 )
-from zs3_mmseg.engine.protocol import ProtocolError
 from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.cache import atomic_write
-from zs3_mmseg.utils.checkpoint import CheckpointError
 from zs3_mmseg.utils.config_check import (
-    ConfigError,
     drop_timm_weights,
     require_config_files,
     require_extras,
@@ -164,9 +162,7 @@ def main() -> None:
             call = f'tools/test.py {config.filename} CHECKPOINT'
             require_no_learning(runner.model, f'Name it: {call}')
         build_loops(runner, 'test')
-    with one_line_errors(
-        CheckpointError, ConfigError, ProtocolError, FileNotFoundError
-    ):
+    with running(config):
         if arguments.fit_calibrators:
             runner.load_or_resume()
             model: Any = getattr(runner.model, 'module', runner.model)

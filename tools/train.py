@@ -17,19 +17,12 @@ from zs3_mmseg.engine.launch import (
     one_line_errors,
     require_accelerator_for_amp,
     require_keys,
+    running,
 )
-from zs3_mmseg.engine.protocol import ProtocolError
-from zs3_mmseg.utils.checkpoint import CheckpointError
-from zs3_mmseg.utils.config_check import (
-    ConfigError,
-    require_config_files,
-    require_extras,
-)
+from zs3_mmseg.utils.config_check import require_config_files, require_extras
 from zs3_mmseg.utils.names import type_name
 
 AUTO = 'auto'
-# What a user can mend and only shows when training starts.
-TRAINING_ERRORS = (CheckpointError, ConfigError, ProtocolError, FileNotFoundError)
 
 
 def parse_args() -> argparse.Namespace:
@@ -88,9 +81,7 @@ def main() -> None:
             raise ValueError('nothing in this model learns: use tools/test.py')
         build_loops(runner, 'train', 'val')
     runner.logger.info(f'{learning:,} of {total:,} parameters learn')
-    with one_line_errors(
-        CheckpointError, ConfigError, ProtocolError, FileNotFoundError
-    ):
+    with running(config):
         runner.train()
     close_processes()
 

@@ -170,11 +170,31 @@ def test_load_from_must_fit_unless_allowed(run_tool, tiny_config, copy) -> None:
         ),
         (
             ['{zero_shot}', '--cfg-options', 'train_dataloader.dataset.pase=train'],
-            "unexpected keyword argument 'pase'",
+            "train_dataloader.dataset.pase: ZeroShotDataset takes no option 'pase'",
         ),
         (
             ['{config}', '--cfg-options', 'val_dataloader.dataset.type=TinySqares'],
-            'TinySqares',
+            "val_dataloader.dataset.type = 'TinySqares': no dataset is registered",
+        ),
+        (
+            ['{config}', '--cfg-options', 'default_hooks.checkpoint.intervall=3'],
+            'default_hooks.checkpoint.intervall: CheckpointHook takes no option',
+        ),
+        (
+            ['{zero_shot}', '--cfg-options', 'model.test_cfg.mod=slide'],
+            "test_cfg.mod is no option. Did you mean 'mode'?",
+        ),
+        (
+            ['{zero_shot}', '--cfg-options', 'model.pretrained=some'],
+            'model.pretrained and model.backbone.pretrained are two words',
+        ),
+        (
+            ['{zero_shot}', '--cfg-options', 'model.data_preprocessor.size=None'],
+            'model.data_preprocessor needs size or size_divisor in training',
+        ),
+        (
+            ['{zero_shot}', '--cfg-options', 'model.data_preprocessor=None'],
+            'model.data_preprocessor is missing',
         ),
     ],
     ids=[
@@ -190,6 +210,11 @@ def test_load_from_must_fit_unless_allowed(run_tool, tiny_config, copy) -> None:
         'split',
         'key',
         'dataset',
+        'checkpoint-hook',
+        'test-cfg',
+        'pretrained-twice',
+        'no-size',
+        'no-preprocessor',
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without GPU')

@@ -1,4 +1,5 @@
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -6,12 +7,15 @@ import pytest
 from mmengine.config import Config
 
 from zs3_mmseg.apis import shipped_configs
+from zs3_mmseg.apis.init import load_config
 from zs3_mmseg.utils.config_check import (
+    READ_KEYS,
     missing_data,
     read_config,
     require_config_files,
     require_extras,
     stays_behind,
+    walk,
 )
 
 
@@ -28,16 +32,122 @@ def test_options_are_merged(here: Path) -> None:
 
 def test_a_variable_is_not_changed_in_vain(here: Path) -> None:
     (here / 'a.py').write_text(
-        "split = 'x'\nmodel = dict(split=split)\ndata = [dict(split=split)]\n"
-        "unused = 'y'\n"
+        "split = 'x'\nmodel = dict(split=split)\ncustom_hooks = [dict(split=split)]\n"
     )
-    with pytest.raises(ValueError, match=r'instead: model\.split=z data\.0\.split=z'):
+    named = r'instead: model\.split=z custom_hooks\.0\.split=z'
+    with pytest.raises(ValueError, match=named):
         read_config('a.py', {'split': 'z'})
     both = {'split': 'z', 'model.split': 'z'}
-    with pytest.raises(ValueError, match=r'instead: data\.0\.split=z'):
+    with pytest.raises(ValueError, match=r'instead: custom_hooks\.0\.split=z'):
         read_config('a.py', both)
-    assert read_config('a.py', {**both, 'data.0.split': 'z'}).split == 'z'
-    assert read_config('a.py', {'unused': 'z'}).unused == 'z'
+    assert read_config('a.py', {**both, 'custom_hooks.0.split': 'z'}).split == 'z'
+
+
+def keys_with(config: Config, value: object) -> set[str]:
+    """The keys at which a config holds a value, without the first dot."""
+    return {key[1:] for key, found in walk(dict(config), '') if found == value}
+
+
+@pytest.mark.parametrize(
+    ('text', 'option', 'changed'),
+    [
+        (
+            "flips = [dict(type='RandomFlip', prob=0.5)]\n"
+            'train_dataloader = dict(dataset=dict(pipeline=flips))\n',
+            'flips.0.prob',
+            {'flips.0.prob', 'train_dataloader.dataset.pipeline.0.prob'},
+        ),
+        (
+            "files = dict(type='A', prefix=dict(img='a'))\n"
+            'both = dict(datasets=[files, dict(times=3, dataset=files)])\n'
+            'test_dataloader = dict(dataset=both)\n',
+            'files.prefix.img',
+            {
+                'files.prefix.img',
+                *(
+                    f'{holder}.{place}.prefix.img'
+                    for holder in ('both', 'test_dataloader.dataset')
+                    for place in ('datasets.0', 'datasets.1.dataset')
+                ),
+            },
+        ),
+        (
+            'size = (64, 64)\n'
+            'model = dict(data_preprocessor=dict(size=size), test_cfg=dict(crop=size))',
+            'model.test_cfg.crop',
+            {'model.test_cfg.crop'},
+        ),
+    ],
+    ids=['a pipeline', 'nested data sets', 'a place by itself'],
+)
+def test_options_inside_of_a_variable_follow_it(
+    here: Path, text: str, option: str, changed: set[str]
+) -> None:
+    (here / 'a.py').write_text(text)
+    assert keys_with(read_config('a.py', {option: 0.125}), 0.125) == changed
+
+
+@pytest.mark.parametrize(
+    ('text', 'option', 'message'),
+    [
+        ('lenght = 3', 'lenght', 'Set them there'),
+        ('model = dict(a=1)', 'modle.a', "no modle in it. Did you mean 'model'"),
+        ('model = dict(a=1)', 'trian_cfg', "Did you mean 'train_cfg' or"),
+        (
+            "common = dict(a=1)\nmodel = dict(type='X', **common)",
+            'common.a',
+            'common is a variable of it',
+        ),
+        (
+            'flip = [dict(a=1)]\nturn = [dict(a=1)]\n'
+            'model = dict(flip=flip, turn=turn)\n',
+            'flip.0.a',
+            'Set these instead: model.flip.0.a=7 model.turn.0.a=7',
+        ),
+        ('model = dict(a=[1])', 'model.a.5', '--cfg-options model.a.5'),
+    ],
+    ids=['lost', 'misspelt', 'absent', 'unpacked', 'two alike', 'out of range'],
+)
+def test_options_without_effect_are_refused(
+    here: Path, text: str, option: str, message: str
+) -> None:
+    (here / 'a.py').write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_config('a.py', {option: 7})
+
+
+def test_options_of_a_config_object_follow_variables_too() -> None:
+    flips = [dict(type='RandomFlip', prob=0.5)]
+    config = Config(dict(flips=flips, train_dataloader=dict(pipeline=flips)))
+    changed = load_config(config, {'flips.0.prob': 0.125})
+    assert changed.train_dataloader.pipeline[0].prob == 0.125
+    assert config.train_dataloader.pipeline[0].prob == 0.5
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'baselines/own_folder_linear',
+        'esda/pascal5i_vitb16_fold0',
+        'zegclip/coco2voc_vitb16',
+        'zegclip/voc_vitb16',
+        'zs3net/shapes_clip',
+        'zs3net/voc_r101_deeplabv3plus_2unseen_step2',
+    ],
+)
+def test_options_of_the_variables_of_shipped_configs_have_effect(name: str) -> None:
+    shipped = load_config(name)
+    for variable in shipped.keys() - READ_KEYS:
+        for key, old in walk(shipped[variable], variable):
+            if not isinstance(old, str | int | float):
+                continue
+            new = 'changed' if isinstance(old, str) else 7654321
+            try:
+                config = load_config(shipped, {key: new})
+            except ValueError:  # refused
+                continue
+            tops = {found.partition('.')[0] for found in keys_with(config, new)}
+            assert tops & READ_KEYS or variable == 'test_pipeline', key
 
 
 def test_numbers_are_not_changed_in_vain_either(here: Path) -> None:

@@ -18,6 +18,7 @@ from zs3_mmseg.engine.launch import (
     require_keys,
 )
 from zs3_mmseg.utils.config_check import read_config
+from zs3_mmseg.utils.config_keys import naming_keys
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,7 +50,8 @@ def main() -> None:
         config = read_config(arguments.config, arguments.cfg_options)
         require_keys(config, 'model')
         init_default_scope(config.get('default_scope', 'mmseg'))
-        model = MODELS.build(config.model).eval()
+        with naming_keys(config):
+            model = MODELS.build(config.model).eval()
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         model(torch.rand(1, 3, height, width), mode='tensor')

@@ -10,6 +10,7 @@ from mmseg.registry import MODELS
 import zs3_mmseg  # noqa: F401  (registers everything)
 from zs3_mmseg.engine.launch import add_config_options, one_line_errors, require_keys
 from zs3_mmseg.utils.config_check import read_config
+from zs3_mmseg.utils.config_keys import naming_keys
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,7 +31,8 @@ def main() -> None:
         if arguments.graph:
             require_keys(config, 'model')
             init_default_scope(config.get('default_scope', 'mmseg'))
-            print(MODELS.build(config.model))
+            with naming_keys(config):
+                print(MODELS.build(config.model))
 
 
 if __name__ == '__main__':

@@ -22,10 +22,11 @@ from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.checkpoint import load_into, safe_load
 from zs3_mmseg.utils.config_check import (
     drop_timm_weights,
-    expand_home,
+    merge_options,
     read_config,
     require_config_files,
 )
+from zs3_mmseg.utils.config_keys import naming_keys
 from zs3_mmseg.utils.names import did_you_mean
 from zs3_mmseg.utils.palette import default_palette
 
@@ -105,8 +106,7 @@ def load_config(
     """
     if isinstance(config, Config):
         loaded = copy.deepcopy(config)
-        loaded.merge_from_dict(dict(cfg_options or {}))
-        expand_home(loaded._cfg_dict)
+        merge_options(loaded, cfg_options or {})
         return loaded
     if isinstance(config, str | os.PathLike):
         return read_config(find_config(config), cfg_options)
@@ -216,7 +216,8 @@ def init_segmentor(
     elif not allow_missing:
         drop_timm_weights(cfg)
     require_fitting_parts(cfg.model)
-    model = MODELS.build(cfg.model)
+    with naming_keys(cfg):
+        model = MODELS.build(cfg.model)
     if loaded is None:
         require_no_learning(model, f'Name that of {cfg.filename or "this config"}')
     else:

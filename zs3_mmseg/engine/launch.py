@@ -20,6 +20,7 @@ from mmseg.registry import RUNNERS
 
 from zs3_mmseg.datasets.scan import explained
 from zs3_mmseg.utils.config_check import expand_home, read_config
+from zs3_mmseg.utils.config_keys import naming_keys
 from zs3_mmseg.utils.names import did_you_mean
 
 from .protocol import ProtocolCheckHook, require_fitting_parts
@@ -74,10 +75,15 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+# How torch passes on what a worker of a data loader raised: with its traceback as text.
+_IN_WORKER = 'Caught '
 TRACEBACK_ENV = 'ZS3_MMSEG_TRACEBACK'
 # What a config, a checkpoint or names that are not right end in; a TypeError is a key
 # that a constructor does not know.
 USER_ERRORS = (OSError, ValueError, KeyError, TypeError, ImportError, SyntaxError)
+# The same once a run has begun: what data, weights and parts of a config that are only
+# looked at then end in.
+RUN_ERRORS = (OSError, ValueError)
 
 
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +147,8 @@ def build_runner(config: Config) -> SafeRunner:
             f'SafeRunner.{did_you_mean(name, ["SafeRunner"])}'
         )
     require_fitting_parts(config.model)
-    runner = runner_class.from_cfg(config)
+    with naming_keys(config):
+        runner = runner_class.from_cfg(config)
     if not any(isinstance(hook, ProtocolCheckHook) for hook in runner.hooks):
         runner.register_hook(ProtocolCheckHook())
     return runner
@@ -217,16 +224,27 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
     By default these are :data:`USER_ERRORS`, for reading and building. Everything else
     keeps its traceback; ``ZS3_MMSEG_TRACEBACK=1`` brings it back for these, too.
     """
-    caught = kinds or USER_ERRORS
+    caught: tuple[type[Exception], ...] = (*(kinds or USER_ERRORS), AssertionError)
     try:
         yield
     except caught as error:
-        if os.environ.get(TRACEBACK_ENV) == '1':
+        # An assert without a message tells a user nothing.
+        silent = isinstance(error, AssertionError) and not error.args
+        if silent or os.environ.get(TRACEBACK_ENV) == '1':
             raise
         # str() of a KeyError is the repr of its message.
-        text = error.args[0] if isinstance(error, KeyError) else error
+        text = str(error.args[0] if isinstance(error, KeyError) else error)
+        if text.startswith(_IN_WORKER):
+            text = text.rstrip().rpartition('\n')[2].partition(': ')[2]
         sys.stderr.write(f'error: {text}\n({TRACEBACK_ENV}=1 shows where)\n')
         raise SystemExit(2) from error
+
+
+@contextmanager
+def running(config: Config) -> Iterator[None]:
+    """Treat what a user can mend in a run like :func:`one_line_errors` does before."""
+    with one_line_errors(*RUN_ERRORS), naming_keys(config):
+        yield
 
 
 def require_accelerator_for_amp(config: Config) -> None:

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.model import BaseTTAModel
+from mmengine.model import BaseDataPreprocessor, BaseTTAModel
 from mmengine.runner import BaseLoop, Runner
 from mmseg.evaluation import IoUMetric
-from mmseg.models import BaseSegmentor, SegTTAModel
+from mmseg.models import BaseSegmentor, SegDataPreProcessor, SegTTAModel
 from mmseg.registry import HOOKS, MODELS
 
 from zs3_mmseg.datasets import ZeroShotDataset
@@ -254,6 +254,26 @@ def require_ignored_padding(segmentor: Any, meta: Mapping[str, Any]) -> None:
         raise ProtocolError(
             f'model.data_preprocessor.seg_pad_val is {pad}, which is not the ignored '
             f'label; set seg_pad_val={ignore}'
+        )
+
+
+def require_preprocessor(segmentor: Any, *, training: bool) -> None:
+    """Pictures must become a batch; mmseg's step for it is told a size in training."""
+    preprocessor = getattr(segmentor, 'data_preprocessor', None)
+    if type(preprocessor) is BaseDataPreprocessor:
+        raise ProtocolError(
+            'model.data_preprocessor is missing: nothing normalises pictures and makes '
+            "a batch of them. Set dict(type='SegDataPreProcessor', mean=..., std=..., "
+            'size=...)'
+        )
+    if not (training and isinstance(preprocessor, SegDataPreProcessor)):
+        return
+    sizes = preprocessor.size, preprocessor.size_divisor
+    if sizes.count(None) != 1:
+        raise ProtocolError(
+            'model.data_preprocessor needs size or size_divisor in training, and not '
+            f'both; it has size={sizes[0]} and size_divisor={sizes[1]}. Set size to '
+            'what the crop of train_dataloader gives'
         )
 
 
@@ -534,6 +554,7 @@ class ProtocolCheckHook(Hook):
         key = 'train_dataloader'
         dataset = runner.train_loop.dataloader.dataset
         segmentor = unwrap(runner.model)
+        require_preprocessor(segmentor, training=True)
         meta = getattr(dataset, 'metainfo', {})
         if 'seen' not in meta:
             self._check_foreign(segmentor, meta, key)
@@ -565,6 +586,7 @@ class ProtocolCheckHook(Hook):
         dataset = loop.dataloader.dataset
         metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', [])
         segmentor = unwrap(runner.model)
+        require_preprocessor(segmentor, training=False)
         meta = getattr(dataset, 'metainfo', {})
         if 'seen' not in meta:
             self._check_foreign(segmentor, meta, key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from torch.utils.data import DataLoader
 
 from mmengine.device import get_device
 from mmengine.dist import barrier, broadcast, get_dist_info, is_main_process
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
 from mmengine.registry import OPTIMIZERS as ROOT_OPTIMIZERS
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import BaseLoop, CheckpointLoader, EpochBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import (
     _get_mmengine_home,
     get_deprecated_model_names,
@@ -30,6 +33,7 @@ from mmengine.runner.checkpoint import (
 from mmseg.registry import OPTIMIZERS, RUNNERS
 
 from zs3_mmseg.engine.hooks.random_state_hook import RandomStateHook
+from zs3_mmseg.engine.loaders import WORKER_OPTIONS, require_suitable
 from zs3_mmseg.utils.checkpoint import (
     CheckpointError,
     DamagedCheckpointError,
@@ -41,6 +45,7 @@ from zs3_mmseg.utils.checkpoint import (
     unwrap,
 )
 from zs3_mmseg.utils.config_check import ConfigError, building
+from zs3_mmseg.utils.config_keys import naming_keys
 from zs3_mmseg.utils.names import did_you_mean
 
 _MMCLS = 'mmcls://'
@@ -133,6 +138,8 @@ def _download(url: str) -> str:
     return str(file)
 
 
+# Scores are of all images, each once.
+_EVALUATION = {'endless': False, 'complete': True}
 _PARTIAL = '.checkpoint.partial'
 
 
@@ -152,6 +159,11 @@ class SafeRunner(Runner):
     """
 
     _resuming = False
+    _train_dataloader: Any
+    _val_dataloader: Any
+    _val_evaluator: Any
+    _test_dataloader: Any
+    _test_evaluator: Any
 
     @staticmethod
     def build_dataloader(
@@ -159,7 +171,16 @@ class SafeRunner(Runner):
         seed: int | None = None,
         diff_rank_seed: bool = False,
     ) -> DataLoader:
-        """Build a data loader that leaves torch's global generator alone."""
+        """Build a data loader that leaves torch's global generator alone.
+
+        Without workers, options of workers say nothing: torch would refuse them.
+        """
+        if isinstance(dataloader, Mapping) and not dataloader.get('num_workers'):
+            dataloader = {
+                key: value
+                for key, value in dataloader.items()
+                if key not in WORKER_OPTIONS
+            }
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         if loader is not dataloader and loader.generator is None:
             # Each new iterator draws a seed for its workers. From the global
@@ -168,6 +189,46 @@ class SafeRunner(Runner):
             loader.generator = torch.Generator().manual_seed(seed or 0)
         return loader
 
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build the loop; a ``ConfigError`` names what it can't be built from."""
+        self._train_dataloader = self._named_loader('train', self._train_dataloader)
+        with naming_keys(self.cfg):
+            built = super().build_train_loop(loop)
+        by_epoch = isinstance(built, EpochBasedTrainLoop)
+        require_suitable(
+            'train_dataloader', built.dataloader, endless=not by_epoch, complete=False
+        )
+        return built
+
+    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build the loop and its metrics, with such errors."""
+        self._val_dataloader = self._named_loader('val', self._val_dataloader)
+        self._val_evaluator = self._named_evaluator('val', self._val_evaluator)
+        with naming_keys(self.cfg):
+            built = super().build_val_loop(loop)
+        require_suitable('val_dataloader', built.dataloader, **_EVALUATION)
+        return built
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build the loop and its metrics, with such errors."""
+        self._test_dataloader = self._named_loader('test', self._test_dataloader)
+        self._test_evaluator = self._named_evaluator('test', self._test_evaluator)
+        with naming_keys(self.cfg):
+            built = super().build_test_loop(loop)
+        require_suitable('test_dataloader', built.dataloader, **_EVALUATION)
+        return built
+
+    def _named_loader(self, name: str, given: DataLoader | dict) -> DataLoader:
+        shared = self._randomness_cfg.get('diff_rank_seed', False)
+        with building(f'{name}_dataloader'), naming_keys(self.cfg):
+            return self.build_dataloader(given, self.seed, shared)
+
+    def _named_evaluator(self, name: str, given: Evaluator | dict | list) -> Evaluator:
+        with building(f'{name}_evaluator'), naming_keys(self.cfg):
+            return (
+                given if isinstance(given, Evaluator) else self.build_evaluator(given)
+            )
+
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Wrap as usual, but not what DDP refuses for having nothing to learn."""
         learns = any(parameter.requires_grad for parameter in model.parameters())
@@ -175,20 +236,40 @@ class SafeRunner(Runner):
             return model.to(get_device())
         return super().wrap_model(model_wrapper_cfg, model)
 
+    def register_hooks(
+        self,
+        default_hooks: dict[str, Hook | dict] | None = None,
+        custom_hooks: list[Hook | dict] | None = None,
+    ) -> None:
+        """Register as usual; an option that no checkpoint is saved with is refused.
+
+        mmengine would find it out when the first one is saved.
+        """
+        super().register_hooks(default_hooks, custom_hooks)
+        known = signature(self.save_checkpoint).parameters
+        for hook in self.hooks:
+            given = hook.args if isinstance(hook, CheckpointHook) else ()
+            surplus = [option for option in given if option not in known]
+            if surplus:
+                raise TypeError(
+                    f'{type(hook).__name__}.__init__() got an unexpected keyword '
+                    f'argument {surplus[0]!r}'
+                )
+
     def build_optim_wrapper(
         self, optim_wrapper: Optimizer | OptimWrapper | dict
     ) -> OptimWrapper | OptimWrapperDict:
         """Build the optimiser; a ``ConfigError`` names what it can't be built from."""
         if isinstance(optim_wrapper, Mapping):
             _require_optimizer(optim_wrapper)
-        with building('optim_wrapper'):
+        with building('optim_wrapper'), naming_keys(self.cfg):
             return super().build_optim_wrapper(optim_wrapper)
 
     def build_param_scheduler(
         self, scheduler: _ParamScheduler | dict | list
     ) -> list[_ParamScheduler] | dict[str, list[_ParamScheduler]]:
         """Build the schedules of learning rate and momentum, with such errors."""
-        with building('param_scheduler'):
+        with building('param_scheduler'), naming_keys(self.cfg):
             return super().build_param_scheduler(scheduler)
 
     def _init_model_weights(self) -> None:

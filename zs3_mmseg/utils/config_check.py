@@ -22,12 +22,15 @@ from .origins import origin_of_checkpoint, origin_of_data, origin_of_file
 _WEIGHTS = ('.bin', '.ckpt', '.json', '.npy', '.pt', '.pth', '.safetensors', '.vec')
 # Packages behind an extra of ours that a config can ask for by a visualiser.
 _EXTRAS = {'TensorboardVisBackend': ('tensorboard', 'tensorboard')}
-# Top-level keys that are read by themselves; others are variables of the config.
-_READ = {
+#: Top-level keys that are read by themselves; others are variables of the config.
+READ_KEYS = {
     *signature(Runner.__init__).parameters,
     *('activation_checkpointing', 'allow_missing', 'compile', 'custom_imports'),
     *('find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'sync_bn'),
+    *('tta_model', 'tta_pipeline'),
 }
+# A variable that is read where no loader holds it: for pictures out of no data set.
+_READ_ALONE = 'test_pipeline'
 # The part of a model whose rows its checkpoints hold.
 _ROWS = 'class_embeddings'
 
@@ -49,6 +52,8 @@ def building(key: str) -> Iterator[None]:
     """Turn errors of building what stands at ``key`` into :class:`ConfigError`."""
     try:
         yield
+    except ConfigError:
+        raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # str() of a KeyError is the repr of its message.
         text = error.args[0] if isinstance(error, KeyError) else error
@@ -60,8 +65,9 @@ def read_config(
 ) -> Config:
     """Read a config file and merge ``--cfg-options`` into it.
 
-    An option that only changes a variable of the file is refused. Paths may begin with
-    ``~``, the home folder, whatever reads them.
+    A list or dict that is a variable of the file is changed wherever it has been put.
+    An option that would change nothing is refused.
+    Paths may begin with ``~``, the home folder, whatever reads them.
     """
     file = Path(path)
     if not file.is_file():
@@ -74,11 +80,7 @@ def read_config(
         )
     config = Config.fromfile(file)
     require_inherited_variables(config)
-    if options:
-        before = dict(config)
-        config.merge_from_dict(dict(options))
-        _require_effect(config, before, options)
-    expand_home(config._cfg_dict)
+    merge_options(config, options or {})
     return config
 
 
@@ -109,29 +111,63 @@ def expand_home(node: Any, key: str = '') -> Any:
     return node
 
 
-def _require_effect(
-    config: Config, before: Mapping[str, Any], options: Mapping[str, Any]
-) -> None:
-    """Refuse to change a variable of a config file where nobody reads it any more.
+def merge_options(config: Config, options: Mapping[str, Any]) -> None:
+    """Merge dotted keys into a config, also where a variable of it has gone.
 
-    ``split = 'a'; model = dict(split=split)`` is over when options are merged.
+    ``split = 'a'; model = dict(split=split)`` is over when options are merged: the
+    variable is read by nobody any more. Options inside of a list or dict follow it;
+    an option for a whole variable would mean each place that equals it by chance, too.
+
+    Raises:
+        ValueError: for an option that would change nothing; it names those that do.
     """
+    followed = dict(options)
     for key, value in options.items():
-        old = before.get(key)
-        if key in _READ or not isinstance(old, (str, int, float)) or old in ('', value):
+        name, _, inside = key.partition('.')
+        if name in READ_KEYS:
             continue
+        if name not in config:
+            hint = did_you_mean(name, [*READ_KEYS, *config])
+            raise _no_effect(config, key, value, f'there is no {name} in it.{hint}')
+        old = config[name]
         places = [
             place[1:]
-            for place, node in _walk(dict(config), '')
-            if node == old and type(node) is type(old)
+            for place, node in walk(dict(config), '')
+            if place != f'.{name}' and type(node) is type(old) and node == old
         ]
-        if places:
-            listed = ' '.join(f'{place}={value}' for place in places)
-            raise ValueError(
-                f'the option {key}={value} would change nothing: {key} is a variable '
-                f'of {config.filename}, and {old!r} has been put into other places '
-                f'already. Set these instead: {listed}'
+        read = [place for place in places if place.partition('.')[0] in READ_KEYS]
+        # Places of another variable with the same value cannot be told apart.
+        if inside and read and not any(place in config for place in places):
+            followed |= {f'{place}.{inside}': value for place in places}
+        elif old != value and not (name == _READ_ALONE and not places):
+            keys = [f'{place}.{inside}'.rstrip('.') for place in read]
+            left = [f'{place}={value}' for place in keys if place not in options]
+            if keys and not left:
+                continue
+            where = f'Set these instead: {" ".join(left)}' if left else 'Set them there'
+            raise _no_effect(
+                config,
+                key,
+                value,
+                f'{name} is a variable of it, whose values have been put into other '
+                f'places already. {where}',
             )
+    try:
+        config.merge_from_dict(followed)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        # mmengine looks for keys inside of whatever it finds.
+        text = str(error)
+        if isinstance(error, AttributeError):
+            text = 'this is one of a list of numbers; give the whole list'
+        raise ValueError(f'--cfg-options {", ".join(options)}: {text}') from error
+    expand_home(config._cfg_dict)
+
+
+def _no_effect(config: Config, key: str, value: Any, reason: str) -> ValueError:
+    file = config.filename or 'the config'
+    return ValueError(
+        f'the option {key}={value} would change nothing in {file}: {reason}'
+    )
 
 
 def require_inherited_variables(config: Config) -> None:
@@ -148,7 +184,7 @@ def require_inherited_variables(config: Config) -> None:
         before = _without_scopes(dict(Config.fromfile(base)))
         for key, old in before.items():
             empty = isinstance(old, bool) or old in (None, '', [], {})
-            if key in _READ or empty or now.get(key) == old:
+            if key in READ_KEYS or empty or now.get(key) == old:
                 continue
             places = _places(before, old)
             # Some may be meant to stay, or be equal by chance, but hardly all of them.
@@ -198,8 +234,8 @@ def _places(config: Mapping[str, Any], value: Any) -> list[str]:
     return [
         place
         for name, part in config.items()
-        if name in _READ
-        for place, node in _walk(part, name)
+        if name in READ_KEYS
+        for place, node in walk(part, name)
         if node == value and type(node) is type(value)
     ]
 
@@ -219,7 +255,7 @@ def require_config_files(
         require_timm_weights(backbone, key)
     missing = [*_missing_weights(config, training)]
     for loader in loaders:
-        for key, node in _walk(config.get(loader), loader):
+        for key, node in walk(config.get(loader), loader):
             if isinstance(node, Mapping):
                 origin = origin_of_data(node.get('type'))
                 missing += [
@@ -247,14 +283,14 @@ def drop_timm_weights(config: Config) -> None:
 
 
 def _timm_backbones(config: Config) -> Iterator[tuple[str, dict]]:
-    for key, node in _walk(config.get('model'), 'model'):
+    for key, node in walk(config.get('model'), 'model'):
         if isinstance(node, dict) and str(node.get('type')).endswith('TIMMBackbone'):
             yield key, node
 
 
 def require_extras(config: Config) -> None:
     """Check that optional packages a config asks for are installed."""
-    for key, part in _walk(config.get('visualizer'), 'visualizer'):
+    for key, part in walk(config.get('visualizer'), 'visualizer'):
         kind = type_name(part.get('type')) if isinstance(part, Mapping) else ''
         if kind not in _EXTRAS:
             continue
@@ -266,15 +302,15 @@ def require_extras(config: Config) -> None:
             )
 
 
-def _walk(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+def walk(node: Any, key: str) -> Iterator[tuple[str, Any]]:
     """Yield every value below ``node`` with its dotted key, containers included."""
     yield key, node
     if isinstance(node, Mapping):
         for name, value in node.items():
-            yield from _walk(value, f'{key}.{name}')
+            yield from walk(value, f'{key}.{name}')
     elif isinstance(node, (list, tuple)):
         for number, value in enumerate(node):
-            yield from _walk(value, f'{key}.{number}')
+            yield from walk(value, f'{key}.{number}')
 
 
 def _is_local(path: str) -> bool:
@@ -288,7 +324,7 @@ def _missing_weights(config: Config, training: bool) -> Iterator[_Missing]:
         yield _Missing('load_from', load_from, origin)
     places = ['model', *(['custom_hooks'] if training else [])]
     for place in places:
-        nodes = dict(_walk(config.get(place), place))
+        nodes = dict(walk(config.get(place), place))
         for key, value in nodes.items():
             if not isinstance(value, str) or not _is_file_name(key, value):
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -209,6 +209,20 @@ class ZeroShotHead(BaseDecodeHead):
     segmentor: str = 'ZeroShotEncoderDecoder'
     #: Whether the head ends in mmseg's classifier.
     uses_conv_seg: bool = False
+    #: What is in the place of options that other heads of mmseg take, for messages.
+    instead_of: Mapping[str, str] = {
+        'loss_decode': 'its loss is part of it and weighs all classes alike; losses of '
+        'their own and class weights are for heads of mmseg, such as FCNHead, which '
+        'the segmentor takes, too',
+        'sampler': 'all labelled pixels count in its loss; hard ones are for heads of '
+        'mmseg, such as FCNHead, which the segmentor takes, too',
+        **dict.fromkeys(
+            ('norm_cfg', 'conv_cfg', 'act_cfg', 'dropout_ratio'),
+            'it has no layers of that kind: leave it out',
+        ),
+        'threshold': 'set model.test_cfg.score_thr',
+        'out_channels': 'it has one channel for each class: leave it out',
+    }
 
     def __init__(
         self,

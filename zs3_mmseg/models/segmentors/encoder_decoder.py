@@ -331,6 +331,11 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         pretrained: str | None = None,
         init_cfg: Any = None,
     ) -> None:
+        if pretrained is not None and backbone.get('pretrained') is not None:
+            raise ValueError(
+                'model.pretrained and model.backbone.pretrained are two words for one '
+                'thing: leave model.pretrained out'
+            )
         vocabulary = Vocabulary(split, setting, class_embeddings)
         self._check_vocabulary(vocabulary)
         self.vocabulary = vocabulary

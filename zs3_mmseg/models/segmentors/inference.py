@@ -23,7 +23,7 @@ from mmseg.structures import SegDataSample
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads.mask_scores import MaskScores
 from zs3_mmseg.models.decode_heads.zero_shot_head import RunningArgmax, reduce_queries
-from zs3_mmseg.utils.names import choose
+from zs3_mmseg.utils.names import choose, did_you_mean
 
 Size = tuple[int, int]
 MODES = ('whole', 'slide')
@@ -65,13 +65,19 @@ class InferenceOptions:
 
     @classmethod
     def from_cfg(cls, cfg: Mapping[str, Any] | None) -> InferenceOptions:
-        """Read the options out of a ``test_cfg``; keys of others are left alone.
+        """Read the options out of a ``test_cfg``.
+
+        Keys of others are left alone, unless they look like a slip of the pen.
 
         Raises:
             ValueError: naming the key whose value is wrong or missing.
         """
         cfg = cfg or {}
-        known = {f.name: cfg[f.name] for f in fields(cls) if f.name in cfg}
+        names = [field.name for field in fields(cls)]
+        known = {name: cfg[name] for name in names if name in cfg}
+        for key in cfg.keys() - known.keys():
+            if hint := did_you_mean(str(key), names):
+                raise ValueError(f'test_cfg.{key} is no option.{hint}')
         for name in ('crop_size', 'stride', 'mask_size'):
             if known.get(name) is not None:
                 known[name] = _pair(name, known[name])
