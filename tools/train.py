@@ -19,6 +19,7 @@ from zs3_mmseg.engine.launch import (
     require_keys,
     running,
 )
+from zs3_mmseg.engine.scores import require_given_scores
 from zs3_mmseg.utils.config_check import require_config_files, require_extras
 from zs3_mmseg.utils.names import type_name
 
@@ -57,6 +58,7 @@ def prepare(arguments: argparse.Namespace) -> Config:
         config.load_from = None if arguments.resume == AUTO else arguments.resume
     require_extras(config)
     require_config_files(config, ['train_dataloader', 'val_dataloader'], training=True)
+    require_given_scores(config)
     return config
 
 

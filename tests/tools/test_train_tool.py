@@ -69,12 +69,15 @@ def test_resuming_nothing_starts_from_the_beginning(
 @pytest.mark.parametrize(
     ('option', 'named'),
     [
-        ('optim_wrapper.optimizer.wieght_decay=1', 'optim_wrapper: .*wieght_decay'),
+        (
+            'optim_wrapper.optimizer.wieght_decay=1',
+            r'optimizer\.wieght_decay: ',
+        ),
         (
             'optim_wrapper.optimizer.type=SDG',
             "optimizer.type = 'SDG'.*Did you mean 'SGD'",
         ),
-        ('param_scheduler.1.powre=2', 'param_scheduler: .*powre'),
+        ('param_scheduler.1.powre=2', r'param_scheduler\.1\.powre: '),
     ],
 )
 def test_a_mistake_about_the_optimiser_is_one_line(
@@ -188,14 +191,6 @@ def test_load_from_must_fit_unless_allowed(run_tool, tiny_config, copy) -> None:
             ['{zero_shot}', '--cfg-options', 'model.pretrained=some'],
             'model.pretrained and model.backbone.pretrained are two words',
         ),
-        (
-            ['{zero_shot}', '--cfg-options', 'model.data_preprocessor.size=None'],
-            'model.data_preprocessor needs size or size_divisor in training',
-        ),
-        (
-            ['{zero_shot}', '--cfg-options', 'model.data_preprocessor=None'],
-            'model.data_preprocessor is missing',
-        ),
     ],
     ids=[
         'config',
@@ -213,8 +208,6 @@ def test_load_from_must_fit_unless_allowed(run_tool, tiny_config, copy) -> None:
         'checkpoint-hook',
         'test-cfg',
         'pretrained-twice',
-        'no-size',
-        'no-preprocessor',
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without GPU')

@@ -28,6 +28,7 @@ from mmseg.registry import HOOKS, MODELS
 from zs3_mmseg.datasets import ZeroShotDataset
 from zs3_mmseg.datasets.splits import ZeroShotSplit
 from zs3_mmseg.datasets.wrappers import image_paths
+from zs3_mmseg.engine.scores import require_given_scores
 from zs3_mmseg.evaluation import FoldIoUMetric, ZeroShotIoUMetric
 from zs3_mmseg.models.segmentors import ZeroShotEncoderDecoder
 from zs3_mmseg.models.segmentors.encoder_decoder import reads_queries
@@ -534,6 +535,7 @@ class ProtocolCheckHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check training, and the validation that will follow."""
+        require_given_scores(runner.cfg, built=True)
         self._check_training(runner)
         if runner.val_loop is not None:
             self._check_evaluation(runner, 'val')

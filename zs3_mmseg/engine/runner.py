@@ -34,6 +34,7 @@ from mmseg.registry import OPTIMIZERS, RUNNERS
 
 from zs3_mmseg.engine.hooks.random_state_hook import RandomStateHook
 from zs3_mmseg.engine.loaders import WORKER_OPTIONS, require_suitable
+from zs3_mmseg.engine.scores import require_different_scores
 from zs3_mmseg.utils.checkpoint import (
     CheckpointError,
     DamagedCheckpointError,
@@ -225,9 +226,9 @@ class SafeRunner(Runner):
 
     def _named_evaluator(self, name: str, given: Evaluator | dict | list) -> Evaluator:
         with building(f'{name}_evaluator'), naming_keys(self.cfg):
-            return (
-                given if isinstance(given, Evaluator) else self.build_evaluator(given)
-            )
+            evaluator = self.build_evaluator(given)
+        require_different_scores(f'{name}_evaluator', evaluator.metrics)
+        return evaluator
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Wrap as usual, but not what DDP refuses for having nothing to learn."""

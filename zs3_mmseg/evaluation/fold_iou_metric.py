@@ -197,6 +197,10 @@ class FoldIoUMetric(BaseMetric):
         self._report(scores, episodes, prompted)
         return {'mIoU': 100 * scores.mean_iou, 'FB_IoU': 100 * scores.fb_iou}
 
+    def score_names(self) -> tuple[str, ...]:
+        """Return the names of the scores, without prefix, in their order."""
+        return ('mIoU', 'FB_IoU')
+
     def _report(
         self, scores: FoldScores, episodes: Sequence[Episode], prompted: Sequence[int]
     ) -> None:

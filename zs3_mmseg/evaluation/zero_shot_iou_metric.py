@@ -221,10 +221,7 @@ class ZeroShotIoUMetric(BaseMetric):
             metainfo = self.dataset_meta
         if self._resolved is None or self._resolved[0] is not metainfo:
             split = split_of_dataset(metainfo or {}, self.split)
-            ignore = self._ignored(metainfo or {})
-            counters = ProtocolCounters(
-                split, ignore, self.modes, self.gammas, self.boundary_ratio
-            )
+            counters = self._counters(split, self._ignored(metainfo or {}))
             self._resolved = (metainfo, split, counters)
         return self._resolved[1:]
 
@@ -311,6 +308,19 @@ class ZeroShotIoUMetric(BaseMetric):
         found = counters.results(total, images, self.absent)
         self._report(found)
         return self._scores_of(found)
+
+    def score_names(self) -> tuple[str, ...]:
+        """Return the names of the scores, without prefix, in their order."""
+        # They do not depend on the classes.
+        split = make_split('any', ('seen', 'unseen'), ('unseen',))
+        counters = self._counters(split, special_labels(2).ignore)
+        nothing = np.zeros(counters.size, np.int64)
+        return tuple(self._scores_of(counters.results(nothing, 0, self.absent)))
+
+    def _counters(self, split: ZeroShotSplit, ignore_index: int) -> ProtocolCounters:
+        return ProtocolCounters(
+            split, ignore_index, self.modes, self.gammas, self.boundary_ratio
+        )
 
     def _scores_of(self, found: ZeroShotResults) -> dict[str, float]:
         """Return what ``evaluate`` does, in percent."""

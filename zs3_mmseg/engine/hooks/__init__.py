@@ -2,6 +2,7 @@
 
 from zs3_mmseg.engine.generative.hook import GenerativeRetrainingHook
 from zs3_mmseg.engine.protocol import ProtocolCheckHook
+from zs3_mmseg.engine.scores import teach_rules
 
 from .early_stopping_hook import TrainingEarlyStoppingHook
 from .random_state_hook import RandomStateHook
@@ -15,3 +16,5 @@ __all__ = [
     'SelfTrainingHook',
     'TrainingEarlyStoppingHook',
 ]
+
+teach_rules()
