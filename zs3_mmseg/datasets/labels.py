@@ -243,7 +243,7 @@ class PseudoLabels:
         )
 
 
-#: Set in the results of a pipeline once the labels are those of the split.
+#: Where a pipeline keeps the labels of the split, and whether the picture was mirrored.
 LABELS_DONE = 'zero_shot_labels'
 _COMPOSES = (Compose, mmcv.transforms.Compose)
 
@@ -251,20 +251,29 @@ _COMPOSES = (Compose, mmcv.transforms.Compose)
 class LabelStep:
     """The pipeline step that applies a label table once.
 
+    With ``tested``, label maps stay as they are in the file: predictions are brought
+    back to its size, whether masks are loaded before a resize and a flip or after it.
     ``then`` is what is done next with the results, before any other transform.
     """
 
     def __init__(
-        self, table: LabelTable, pseudo_labels: PseudoLabels | None = None
+        self,
+        table: LabelTable,
+        pseudo_labels: PseudoLabels | None = None,
+        *,
+        tested: bool = False,
     ) -> None:
         self.table = table
         self.pseudo_labels = pseudo_labels
+        self.tested = tested
         self.then: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace ``gt_seg_map`` if it is there and has not been replaced yet."""
-        if 'gt_seg_map' not in results or LABELS_DONE in results:
+        if 'gt_seg_map' not in results:
             return results
+        if LABELS_DONE in results:
+            return self._keep(results) if self.tested else results
         labels = results['gt_seg_map']
         image_path = str(results.get('img_path', ''))
         origin = str(results.get('seg_map_path', image_path))
@@ -284,8 +293,20 @@ class LabelStep:
             if hidden.any():
                 new = self.pseudo_labels.fill(new, hidden, image_path)
         results['gt_seg_map'] = new
-        results[LABELS_DONE] = True
-        return results if self.then is None else self.then(results)
+        if self.then is not None:
+            results = self.then(results)
+        results[LABELS_DONE] = results['gt_seg_map'], results.get('flip', False)
+        return results
+
+    @staticmethod
+    def _keep(results: dict[str, Any]) -> dict[str, Any]:
+        """Undo what moved the labels; other changes of them are meant."""
+        labels, mirrored = results[LABELS_DONE]
+        now = results.get('flip', False)
+        if now != mirrored or results['gt_seg_map'].shape != labels.shape:
+            results['gt_seg_map'] = labels
+        results[LABELS_DONE] = results['gt_seg_map'], now
+        return results
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}()'
@@ -314,14 +335,14 @@ def _insert(pipeline: Any, step: LabelStep) -> None:
         return  # reached a second time, through a transform that is used twice
     transforms = list(pipeline.transforms)
     for transform in transforms:
-        for nested in _nested_pipelines(transform):
+        for nested in nested_pipelines(transform):
             _insert(nested, step)
     pipeline.transforms = [
         part for transform in transforms for part in (transform, step)
     ]
 
 
-def _nested_pipelines(transform: Any) -> Iterator[Any]:
+def nested_pipelines(transform: Any) -> Iterator[Any]:
     """Yield the pipelines that a transform runs, as TestTimeAug does."""
     if isinstance(transform, _COMPOSES):
         yield transform
@@ -337,7 +358,7 @@ def _label_loaders(transforms: Sequence[Any]) -> Iterator[Any]:
     for transform in transforms:
         if isinstance(transform, mmcv.transforms.LoadAnnotations):
             yield transform
-        for nested in _nested_pipelines(transform):
+        for nested in nested_pipelines(transform):
             yield from _label_loaders(nested.transforms)
 
 

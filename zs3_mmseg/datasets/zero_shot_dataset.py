@@ -38,6 +38,7 @@ from .scan import (
     require_files,
 )
 from .splits import ZeroShotSplit, canonical, find_name, plain_split, resolve_split
+from .way_back import require_way_back
 from .wrappers import image_paths, leaves
 
 #: Class names and their colours, RGB.
@@ -91,7 +92,9 @@ class ZeroShotDataset:
 
     The labels of the wrapped data set are mapped by class name, right after they have
     been loaded and before any other transform. In training no pixel of an unseen class
-    leaves the data set, except in the two cases named below, which are logged.
+    leaves the data set, except in the two cases named below, which are logged. In
+    testing labels then stay as they are, wherever the pipeline loads them: predictions
+    are brought back to the size of the file, and what leads nowhere back is refused.
 
     ==============  =====================  ========================
     ``setting``     training, unseen       testing
@@ -156,7 +159,11 @@ class ZeroShotDataset:
         self._leaves = _read_by(self.dataset)
         self._tables = [self._table_of(leaf) for leaf in self._leaves]
         for leaf, table in zip(self._leaves, self._tables, strict=True):
-            guard_pipeline(leaf.pipeline, LabelStep(table, self.pseudo_labels))
+            tested = phase == 'test'
+            if tested:
+                require_way_back(leaf.pipeline)
+            step = LabelStep(table, self.pseudo_labels, tested=tested)
+            guard_pipeline(leaf.pipeline, step)
             # A test image that cannot be loaded must not be replaced by another one.
             leaf.test_mode = leaf.test_mode or phase == 'test'
         self._metainfo = self._make_metainfo()

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from mmcv.transforms import BaseTransform
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseDataPreprocessor, BaseTTAModel
@@ -365,10 +366,15 @@ class LabelCounts:
     pixels: Counter[int] = field(default_factory=Counter)
     samples: int = 0
     maps: int = 0
+    sizes: set[tuple[int, int]] = field(default_factory=set)
+    views: bool = False
 
     def add(self, sample: Any) -> None:
         """Count the labels of one sample as a pipeline returns it."""
         self.samples += 1
+        if isinstance(picture := sample.get('inputs'), Tensor):
+            self.sizes.add((picture.shape[-2], picture.shape[-1]))
+        self.views |= isinstance(picture, list | tuple)
         for label_map in _label_maps(sample):
             self.maps += 1
             values, counts = label_map.unique(return_counts=True)
@@ -421,6 +427,42 @@ def require_legal_labels(
             f'{key}.dataset: label {label} is none of the {len(classes)} classes; is a '
             'transform of the pipeline padding with another value than '
             f'{ignore_index_of(meta)}?'
+        )
+
+
+def require_packed(sample: Any, key: str) -> None:
+    """A model takes what ``PackSegInputs`` makes."""
+    packed = sample if isinstance(sample, Mapping) else {}
+    missing = [part for part in ('inputs', 'data_samples') if part not in packed]
+    if missing:
+        raise ProtocolError(
+            f'{key}.dataset: samples hold no {" and no ".join(missing)}; does its '
+            "pipeline begin with LoadImageFromFile, and end in dict(type='"
+            "PackSegInputs')?"
+        )
+
+
+def require_fitting_views(counts: LabelCounts, model: nn.Module, key: str) -> None:
+    """Several views of a picture are for a model that averages them, and only those."""
+    averages = any(isinstance(part, BaseTTAModel) for part in model.modules())
+    if counts.samples and counts.views != averages:
+        raise ProtocolError(
+            f'{key}.dataset.pipeline makes several views of a picture (TestTimeAug), '
+            'which takes tools/test.py --tta'
+            if counts.views
+            else "test-time augmentation needs dict(type='TestTimeAug', ...) in "
+            'tta_pipeline'
+        )
+
+
+def require_one_size(counts: LabelCounts, loader: Any, key: str) -> None:
+    """Test pictures of one batch must have one size: they are not filled up."""
+    batch = getattr(loader, 'batch_size', None) or 1
+    if batch > 1 and len(counts.sizes) > 1:
+        listed = ' and '.join(f'{w} x {h}' for h, w in sorted(counts.sizes)[:2])
+        raise ProtocolError(
+            f'{key}.batch_size is {batch}, but pictures are of different sizes, such '
+            f'as {listed}: set it to 1'
         )
 
 
@@ -607,6 +649,8 @@ class ProtocolCheckHook(Hook):
         require_scores_for_metrics(segmentor, metrics, key)
         require_files_of_their_own(metrics, dataset, key)
         counts = self._look(dataset, key)
+        require_fitting_views(counts, runner.model, key)
+        require_one_size(counts, loop.dataloader, key)
         require_legal_labels(
             counts, allowed_in_testing(meta), {**meta, 'unseen': ()}, key
         )
@@ -646,9 +690,26 @@ class ProtocolCheckHook(Hook):
         state = get_random_state()
         try:
             for index in np.linspace(0, len(dataset) - 1, wanted).round().astype(int):
-                counts.add(dataset[int(index)])
-        except (OSError, ValueError) as error:
+                sample = dataset[int(index)]
+                require_packed(sample, key)
+                counts.add(sample)
+        except ProtocolError:
+            raise
+        except OSError as error:
             raise ProtocolError(f'{key}.dataset: {error}') from error
+        except ValueError as error:
+            transform = _failing_transform(error)
+            where = f'.pipeline: {transform}' if transform else ''
+            raise ProtocolError(f'{key}.dataset{where}: {error}') from error
+        except Exception as error:
+            transform = _failing_transform(error)
+            if transform is None:
+                raise
+            raise ProtocolError(
+                f'{key}.dataset.pipeline: {transform} fails with '
+                f'{type(error).__name__}: {error}. Does something before it in the '
+                'pipeline load what it needs?'
+            ) from error
         finally:
             set_random_state(state)
         return counts
@@ -677,6 +738,17 @@ class ProtocolCheckHook(Hook):
         MMLogger.get_current_instance().info(
             f'ProtocolCheckHook: {key} agrees with the model; {text}.'
         )
+
+
+def _failing_transform(error: BaseException) -> str | None:
+    """Return the name of the transform of a pipeline that an error came through."""
+    name, trace = None, error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get('self')
+        if isinstance(owner, BaseTransform):
+            name = type(owner).__name__
+        trace = trace.tb_next
+    return name
 
 
 def _require_broadcast(runner: Runner) -> None:

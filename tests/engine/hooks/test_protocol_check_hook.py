@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
+from mmseg.datasets.transforms import PackSegInputs
 from mmseg.evaluation import IoUMetric
 from mmseg.models import EncoderDecoder
 from mmseg.registry import HOOKS, MODELS
@@ -21,10 +22,11 @@ from mmseg.structures import SegDataSample
 
 from zs3_mmseg.datasets import ZeroShotDataset
 from zs3_mmseg.datasets.splits import resolve_split
+from zs3_mmseg.datasets.wrappers import leaves
 from zs3_mmseg.engine.hooks import ProtocolCheckHook
 from zs3_mmseg.engine.protocol import ProtocolError
 from zs3_mmseg.evaluation import ZeroShotIoUMetric
-from zs3_mmseg.models.segmentors import ZeroShotEncoderDecoder
+from zs3_mmseg.models.segmentors import ZeroShotEncoderDecoder, ZeroShotTTAModel
 
 CLASSES = ['dog', 'cat', 'cow']
 SPLIT = dict(classes=CLASSES, unseen=['cow'])
@@ -93,9 +95,9 @@ def stock() -> EncoderDecoder:
     scoped = MODELS.build(
         dict(
             type='mmseg.EncoderDecoder',
+            data_preprocessor=dict(type='mmseg.SegDataPreProcessor', size=(8, 8)),
             backbone={**backbone, **blocks},
             decode_head={**head, 'type': 'mmseg.FCNHead'},
-            data_preprocessor=dict(type='mmseg.SegDataPreProcessor'),
         )
     )
     return scoped
@@ -110,6 +112,7 @@ def test_the_real_segmentor_answers_what_the_hook_asks(folder: dict) -> None:
         class_embeddings=None,
         split=SPLIT,
         setting='inductive',
+        data_preprocessor=dict(type='mmseg.SegDataPreProcessor', size=(8, 8)),
     )
     run(model, data(folder), data(folder, 'test'), [ZeroShotIoUMetric()])
     with pytest.raises(ProtocolError, match=r"model\.setting is 'inductive'"):
@@ -134,7 +137,11 @@ def run(
         )
 
     runner = SimpleNamespace(
-        model=model, train_loop=loop(train), val_loop=loop(val), hooks=list(hooks)
+        model=model,
+        train_loop=loop(train),
+        val_loop=loop(val),
+        hooks=list(hooks),
+        cfg=Config(),
     )
     hook = ProtocolCheckHook()
     if train is not None:
@@ -264,6 +271,8 @@ def test_metrics_that_need_scores_get_them(folder: dict) -> None:
 class Fixed:
     """A data set whose every sample has the same label map."""
 
+    sizes = ((4, 4), (4, 4))
+
     def __init__(self, meta: dict[str, Any], labels: Any) -> None:
         self.metainfo = meta
         self.labels = labels
@@ -275,7 +284,7 @@ class Fixed:
         sample = SegDataSample()
         if self.labels is not None:
             sample.gt_sem_seg = PixelData(data=torch.tensor(self.labels)[None])
-        return dict(data_samples=sample)
+        return dict(inputs=torch.zeros(3, *self.sizes[index]), data_samples=sample)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +353,11 @@ def test_validation_within_training_is_checked_once(
 ) -> None:
     looked: list[Any] = []
     monkeypatch.setattr(
-        Fixed, '__getitem__', lambda _, index: looked.append(index) or {}
+        Fixed,
+        '__getitem__',
+        lambda _, index: (
+            looked.append(index) or dict(inputs=torch.zeros(3, 4, 4), data_samples=None)
+        ),
     )
     loop = SimpleNamespace(
         dataloader=SimpleNamespace(dataset=Fixed(data(folder, 'test').metainfo, [[0]]))
@@ -354,6 +367,70 @@ def test_validation_within_training_is_checked_once(
     hook.before_val(runner)
     hook.before_val(runner)
     assert looked == [0, 1]
+
+
+def val_of(folder: dict, sample: Any, model: Any, batch_size: int = 1) -> Any:
+    """A runner whose validation data give one sample, or one of those in a list."""
+
+    class Given(Fixed):
+        def __getitem__(self, index: int) -> Any:
+            return sample[index] if isinstance(sample, list) else sample
+
+    dataset = Given(data(folder, 'test').metainfo, None)
+    loader = SimpleNamespace(dataset=dataset, batch_size=batch_size)
+    return SimpleNamespace(model=model, val_loop=SimpleNamespace(dataloader=loader))
+
+
+def packed(*size: int, views: int = 0) -> dict[str, Any]:
+    picture = torch.zeros(3, *size)
+    if views:
+        samples = [SegDataSample()] * views
+        return dict(inputs=[picture] * views, data_samples=samples)
+    return dict(inputs=picture, data_samples=SegDataSample())
+
+
+@pytest.mark.parametrize(
+    ('sample', 'batch_size', 'message'),
+    [
+        ({}, 1, 'no inputs and no data_samples; does its pipeline'),
+        (dict(data_samples=SegDataSample()), 1, 'hold no inputs; does its pipeline'),
+        (None, 1, 'no inputs and no data_samples'),
+        (
+            [packed(4, 4), packed(4, 6)],
+            2,
+            'batch_size is 2, but .* 4 x 4 and 6',
+        ),
+        ([packed(4, 4), packed(4, 6)], 1, None),
+        ([packed(4, 4), packed(4, 4)], 2, None),
+        (packed(4, 4, views=2), 1, 'several views of a picture .* --tta'),
+    ],
+)
+def test_samples_that_no_model_takes(
+    folder: dict, sample: Any, batch_size: int, message: str | None
+) -> None:
+    runner = val_of(folder, sample, Segmentor(), batch_size)
+    if message is None:
+        ProtocolCheckHook().before_val(runner)
+        return
+    with pytest.raises(ProtocolError, match=rf'val_dataloader.*{message}'):
+        ProtocolCheckHook().before_val(runner)
+
+
+def test_averages_need_several_views(folder: dict) -> None:
+    model = ZeroShotTTAModel(Segmentor(test_step=None, test_cfg=None))
+    ProtocolCheckHook().before_val(val_of(folder, packed(4, 4, views=2), model))
+    with pytest.raises(ProtocolError, match="needs dict\\(type='TestTimeAug'"):
+        ProtocolCheckHook().before_val(val_of(folder, packed(4, 4), model))
+
+
+def test_the_failing_transform_is_named(folder: dict) -> None:
+    dataset = data(folder, 'test')
+    (leaf,) = leaves(dataset.dataset)
+    leaf.pipeline.transforms.insert(0, PackSegInputs(meta_keys=None))
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset))
+    runner = SimpleNamespace(model=Segmentor(), val_loop=loop)
+    with pytest.raises(ProtocolError, match='PackSegInputs fails with TypeError'):
+        ProtocolCheckHook().before_val(runner)
 
 
 def test_built_from_a_config() -> None:
