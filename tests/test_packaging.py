@@ -15,6 +15,8 @@ from packaging.requirements import Requirement
 
 from mmengine.config import Config
 
+from zs3_mmseg.utils.names import duplicates
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # ------------------------------------------------------------------ requirements
@@ -174,6 +176,10 @@ def test_the_index_imports_every_metafile() -> None:
     ]
 
 
+def test_names_of_models_are_unique() -> None:
+    assert duplicates(model['Name'] for model in read_models()) == []
+
+
 def test_metafiles_list_every_config_and_no_other() -> None:
     listed = [model['Config'] for model in read_models()]
     on_disk = [
@@ -188,7 +194,9 @@ def test_metafiles_list_every_config_and_no_other() -> None:
     'model', list(read_models()), ids=lambda model: model['Config']
 )
 def test_metafile_entry(model: dict[str, Any]) -> None:
-    assert model['Name'] == Path(model['Config']).stem
+    config = Path(model['Config'])
+    # A stem that several methods have is told apart by the method.
+    assert model['Name'] in (config.stem, f'{config.parent.name}_{config.stem}')
     # a plain string would become one alias per letter
     assert isinstance(model['Alias'], list)
     assert 'Weights' in model, "MMSegInferencer('NAME') reads it; null for none"

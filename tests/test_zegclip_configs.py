@@ -67,7 +67,7 @@ def test_parts_of_a_config_fit(path: Path) -> None:
     assert config.default_hooks.checkpoint.get('save_best') is None
     # The second stage starts from a checkpoint that the first one writes.
     if config.get('load_from'):
-        first = Config.fromfile(path.with_name(f'{Path(config.load_from).parts[1]}.py'))
+        first = Config.fromfile(path.with_name(f'{Path(config.load_from).parts[2]}.py'))
         iteration = int(Path(config.load_from).stem.removeprefix('iter_'))
         assert 2 * iteration == first.train_cfg.max_iters
         assert iteration % first.default_hooks.checkpoint.interval == 0
@@ -122,5 +122,5 @@ def test_missing_files_are_named_with_their_keys(tmp_path, monkeypatch) -> None:
     with pytest.raises(FileNotFoundError) as raised:
         require_config_files(config, ['train_dataloader'])
     text = str(raised.value)
-    assert "load_from = 'work_dirs/voc_vitb16/iter_10000.pth'" in text
+    assert "load_from = 'work_dirs/zegclip/voc_vitb16/iter_10000.pth'" in text
     assert "data_root = 'data/VOCdevkit/VOC2012'" in text

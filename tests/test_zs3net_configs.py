@@ -73,7 +73,7 @@ def test_parts_of_a_config_fit(path: Path) -> None:
         assert trained.unseen_policy == 'drop_image'
         return
     # The second step starts from the last checkpoint that the first one writes.
-    name, file = Path(config.load_from).parts[1:]
+    name, file = Path(config.load_from).parts[2:]
     first = Config.fromfile(path.with_name(f'{name}.py'))
     assert name == f'{path.stem.removesuffix(step)}step1'
     assert file == f'epoch_{first.train_cfg.max_epochs}.pth'

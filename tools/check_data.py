@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 import zs3_mmseg  # noqa: F401  (registers everything)
 from zs3_mmseg.apis.data_checks import check_data, print_report, write_report
 from zs3_mmseg.engine.launch import add_config_options, one_line_errors
-from zs3_mmseg.utils.config_check import read_config
+from zs3_mmseg.utils.config_check import read_config, run_name
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
         '--out',
         type=Path,
         help='folder of report.json and the contact sheets; '
-        'default: work_dirs/check_data/NAME_OF_THE_CONFIG',
+        'default: work_dirs/check_data/METHOD/CONFIG',
     )
     add_config_options(parser)
     arguments = parser.parse_args()
@@ -55,7 +55,7 @@ def main() -> int:
         samples = None if arguments.all else arguments.samples
         report = check_data(config, samples, progress=console.is_terminal)
     print_report(report, console)
-    name = Path(arguments.config).stem
+    name = run_name(arguments.config)
     folder = arguments.out or Path('work_dirs/check_data') / name
     for path in write_report(report, folder):
         console.print(f'written: {path}', markup=False, highlight=False)

@@ -6,7 +6,7 @@
 _base_ = ['./cocostuff_vitb16.py']
 
 max_iters = 40000
-load_from = 'work_dirs/cocostuff_vitb16/iter_40000.pth'
+load_from = 'work_dirs/zegclip/cocostuff_vitb16/iter_40000.pth'
 
 model = dict(setting='transductive', calibrators=[])
 train_dataloader = dict(dataset=dict(setting='transductive'))

@@ -6,7 +6,7 @@
 _base_ = ['./context_vitb16.py']
 
 max_iters = 20000
-load_from = 'work_dirs/context_vitb16/iter_20000.pth'
+load_from = 'work_dirs/zegclip/context_vitb16/iter_20000.pth'
 
 model = dict(setting='transductive', calibrators=[])
 train_dataloader = dict(dataset=dict(setting='transductive'))

@@ -6,7 +6,7 @@
 _base_ = ['./shapes_tiny.py']
 
 max_iters = _base_.max_iters // 2
-load_from = f'work_dirs/shapes_tiny/iter_{max_iters}.pth'
+load_from = f'work_dirs/zegclip/shapes_tiny/iter_{max_iters}.pth'
 
 model = dict(setting='transductive', calibrators=[])
 train_dataloader = dict(dataset=dict(setting='transductive'))

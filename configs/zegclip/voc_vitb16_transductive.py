@@ -7,7 +7,7 @@
 _base_ = ['./voc_vitb16.py']
 
 max_iters = 10000
-load_from = 'work_dirs/voc_vitb16/iter_10000.pth'
+load_from = 'work_dirs/zegclip/voc_vitb16/iter_10000.pth'
 
 model = dict(setting='transductive', calibrators=[])
 train_dataloader = dict(dataset=dict(setting='transductive'))

@@ -3,7 +3,7 @@
 _base_ = ['./context_r101_deeplabv3plus_2unseen_step2.py']
 
 split = 'context_zs3_4'
-load_from = 'work_dirs/context_r101_deeplabv3plus_4unseen_step1/epoch_200.pth'
+load_from = 'work_dirs/zs3net/context_r101_deeplabv3plus_4unseen_step1/epoch_200.pth'
 
 train_dataloader = dict(dataset=dict(split=split))
 test_dataloader = dict(dataset=dict(split=split))

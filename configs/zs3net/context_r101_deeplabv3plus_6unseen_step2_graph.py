@@ -3,7 +3,7 @@
 _base_ = ['./context_r101_deeplabv3plus_2unseen_step2_graph.py']
 
 split = 'context_zs3_6'
-load_from = 'work_dirs/context_r101_deeplabv3plus_6unseen_step1/epoch_200.pth'
+load_from = 'work_dirs/zs3net/context_r101_deeplabv3plus_6unseen_step1/epoch_200.pth'
 
 train_dataloader = dict(dataset=dict(split=split))
 test_dataloader = dict(dataset=dict(split=split))

@@ -3,7 +3,9 @@
 _base_ = ['./voc12_train_r101_deeplabv3plus_2unseen_step2.py']
 
 split = 'voc12_zs3_4'
-load_from = 'work_dirs/voc12_train_r101_deeplabv3plus_4unseen_step1/epoch_200.pth'
+load_from = (
+    'work_dirs/zs3net/voc12_train_r101_deeplabv3plus_4unseen_step1/epoch_200.pth'
+)
 
 train_dataloader = dict(dataset=dict(split=split))
 test_dataloader = dict(dataset=dict(split=split))

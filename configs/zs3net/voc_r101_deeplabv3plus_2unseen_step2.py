@@ -6,7 +6,7 @@ _base_ = [
 ]
 
 max_epochs = 30
-load_from = 'work_dirs/voc_r101_deeplabv3plus_2unseen_step1/epoch_200.pth'
+load_from = 'work_dirs/zs3net/voc_r101_deeplabv3plus_2unseen_step1/epoch_200.pth'
 
 model = _base_.zs3_model
 train_dataloader = _base_.zs3_train_dataloader

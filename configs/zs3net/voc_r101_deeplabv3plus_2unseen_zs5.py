@@ -3,21 +3,22 @@
 # Before:
 #   python tools/make_pseudo_labels.py
 #     configs/zs3net/voc_r101_deeplabv3plus_2unseen_step2.py
-#     work_dirs/voc_r101_deeplabv3plus_2unseen_step2/epoch_30.pth --top 25
-#     --out-dir work_dirs/voc_r101_deeplabv3plus_2unseen_step2/pseudo_labels
+#     work_dirs/zs3net/voc_r101_deeplabv3plus_2unseen_step2/epoch_30.pth --top 25
+#     --out-dir work_dirs/zs3net/voc_r101_deeplabv3plus_2unseen_step2/pseudo_labels
 #
 # The paper tells the share of 25 %, and the official code how maps are read. Length and
 # start of the training, and what becomes of the other pixels, are told nowhere.
 _base_ = ['./voc_r101_deeplabv3plus_2unseen_step1.py']
 
 max_epochs = 30
-load_from = 'work_dirs/voc_r101_deeplabv3plus_2unseen_step1/epoch_200.pth'
+load_from = 'work_dirs/zs3net/voc_r101_deeplabv3plus_2unseen_step1/epoch_200.pth'
 
 model = dict(backbone=dict(init_cfg=None))
 train_dataloader = dict(
     dataset=dict(
         unseen_policy='ignore',
-        pseudo_label_dir='work_dirs/voc_r101_deeplabv3plus_2unseen_step2/pseudo_labels',
+        pseudo_label_dir='work_dirs/zs3net/voc_r101_deeplabv3plus_2unseen_step2/'
+        'pseudo_labels',
     )
 )
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)

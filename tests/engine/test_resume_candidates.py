@@ -1,8 +1,9 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from zs3_mmseg.engine.runner import resume_candidates
+from zs3_mmseg.engine.runner import SafeRunner, resume_candidates
 
 
 def names(folder: Path) -> list[str]:
@@ -44,3 +45,24 @@ def test_a_useless_pointer_is_passed_over(run: Path, pointer: str | None) -> Non
 
 def test_nothing_there(tmp_path: Path) -> None:
     assert resume_candidates(tmp_path / 'absent') == []
+
+
+@pytest.mark.parametrize(
+    ('wrote', 'told'),
+    [
+        ('zegclip_shapes_tiny_20250101_101010', False),
+        ('shapes_tiny_20250101_101010', False),  # as runs were called before
+        ('esda_shapes_tiny_20250101_101010', True),
+        ('20250101_101010', False),
+        (None, False),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_told(wrote: str | None, told: bool) -> None:
+    warnings: list[str] = []
+    runner = SimpleNamespace(
+        experiment_name='zegclip_shapes_tiny_20260101_101010',
+        logger=SimpleNamespace(warning=warnings.append),
+    )
+    meta = {} if wrote is None else {'experiment_name': wrote}
+    SafeRunner._tell_other_run(runner, meta, 'iter_9.pth')  # type: ignore[arg-type]
+    assert [('esda_shapes_tiny' in text) for text in warnings] == [True] * told

@@ -38,7 +38,7 @@ def test_shapes_by_name_and_all_at_once(run_tool, tmp_path: Path) -> None:
     trained = run_tool('train.py', config, *options, folder=tmp_path)
     assert trained.status == 0, trained.output
     assert "selection='held_out'" in trained.output
-    checkpoint = tmp_path / 'work_dirs/shapes_tiny/iter_2.pth'
+    checkpoint = tmp_path / 'work_dirs/esda/shapes_tiny/iter_2.pth'
 
     tested = run_tool(
         'test.py',
@@ -49,7 +49,7 @@ def test_shapes_by_name_and_all_at_once(run_tool, tmp_path: Path) -> None:
         folder=tmp_path,
     )
     assert tested.status == 0, tested.output
-    scores = metrics_of(tmp_path / 'work_dirs/shapes_tiny')
+    scores = metrics_of(tmp_path / 'work_dirs/esda/shapes_tiny')
     assert {'mIoU', 'FB_IoU'} <= {*scores}
     report = json.loads((tmp_path / 'masks/fold_iou.json').read_text())
     unseen = {'car', 'mushroom', 'butterfly', 'rocket', 'bricks'}
@@ -66,7 +66,7 @@ def test_shapes_by_name_and_all_at_once(run_tool, tmp_path: Path) -> None:
     config = CONFIGS / 'shapes_tiny_gzs3.py'
     tested = run_tool('test.py', config, checkpoint, *options, folder=tmp_path)
     assert tested.status == 0, tested.output
-    assert 'hIoU' in metrics_of(tmp_path / 'work_dirs/shapes_tiny_gzs3')
+    assert 'hIoU' in metrics_of(tmp_path / 'work_dirs/esda/shapes_tiny_gzs3')
     picture = next((tmp_path / 'data/shapes').rglob('images/*.png'))
     asked = ['--classes', 'star', 'a yellow boat', '--config', config]
     asked += ['--checkpoint', checkpoint, '--out-dir', 'out']

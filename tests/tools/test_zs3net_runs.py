@@ -80,7 +80,7 @@ def train(run_tool, folder: Path, step: str, *options: str) -> str:
 
 
 def weights(folder: Path, step: str) -> dict[str, torch.Tensor]:
-    path = folder / f'work_dirs/{NAME}_{step}/epoch_1.pth'
+    path = folder / f'work_dirs/zs3net/{NAME}_{step}/epoch_1.pth'
     return safe_load(path)['state_dict']
 
 
@@ -90,7 +90,7 @@ def test_both_steps_of_the_published_recipe(run_tool, folder: Path) -> None:
     assert '[1][2/2]' in first
     before = weights(folder, 'step1')
 
-    load = f'load_from=work_dirs/{NAME}_step1/epoch_1.pth'
+    load = f'load_from=work_dirs/zs3net/{NAME}_step1/epoch_1.pth'
     second = train(run_tool, folder, 'step2', load, VECTORS)
     assert '[1][4/4]' in second
     assert 'the classifier learns from the TRUE layout of unseen classes' in second
@@ -100,7 +100,7 @@ def test_both_steps_of_the_published_recipe(run_tool, folder: Path) -> None:
         moves = 'running' in key or 'tracked' in key or 'conv_seg' in key
         assert torch.equal(value, after[key]) != moves, key
 
-    (log,) = (folder / f'work_dirs/{NAME}_step2').glob('*/vis_data/scalars.json')
+    (log,) = (folder / f'work_dirs/zs3net/{NAME}_step2').glob('*/vis_data/scalars.json')
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     training = [entry for entry in entries if 'loss' in entry]
     assert all(np.isfinite(entry['loss']) for entry in training)

@@ -14,6 +14,7 @@ from zs3_mmseg.utils.config_check import (
     read_config,
     require_config_files,
     require_extras,
+    run_name,
     stays_behind,
     walk,
 )
@@ -148,6 +149,22 @@ def test_options_of_the_variables_of_shipped_configs_have_effect(name: str) -> N
                 continue
             tops = {found.partition('.')[0] for found in keys_with(config, new)}
             assert tops & READ_KEYS or variable == 'test_pipeline', key
+
+
+@pytest.mark.parametrize(
+    ('path', 'name'),
+    [
+        ('configs/zegclip/shapes_tiny.py', 'zegclip/shapes_tiny'),
+        ('/site/zs3_mmseg/.mim/configs/esda/shapes_tiny.py', 'esda/shapes_tiny'),
+        ('/there/configs/shapes/ablations/no_bias.py', 'shapes/ablations/no_bias'),
+        ('/configs/there/configs/a.py', 'a'),
+        ('mine.py', 'mine'),
+        ('first/mine.py', 'first/mine'),
+        ('/elsewhere/first/mine.py', 'mine'),
+    ],
+)
+def test_runs_of_methods_do_not_share_a_name(here: Path, path: str, name: str) -> None:
+    assert run_name(path).as_posix() == name
 
 
 def test_numbers_are_not_changed_in_vain_either(here: Path) -> None:

@@ -82,4 +82,9 @@ def test_a_checkpoint_comes_from_the_config_beside(tmp_path: Path) -> None:
     assert found == f'python tools/train.py {tmp_path / "first.py"}'
     elsewhere = origin_of_checkpoint('work_dirs/third/iter_9.pth', second)
     assert elsewhere == 'python tools/train.py third.py'
+    (tmp_path / 'zegclip').mkdir()
+    (tmp_path / 'zegclip/first.py').touch()
+    third = str(tmp_path / 'esda/third.py')
+    below = origin_of_checkpoint('work_dirs/zegclip/first/iter_9.pth', third)
+    assert below == f'python tools/train.py {tmp_path / "zegclip/first.py"}'
     assert origin_of_checkpoint('mine/iter_9.pth', second) is None

@@ -19,7 +19,7 @@ from mmengine.device import get_device
 from mmseg.registry import RUNNERS
 
 from zs3_mmseg.datasets.scan import explained
-from zs3_mmseg.utils.config_check import expand_home, read_config
+from zs3_mmseg.utils.config_check import expand_home, read_config, run_name
 from zs3_mmseg.utils.config_keys import naming_keys
 from zs3_mmseg.utils.names import did_you_mean
 
@@ -91,7 +91,7 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', help='path of the config file')
     parser.add_argument(
         '--work-dir',
-        help='folder of logs and results; default: work_dirs/NAME_OF_THE_CONFIG',
+        help='folder of logs and results; default: work_dirs/METHOD/CONFIG',
     )
     add_config_options(parser)
     parser.add_argument(
@@ -113,12 +113,15 @@ def config_of(arguments: argparse.Namespace) -> Config:
     """Read the config named on the command line and apply the shared flags."""
     os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
     config = read_config(arguments.config, arguments.cfg_options)
+    name = run_name(arguments.config)
     config.launcher = arguments.launcher
     config.allow_missing = arguments.allow_missing or config.get('allow_missing', False)
     if arguments.work_dir is not None:
         config.work_dir = arguments.work_dir
     elif config.get('work_dir') is None:
-        config.work_dir = str(Path('work_dirs') / Path(arguments.config).stem)
+        config.work_dir = str(Path('work_dirs') / name)
+    # Checkpoints tell by it whose they are.
+    config.setdefault('experiment_name', '_'.join(name.parts))
     return config
 
 

@@ -141,6 +141,8 @@ def _download(url: str) -> str:
 
 # Scores are of all images, each once.
 _EVALUATION = {'endless': False, 'complete': True}
+# What mmengine puts behind the name of an experiment.
+_TIMESTAMP = re.compile(r'_?\d{8}_\d{6}$')
 _PARTIAL = '.checkpoint.partial'
 
 
@@ -309,6 +311,7 @@ class SafeRunner(Runner):
         checkpoint = read_checkpoint(str(filename), map_location)
         if self._resuming:
             _require_training_state(checkpoint, filename)
+            self._tell_other_run(checkpoint['meta'], filename)
         # Hooks expect a checkpoint, also where the file is a bare state dict.
         around = checkpoint if 'state_dict' in checkpoint else {}
         checkpoint = {**around, 'state_dict': state_dict_of(checkpoint, filename)}
@@ -327,6 +330,19 @@ class SafeRunner(Runner):
         )
         self._has_loaded = True
         return checkpoint
+
+    def _tell_other_run(self, meta: Mapping[str, Any], filename: str) -> None:
+        """Warn if a checkpoint to go on from was written by the run of another config.
+
+        Runs may be renamed; one whose weights do not fit is refused in any case.
+        """
+        theirs = _TIMESTAMP.sub('', str(meta.get('experiment_name', '')))
+        ours = _TIMESTAMP.sub('', self.experiment_name)
+        if theirs and not ours.endswith(theirs):
+            self.logger.warning(
+                f'{filename} was written by the run {theirs}, and this one is {ours}: '
+                'it goes on from another config. --work-dir keeps runs apart.'
+            )
 
     def resume(
         self,

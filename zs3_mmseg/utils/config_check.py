@@ -111,6 +111,24 @@ def expand_home(node: Any, key: str = '') -> Any:
     return node
 
 
+def run_name(path: str | os.PathLike) -> Path:
+    """Return what runs of a config are called: ``zegclip/shapes_tiny``.
+
+    That is its place below a folder ``configs``, else below the current one; of files
+    elsewhere it is the name alone.
+    """
+    file = Path(path).absolute()
+    folders = file.parts[:-1]
+    if 'configs' in folders:
+        below = len(folders) - folders[::-1].index('configs')
+        folders = folders[below:]
+    elif file.is_relative_to(Path.cwd()):
+        folders = folders[len(Path.cwd().parts) :]
+    else:
+        folders = ()
+    return Path(*folders, file.stem)
+
+
 def merge_options(config: Config, options: Mapping[str, Any]) -> None:
     """Merge dotted keys into a config, also where a variable of it has gone.
 

@@ -103,13 +103,15 @@ def tag_address(entry: Mapping[str, Any]) -> str:
 
 
 def origin_of_checkpoint(path: str, config: str | None) -> str | None:
-    """Return the training that writes ``work_dirs/NAME/FILE``, None for other paths.
+    """Return the training that writes ``work_dirs/METHOD/NAME/FILE``.
 
-    Its config, ``NAME.py``, is looked for beside the one that names the checkpoint.
+    None for other paths. Its config, ``METHOD/NAME.py``, is looked for beside the one
+    that names the checkpoint.
     """
-    parts = Path(path).parts
-    if len(parts) != 3 or parts[0] != 'work_dirs':
+    top, *run = Path(path).parent.parts or ('',)
+    if top != 'work_dirs' or not run:
         return None
-    writer = Path(f'{parts[1]}.py')
-    beside = Path(config or writer).with_name(writer.name)
+    writer = Path(*run[:-1], f'{run[-1]}.py')
+    folders = Path(config or '').parents
+    beside = folders[len(run) - 1] / writer if len(folders) >= len(run) else writer
     return f'python tools/train.py {beside if beside.is_file() else writer}'

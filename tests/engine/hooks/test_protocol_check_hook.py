@@ -417,7 +417,7 @@ def test_samples_that_no_model_takes(
 
 
 def test_averages_need_several_views(folder: dict) -> None:
-    model = ZeroShotTTAModel(Segmentor(test_step=None, test_cfg=None))
+    model = ZeroShotTTAModel(Segmentor(test_step=None, test_cfg={}))
     ProtocolCheckHook().before_val(val_of(folder, packed(4, 4, views=2), model))
     with pytest.raises(ProtocolError, match="needs dict\\(type='TestTimeAug'"):
         ProtocolCheckHook().before_val(val_of(folder, packed(4, 4), model))
