@@ -23,6 +23,7 @@ from mmengine.config import Config
 from zs3_mmseg.apis import init_segmentor
 from zs3_mmseg.datasets.shapes import ShapesDataset
 from zs3_mmseg.datasets.splits import get_split
+from zs3_mmseg.engine.launch import one_line_errors
 from zs3_mmseg.utils.experiments import (
     CommandFailed,
     ExperimentRunner,
@@ -143,7 +144,8 @@ def main() -> int:
     }
     training = {'train_dataloader.dataset.dataset.data_root': str(data_root)}
     say('1/4 drawing the Shapes scenes')
-    data_seconds = make_data(data_root)
+    with one_line_errors(OSError):
+        data_seconds = make_data(data_root)
     runner = ExperimentRunner(TOOLS, work_dir)
     outcomes: dict[str, Outcome] = {}
     try:

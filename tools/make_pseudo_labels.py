@@ -69,6 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.progress import track
     from rich.table import Table
+    from rich.text import Text
 
     choice = PseudoLabelChoice(arguments.top, arguments.ranking)
     sidecar = arguments.out_dir / SIDECAR
@@ -97,11 +98,11 @@ def run(arguments: argparse.Namespace) -> None:
     ):
         pixels.update(counts)
         images.update({key: int(value > 0) for key, value in counts.items()})
-    table = Table(title=f'{number} maps in {arguments.out_dir}')
+    table = Table(title=Text(f'{number} maps in {arguments.out_dir}'))
     for heading in ('unseen class', 'images', 'pixels'):
         table.add_column(heading, justify='left' if heading[0] == 'u' else 'right')
     for key in pixels:
-        table.add_row(key, str(images[key]), str(pixels[key]))
+        table.add_row(Text(key), str(images[key]), str(pixels[key]))
     Console().print(table)
 
 

@@ -47,14 +47,24 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        'images', nargs='+', metavar='IMG', help='pictures, folders or glob patterns'
+        'images',
+        nargs='+',
+        metavar='IMG',
+        help='pictures, folders (with all folders below) or glob patterns',
     )
-    parser.add_argument(
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument(
         '--classes',
         nargs='+',
         metavar='NAME',
         help='any names; synonyms joined by |, as in "sofa|couch". '
         "Default: the model's own classes",
+    )
+    words.add_argument(
+        '--names-file',
+        type=Path,
+        metavar='FILE',
+        help='text file with the names in place of --classes, one on each line',
     )
     parser.add_argument(
         '--out-dir', required=True, type=Path, help='folder for the results'
@@ -67,8 +77,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--unseen',
         nargs='+',
         metavar='NAME',
-        help='names of --classes to treat as unseen. Default: all that had no masks '
-        'in training',
+        help='names of --classes or --names-file to treat as unseen. Default: all that '
+        'had no masks in training',
     )
     parser.add_argument(
         '--device',
@@ -89,13 +99,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     args = parser.parse_args(argv)
     for name in args.classes or ():
-        if Path(name).is_file():
+        # Unlike Path.is_file, it takes names of any length.
+        if os.path.isfile(name):
             parser.error(
-                f'--classes: {name!r} is a file; give the pictures before --classes'
+                f'--classes: {name!r} is a file; give the pictures before --classes, '
+                'and a file of names as --names-file'
             )
     if args.out_dir.exists() and not args.out_dir.is_dir():
         parser.error(f'--out-dir: {str(args.out_dir)!r} is no folder')
-    if args.unseen and not args.classes:
+    if args.unseen and not (args.classes or args.names_file):
         parser.error('--unseen: the names of --classes are needed, too')
     if args.checkpoint and not args.config:
         parser.error('--checkpoint: the --config it belongs to is needed, too')
@@ -112,26 +124,55 @@ def describe(error: BaseException, path: Path) -> str:
     return text if text.startswith(str(path)) else f'{path}: {text}'
 
 
-def build_inferencer(args: argparse.Namespace) -> ZeroShotInferencer:
-    """Build the model and set its vocabulary, or end with status 2."""
-    from zs3_mmseg.apis import DEFAULT_CONFIG, ZeroShotInferencer
-    from zs3_mmseg.engine.launch import one_line_errors
-    from zs3_mmseg.engine.runner import route_mmengine_loading
+def names_given(args: argparse.Namespace) -> list[str] | None:
+    """Return the names of the command line, checked; None for the model's own."""
+    from zs3_mmseg.datasets.splits.name_files import read_names
     from zs3_mmseg.models.class_embeddings import split_names
+    from zs3_mmseg.utils.console import typed_text
+
+    if args.names_file is not None:
+        names = read_names(args.names_file)
+    elif args.classes:
+        names = [typed_text(name) for name in args.classes]
+    else:
+        return None
+    split_names(names)
+    return names
+
+
+def find_pictures(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
+    """Return the files that look like pictures, and what is wrong with others."""
+    from zs3_mmseg.apis import collect_files
+    from zs3_mmseg.utils.image_io import require_picture
+
+    files, problems = collect_files(args.images)
+    pictures = []
+    for path in files:
+        try:
+            require_picture(path)
+        except OSError as error:
+            problems.append(describe(error, path))
+        else:
+            pictures.append(path)
+    return pictures, problems
+
+
+def build_inferencer(
+    args: argparse.Namespace, names: list[str] | None
+) -> ZeroShotInferencer:
+    from zs3_mmseg.apis import DEFAULT_CONFIG, ZeroShotInferencer
+    from zs3_mmseg.engine.runner import route_mmengine_loading
+    from zs3_mmseg.utils.console import typed_text
 
     route_mmengine_loading()
-    with one_line_errors():
-        if args.classes:
-            split_names(args.classes)  # before anything large is built
-        args.out_dir.mkdir(parents=True, exist_ok=True)
-        return ZeroShotInferencer(
-            args.config or DEFAULT_CONFIG,
-            args.checkpoint,
-            args.classes,
-            args.device,
-            unseen=args.unseen,
-            cfg_options=args.cfg_options,
-        )
+    return ZeroShotInferencer(
+        args.config or DEFAULT_CONFIG,
+        args.checkpoint,
+        names,
+        args.device,
+        unseen=args.unseen and [typed_text(name) for name in args.unseen],
+        cfg_options=args.cfg_options,
+    )
 
 
 def count_pictures(number: int) -> str:
@@ -141,12 +182,10 @@ def count_pictures(number: int) -> str:
 def new_table() -> Table:
     from rich.table import Table
 
+    # No column claims more than the others can do without on a narrow console.
     table = Table(title='Segmented pictures')
-    table.add_column('picture', overflow='fold')
-    table.add_column('size', justify='right')
-    table.add_column('found')
-    table.add_column('results', no_wrap=True)
-    table.add_column('seconds', justify='right')
+    for heading in ('picture', 'found', 'drawn as'):
+        table.add_column(heading, overflow='fold')
     return table
 
 
@@ -174,17 +213,9 @@ def segment_one(
     """Segment one picture, write its results and add its row to the table."""
     from rich.text import Text
 
-    began = time.perf_counter()
     segmentation, _ = inferencer.segment(path)
     overlay, _, _ = inferencer.write(segmentation, names, path.stem, alpha=alpha)
-    height, width = segmentation.labels.shape
-    cells = [
-        str(path),
-        f'{width} x {height}',
-        list_found(segmentation),
-        overlay.name,
-        f'{time.perf_counter() - began:.1f}',
-    ]
+    cells = (str(path), list_found(segmentation), overlay.name)
     # As plain text: names may hold brackets, which rich would take for markup.
     table.add_row(*(Text(cell) for cell in cells))
     for note in segmentation.notes:
@@ -203,13 +234,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from zs3_mmseg.apis import OutputNames, collect_files
-    from zs3_mmseg.engine.launch import TRACEBACK_ENV
+    from zs3_mmseg.apis import OutputNames
+    from zs3_mmseg.engine.launch import TRACEBACK_ENV, one_line_errors
 
-    inferencer = build_inferencer(args)
-    files, problems = collect_files(args.images)
+    with one_line_errors():
+        words = names_given(args)
+        files, problems = find_pictures(args)
+        if files:
+            args.out_dir.mkdir(parents=True, exist_ok=True)
+            inferencer = build_inferencer(args, words)
     names = OutputNames(args.out_dir, files)
     table = new_table()
+    began = time.perf_counter()
     progress = track(
         files,
         'Segmenting',
@@ -229,9 +265,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(table)
     for problem in problems:
         complain(problem)
+    seconds = time.perf_counter() - began
     console.print(
         f'{count_pictures(table.row_count)} segmented, {len(problems)} failed; '
-        f'results in {args.out_dir}',
+        f'results in {args.out_dir} ({seconds:.1f} s)',
         markup=False,
         highlight=False,
         soft_wrap=True,

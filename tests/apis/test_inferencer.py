@@ -17,6 +17,7 @@ from mmengine.structures import PixelData
 from zs3_mmseg.apis import OutputNames, ZeroShotInferencer
 from zs3_mmseg.apis.segmentation import written_files
 from zs3_mmseg.models.segmentors.vocabulary import ClassList
+from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.image_io import ImageReadError
 from zs3_mmseg.utils.palette import default_palette
 
@@ -139,11 +140,12 @@ def test_more_than_255_classes_give_a_16_bit_label_map(
     assert inferencer(quarters())['predictions'][0]['labels'].dtype == np.uint8
 
 
-def test_with_one_class_the_rest_is_void(inferencer: ZeroShotInferencer) -> None:
+def test_of_one_class_the_labels_are_its_mask(inferencer: ZeroShotInferencer) -> None:
     inferencer.set_classes(['red'])
     found = inferencer(quarters())['predictions'][0]
-    np.testing.assert_array_equal(found['labels'], np.where(expected() == 0, 0, 255))
+    np.testing.assert_array_equal(found['labels'], expected() == 0)
     assert (found['classes'][0]['share'], found['void_pixels']) == (0.5, 1200)
+    assert (found['classes'][0]['label'], found['void_label']) == (1, 0)
 
 
 def test_the_first_broken_file_ends_the_call(
@@ -179,3 +181,12 @@ def test_output_names_are_unique_and_spare_the_inputs(tmp_path: Path) -> None:
         'b_2',
         'a_2_2',
     ]
+
+
+def test_long_names_are_cut_to_what_a_file_system_takes(tmp_path: Path) -> None:
+    for stem in ('a' * 251, 'ü' * 125):
+        names = OutputNames(tmp_path, [])
+        first, second = names.claim(stem), names.claim(stem)
+        assert first != second
+        for path in (*written_files(tmp_path, first), *written_files(tmp_path, second)):
+            atomic_write(path, lambda stream: stream.write(b'x'))

@@ -6,9 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from zs3_mmseg.apis.inferencer import collect_files, list_pictures, load_picture
+from zs3_mmseg.apis.inferencer import (
+    Picture,
+    collect_files,
+    list_pictures,
+    load_picture,
+)
 
 
 @pytest.fixture
@@ -30,6 +36,31 @@ def test_a_folder_gives_its_pictures_in_order(folder: Path) -> None:
     assert not problems
 
 
+def test_folders_are_searched_to_their_depth_but_hidden_ones(folder: Path) -> None:
+    for place in ('deep/er', 'deep/.cache'):
+        (folder / place).mkdir(parents=True)
+        Image.new('RGB', (2, 2)).save(folder / place / 'c.png')
+    assert names(collect_files([folder / 'deep'])[0]) == ['c.png']
+    assert len(collect_files([folder])[0]) == 4
+
+
+def test_written_results_are_no_input(folder: Path) -> None:
+    for name in ('b_overlay.png', 'b_labels.png', 'x_overlay.png'):
+        Image.new('RGB', (2, 2)).save(folder / name)
+    (folder / 'b.json').write_text('{}')
+    found = names(collect_files([folder])[0])
+    assert found == ['a.JPG', 'b.png', 'odd[1].png', 'x_overlay.png']
+
+
+@pytest.mark.parametrize(
+    'address', ['https://example.org/a.png', 's3://bucket/a.png', 'FILE:///a.png']
+)
+def test_a_url_is_refused_as_one(address: str) -> None:
+    files, (problem,) = collect_files([address])
+    assert not files
+    assert problem == f'{address}: a URL; download it and name the file'
+
+
 def test_a_pattern_gives_its_matches(folder: Path) -> None:
     assert names(collect_files([f'{folder}/?.*'])[0]) == ['a.JPG', 'b.png']
 
@@ -42,10 +73,10 @@ def test_a_picture_named_twice_is_listed_once(folder: Path) -> None:
     assert names(collect_files([folder / 'b.png', f'{folder}/b.*'])[0]) == ['b.png']
 
 
-def test_a_missing_file_stays_for_the_reader_to_name(folder: Path) -> None:
-    files, problems = collect_files([folder / 'gone.png'])
-    assert names(files) == ['gone.png']
-    assert not problems
+def test_a_missing_file_is_named(folder: Path) -> None:
+    files, (problem,) = collect_files([folder / 'gone.png'])
+    assert not files
+    assert problem == f'{folder}/gone.png: no such file or folder'
 
 
 def test_items_that_stand_for_nothing_are_named(folder: Path) -> None:
@@ -73,10 +104,53 @@ def test_bgr_arrays_are_swapped_and_grey_ones_repeated() -> None:
     assert load_picture(array[..., 0]).pixels.tolist() == [[[0, 0, 0], [3, 3, 3]]]
 
 
+RGBA = np.array([[[10, 20, 30, 255], [40, 50, 60, 0]]], dtype=np.uint8)
+RGB = [[[10, 20, 30], [40, 50, 60]]]
+
+
 @pytest.mark.parametrize(
-    'array',
-    [np.zeros((2, 2, 4), np.uint8), np.zeros((2, 2, 3)), np.zeros((0, 2, 3), np.uint8)],
+    ('item', 'pixels', 'noted'),
+    [
+        (RGBA, RGB, True),
+        (RGBA[:, :1], [RGB[0][:1]], False),
+        (RGBA[..., :3].astype(np.int64), RGB, False),
+        (RGBA[..., :3] / 255, RGB, False),
+        (RGBA[..., :3].astype(np.float16) / 255, RGB, False),
+        (RGBA[..., 0] > 20, [[[0] * 3, [255] * 3]], False),
+        (RGBA[..., [0, 3]], [[[10] * 3, [40] * 3]], True),
+        (RGBA[..., :1], [[[10] * 3, [40] * 3]], False),
+        (torch.from_numpy(RGBA).permute(2, 0, 1), RGB, True),
+        (torch.from_numpy(RGBA / 255)[..., :3].permute(2, 0, 1), RGB, False),
+        (torch.from_numpy(RGBA)[..., 0], [[[10] * 3, [40] * 3]], False),
+        (Image.fromarray(RGBA), RGB, True),
+        (Image.fromarray(RGBA[..., 0]), [[[10] * 3, [40] * 3]], False),
+        (Image.fromarray(RGBA[..., 0]).convert('P'), [[[10] * 3, [40] * 3]], False),
+    ],
 )
-def test_arrays_that_are_no_pictures_are_refused(array: np.ndarray) -> None:
-    with pytest.raises(ValueError, match='expected a picture'):
-        load_picture(array)
+def test_pictures_in_memory(item: Picture, pixels: list, noted: bool) -> None:
+    (listed,) = list_pictures(item)
+    loaded = load_picture(listed)
+    assert loaded.pixels.dtype == np.uint8
+    assert loaded.pixels.tolist() == pixels
+    assert bool(loaded.notes) == noted
+
+
+@pytest.mark.parametrize(
+    ('item', 'says'),
+    [
+        (np.zeros((2, 2, 5), np.uint8), r'\(H, W, 3\)'),
+        (np.zeros((1, 2, 2, 3), np.uint8), 'several go into a list'),
+        (np.zeros((0, 2, 3), np.uint8), 'at least one pixel'),
+        (np.full((2, 2, 3), 200.0), 'from 0 to 1'),
+        (np.full((2, 2, 3), np.nan), 'from 0 to 1'),
+        (np.full((2, 2, 3), -0.5), 'from 0 to 1'),
+        (np.full((2, 2, 3), 256), 'from 0 to 255'),
+        (np.full((2, 2), 'x'), 'of numbers'),
+        (torch.zeros(64, 48, 3), r'tensor of shape \(3, H, W\)'),
+        (torch.zeros(1, 3, 8, 8), 'several go into a list'),
+        (Image.fromarray(np.zeros((2, 2), np.float32)), 'floating-point'),
+    ],
+)
+def test_what_is_no_picture_is_refused(item: Picture, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        load_picture(item)

@@ -39,12 +39,17 @@ def _forget_instances(manager: type = ManagerMixin) -> None:
 
 
 def _child(
-    script: Path, arguments: Sequence[str], folder: Path, log: Path, env: dict
+    script: Path,
+    arguments: Sequence[str],
+    folder: Path,
+    log: Path,
+    env: dict,
+    encoding: str,
 ) -> None:
     # Looking through all that the parent imported would copy it page by page.
     gc.freeze()
     # Stays open until the end: multiprocessing writes a traceback to it after this.
-    stream = log.open('w', buffering=1)
+    stream = log.open('w', buffering=1, encoding=encoding)
     os.dup2(stream.fileno(), 1)
     os.dup2(stream.fileno(), 2)
     sys.stdout = sys.stderr = stream
@@ -69,12 +74,17 @@ RunTool = Callable[..., Finished]
 def run_tool(tmp_path_factory: pytest.TempPathFactory) -> RunTool:
     """Return ``run_tool(name, *arguments, folder=..., processes=1) -> Finished``.
 
-    The script runs as ``__main__`` in a fork of the test process. With several
+    The script runs as ``__main__`` in a fork of the test process, with a console of
+    that ``encoding``. With several
     processes, the children get what torchrun gives and ``--launcher pytorch``.
     """
 
     def run(
-        name: str, *arguments: object, folder: Path, processes: int = 1
+        name: str,
+        *arguments: object,
+        folder: Path,
+        processes: int = 1,
+        encoding: str = 'utf-8',
     ) -> Finished:
         logs = tmp_path_factory.mktemp('tool')
         fork = multiprocessing.get_context('fork')
@@ -93,6 +103,7 @@ def run_tool(tmp_path_factory: pytest.TempPathFactory) -> RunTool:
                         folder,
                         logs / f'{rank}.txt',
                         env if processes > 1 else {},
+                        encoding,
                     ),
                 )
             )
@@ -102,7 +113,9 @@ def run_tool(tmp_path_factory: pytest.TempPathFactory) -> RunTool:
             child.join(120)
             if child.is_alive():
                 child.kill()
-        output = '\n'.join(log.read_text() for log in sorted(logs.iterdir()))
+        output = '\n'.join(
+            log.read_text(encoding=encoding) for log in sorted(logs.iterdir())
+        )
         return Finished(max((c.exitcode for c in children), key=abs), output)
 
     return run

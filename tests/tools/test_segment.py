@@ -142,6 +142,8 @@ def test_the_models_own_classes_are_the_default(main: Main, tmp_path: Path) -> N
         (['--classes', 'cat', '--unseen', 'cats'], "Did you mean 'cat'"),
         (['--unseen', 'cat'], '--classes'),
         (['--classes', __file__], 'pictures before --classes'),
+        (['--names-file', 'no.txt'], 'no.txt is missing'),
+        (['--names-file', __file__, '--classes', 'cat'], 'not allowed with'),
         (['--config', 'clip_dense/shapes_tin'], "Did you mean 'clip_dense/shapes_tiny"),
         (['--config', 'clip_dense/shapes_tiny', '--checkpoint', 'no.pth'], 'no.pth'),
         (['--checkpoint', 'no.pth'], '--config'),
@@ -167,6 +169,80 @@ def test_mistakes_end_with_status_2_and_one_message(
     assert says in messages[0]
     assert 'Traceback' not in said
     assert not list(tmp_path.glob('out/*'))
+
+
+def test_files_are_looked_at_before_a_model_is_built(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'notes.txt').write_text('no picture')
+    (tmp_path / 'empty').mkdir()
+    given = ['gone.png', 'notes.txt', 'empty', '*.jpg', 'https://example.org/a.png']
+    pictures = [item if '/' in item else tmp_path / item for item in given]
+    # A config that cannot be built would be an error of its own.
+    status = main(*pictures, '--out-dir', tmp_path / 'out', '--config', 'no_config')
+    said = capsys.readouterr()
+    assert status == 1
+    errors = said.err.splitlines()
+    for item in given:
+        (line,) = [line for line in errors if item in line]
+        assert line.startswith('error: ')
+    assert len(errors) == len(given)
+    assert f'0 pictures segmented, {len(given)} failed' in said.out
+    assert not (tmp_path / 'out').exists()
+
+
+def test_names_come_from_a_file_and_pictures_from_nested_folders(
+    main: Main, tmp_path: Path
+) -> None:
+    for place in ('one', 'two/deep'):
+        (tmp_path / 'in' / place).mkdir(parents=True)
+        scene().save(tmp_path / 'in' / place / 'a.png')
+    (tmp_path / 'names.txt').write_text(
+        '\ufeff# of scenes\nsea|water\n\nstar\n', 'utf-8'
+    )
+    flags = ['--names-file', tmp_path / 'names.txt', '--unseen', 'star']
+    out = tmp_path / 'in' / 'out'
+    # What the first run has written is no input of the second.
+    for _ in range(2):
+        assert main(tmp_path / 'in', *flags, '--out-dir', out) == 0
+        records = [json.loads(path.read_text()) for path in sorted(out.glob('*.json'))]
+        assert len(records) == 2
+    for record in records:
+        names = {entry['name']: entry['seen'] for entry in record['classes']}
+        assert names == {'sea': True, 'star': False}
+
+
+@pytest.mark.parametrize('columns', [40, 80])
+def test_the_table_fits_the_console(
+    main: Main,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    columns: int,
+) -> None:
+    monkeypatch.setenv('COLUMNS', str(columns))
+    folder = tmp_path / 'a_rather_long_name_of_a_folder' / 'and_another_one'
+    folder.mkdir(parents=True)
+    scene().save(folder / 'a_photograph_from_the_holidays_1234.png')
+    names = ['street light pole', 'star', 'x' * 300]
+    assert main(folder, '--classes', *names, '--out-dir', tmp_path / 'out') == 0
+    table = [line for line in capsys.readouterr().out.splitlines() if '\u2502' in line]
+    assert table
+    assert max(map(len, table)) <= columns
+    # Nothing is lost at the end of a line.
+    cells = [[cell.strip() for cell in line.split('\u2502')[1:-1]] for line in table]
+    picture, found, drawn = (''.join(column) for column in zip(*cells, strict=True))
+    assert picture.endswith('holidays_1234.png')
+    assert '%' in found
+    assert drawn == 'a_photograph_from_the_holidays_1234_overlay.png'
+
+
+def test_a_file_name_as_long_as_names_may_be(main: Main, tmp_path: Path) -> None:
+    path = tmp_path / ('x' * 251 + '.png')
+    scene().save(path)
+    assert main(path, '--classes', 'star', 'boat', '--out-dir', tmp_path / 'out') == 0
+    (record,) = (tmp_path / 'out').glob('*.json')
+    assert json.loads(record.read_text())['file'] == str(path)
 
 
 def test_a_poisoned_checkpoint_executes_nothing(

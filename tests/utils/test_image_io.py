@@ -63,14 +63,14 @@ def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
     assert '16-bit' in decoded.notes[0]
 
 
-def test_transparency_is_put_on_white_and_said(tmp_path: Path) -> None:
+def test_transparency_is_left_out_and_said(tmp_path: Path) -> None:
     path = tmp_path / 'see_through.png'
     picture = Image.new('RGBA', (2, 1), (*RED, 255))
     picture.putpixel((1, 0), (0, 0, 0, 0))
     picture.save(path)
     decoded = decode_image(path)
-    assert decoded.pixels[0].tolist() == [list(RED), [255, 255, 255]]
-    assert decoded.notes == ('transparent parts were put on white',)
+    assert decoded.pixels[0].tolist() == [list(RED), [0, 0, 0]]
+    assert decoded.notes == ('transparency is left out: hidden colours show',)
 
 
 def test_opaque_alpha_needs_no_note(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_palette_with_a_transparent_entry(tmp_path: Path) -> None:
     picture.putpalette([*RED, 0, 0, 0])
     picture.putpixel((1, 0), 1)
     picture.save(path, transparency=1)
-    assert read_image(path)[0].tolist() == [list(RED), [255, 255, 255]]
+    assert read_image(path)[0].tolist() == [list(RED), [0, 0, 0]]
 
 
 def test_cmyk_is_read_in_its_colours(tmp_path: Path) -> None:

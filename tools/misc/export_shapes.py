@@ -13,6 +13,7 @@ from zs3_mmseg.datasets.shapes.scene import file_stem, render_scene, write_png
 from zs3_mmseg.datasets.shapes.vocabulary import CLASSES, PALETTE, VOID
 from zs3_mmseg.datasets.splits import get_split, split_names
 from zs3_mmseg.datasets.splits.name_files import CLASSES_FILE, UNSEEN_FILE
+from zs3_mmseg.engine.launch import one_line_errors
 
 VOID_COLOUR = (0, 0, 0)
 
@@ -57,8 +58,7 @@ def write_subset(
         write_png(folder / MASKS / subset / name, np.ascontiguousarray(mask))
 
 
-def main() -> None:
-    arguments = parse_args()
+def export(arguments: argparse.Namespace) -> None:
     split = get_split(arguments.split)
     out = arguments.out
     for subset, count in (('train', arguments.train), ('val', arguments.val)):
@@ -69,7 +69,13 @@ def main() -> None:
         entries = [*zip(PALETTE, CLASSES, strict=True), (VOID_COLOUR, 'void')]
         lines = [' '.join(map(str, (*colour, name))) for colour, name in entries]
         (out / 'palette.txt').write_text('\n'.join(lines) + '\n')
-    print(f'{arguments.train} + {arguments.val} images are in {out}')
+
+
+def main() -> None:
+    arguments = parse_args()
+    with one_line_errors():
+        export(arguments)
+    print(f'{arguments.train} + {arguments.val} images are in {arguments.out}')
 
 
 if __name__ == '__main__':

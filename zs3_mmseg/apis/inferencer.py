@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
+from PIL import Image
 from rich.progress import track
 from torch import nn
 
@@ -19,37 +22,63 @@ from mmseg.structures import SegDataSample
 
 from zs3_mmseg.utils.image_io import (
     IMAGE_SUFFIXES,
+    TRANSPARENT_NOTE,
     DecodedImage,
     decode_image,
+    from_pillow,
     is_picture,
 )
 from zs3_mmseg.utils.palette import default_palette
 
 from .init import DEFAULT_CONFIG, init_segmentor, load_config
-from .pipeline import as_batch, build_pipeline, find_test_pipeline
-from .segmentation import OutputNames, Segmentation, void_label, write_segmentation
+from .pipeline import PicturePipeline, as_batch, find_test_pipeline
+from .segmentation import (
+    OutputNames,
+    Segmentation,
+    is_result,
+    void_label,
+    write_segmentation,
+)
 
-Picture = str | os.PathLike | np.ndarray
+InMemory = np.ndarray | torch.Tensor | Image.Image
+#: A file, or pixels in memory; see :func:`load_picture`.
+Picture = str | os.PathLike | InMemory
+
+_URL = re.compile(r'[a-z][a-z0-9+.-]*://', re.IGNORECASE)
 
 
 def _files_in(folder: Path) -> list[Path]:
-    """Return the pictures of a folder, by suffix, not those in folders below it."""
+    """Return the pictures in a folder and in those below it, by suffix.
+
+    Those that an earlier call has written there are left out.
+    """
     return sorted(
-        path for path in folder.iterdir() if is_picture(path) and path.is_file()
+        path
+        for path in folder.rglob('*')
+        if is_picture(path)
+        and path.is_file()
+        and not is_result(path)
+        and not any(part.startswith('.') for part in path.relative_to(folder).parts)
     )
 
 
 def _expand(item: str) -> list[Path]:
+    if _URL.match(item):
+        raise FileNotFoundError(f'{item}: a URL; download it and name the file')
     path = Path(item).expanduser()
     if path.is_dir():
         files = _files_in(path)
         if not files:
             suffixes = ', '.join(sorted(IMAGE_SUFFIXES))
-            raise FileNotFoundError(f'{item}: no pictures ({suffixes}) in this folder')
+            raise FileNotFoundError(
+                f'{item}: no pictures ({suffixes}) in this folder and those below it'
+            )
         return files
     # A file may have brackets or a question mark in its name.
-    if path.exists() or not glob.has_magic(item):
+    if path.exists():
         return [path]
+    if not glob.has_magic(item):
+        raise FileNotFoundError(f'{item}: no such file or folder')
     matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
     files = [match for match in matches if not match.is_dir()]
     if not files:
@@ -62,11 +91,11 @@ def collect_files(
 ) -> tuple[list[Path], list[str]]:
     """Expand files, folders and patterns to a list of files.
 
-    A file that is named twice is listed once. A plain name that doesn't exist is
-    listed, too: reading it tells what is wrong with it.
+    A file that is named twice is listed once.
 
     Args:
-        items: paths of pictures, of folders (their pictures), and glob patterns.
+        items: paths of pictures, of folders (the pictures in them and in all folders
+            below, but not in hidden ones), and glob patterns.
 
     Returns:
         the files in the order they were named, and one message for each item that
@@ -83,13 +112,13 @@ def collect_files(
     return list(files.values()), problems
 
 
-def list_pictures(inputs: Picture | Sequence[Picture]) -> list[Path | np.ndarray]:
-    """Return pictures one by one: arrays, and the files of folders and patterns."""
-    if isinstance(inputs, str | os.PathLike | np.ndarray):
+def list_pictures(inputs: Picture | Sequence[Picture]) -> list[Path | InMemory]:
+    """Return pictures one by one: those in memory, and the files of all others."""
+    if isinstance(inputs, Picture):
         inputs = [inputs]
-    pictures: list[Path | np.ndarray] = []
+    pictures: list[Path | InMemory] = []
     for item in inputs:
-        if isinstance(item, np.ndarray):
+        if isinstance(item, InMemory):
             pictures.append(item)
             continue
         files, problems = collect_files([item])
@@ -99,31 +128,74 @@ def list_pictures(inputs: Picture | Sequence[Picture]) -> list[Path | np.ndarray
     return pictures
 
 
-def _as_rgb(array: np.ndarray, channel_order: str) -> np.ndarray:
+def _as_bytes(array: np.ndarray) -> np.ndarray:
+    """Bring values to 0..255 uint8: floats are 0..1, integers 0..255."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind not in 'fiub':
+        raise ValueError(f'expected a picture of numbers, got {array.dtype}')
+    top = 1 if array.dtype.kind in 'fb' else 255
+    # Not a number fails both comparisons.
+    if not (array.min() >= 0 and array.max() <= top):
+        raise ValueError(
+            f'expected a picture with values from 0 to {top}, as it is of '
+            f'{array.dtype}, got {array.min():g} to {array.max():g}'
+        )
+    return np.round(array.astype(np.float32) * (255 / top)).astype(np.uint8)
+
+
+def _as_rgb(array: np.ndarray, channel_order: str) -> DecodedImage:
+    """Bring ``(H, W)`` or ``(H, W, C)`` to 8-bit RGB."""
     if channel_order not in ('rgb', 'bgr'):
         raise ValueError(f"channel_order is 'rgb' or 'bgr', not {channel_order!r}")
-    if array.dtype != np.uint8 or array.size == 0:
+    if array.size == 0:
         raise ValueError(
-            f'expected a picture of uint8 with at least one pixel, got '
-            f'{array.dtype} of shape {array.shape}'
+            f'expected a picture with at least one pixel, got {array.shape}'
         )
-    if array.ndim == 2:
-        return np.repeat(array[..., None], 3, axis=2)
-    if array.ndim != 3 or array.shape[2] != 3:
+    shaped = array[..., None] if array.ndim == 2 else array
+    if shaped.ndim != 3 or shaped.shape[2] > 4:
         raise ValueError(
-            f'expected a picture of shape (H, W, 3) or (H, W), got {array.shape}'
+            'expected a picture of shape (H, W, 3), (H, W, 4) or (H, W), got '
+            f'{array.shape}; several go into a list'
         )
-    return array if channel_order == 'rgb' else np.ascontiguousarray(array[..., ::-1])
+    values = _as_bytes(shaped)
+    has_alpha = values.shape[2] in (2, 4)
+    colours = values[..., :-1] if has_alpha else values
+    if colours.shape[2] == 1:
+        colours = np.repeat(colours, 3, axis=2)
+    elif channel_order == 'bgr':
+        colours = colours[..., ::-1]
+    is_opaque = not has_alpha or values[..., -1].min() == 255
+    return DecodedImage(
+        np.ascontiguousarray(colours), () if is_opaque else (TRANSPARENT_NOTE,)
+    )
 
 
 def load_picture(item: Picture, channel_order: str = 'rgb') -> DecodedImage:
-    """Return a picture as RGB.
+    """Return a picture as 8-bit RGB.
 
     Args:
-        item: a file, or an array ``(H, W, 3)`` or, if grey, ``(H, W)`` of uint8.
+        item: a file; an array ``(H, W, 3)``, with alpha ``(H, W, 4)`` or, if grey,
+            ``(H, W)``; a tensor with the channels first; or a picture of Pillow.
+            Floats are 0..1, integers 0..255. Alpha is left out, as in files.
+        channel_order: of arrays and tensors, ``'rgb'`` or ``'bgr'``.
+
+    Raises:
+        OSError: see :func:`~zs3_mmseg.utils.image_io.decode_image`.
+        ValueError: other shapes or values.
     """
+    if isinstance(item, Image.Image):
+        return from_pillow(item)
+    if isinstance(item, torch.Tensor):
+        if item.ndim == 3 and item.shape[0] > 4:
+            raise ValueError(
+                'expected a tensor of shape (3, H, W), (4, H, W) or (H, W), got '
+                f'{tuple(item.shape)}'
+            )
+        array = item.detach().cpu().numpy()
+        item = np.moveaxis(array, 0, -1) if array.ndim == 3 else array
     if isinstance(item, np.ndarray):
-        return DecodedImage(_as_rgb(item, channel_order))
+        return _as_rgb(item, channel_order)
     return decode_image(item)
 
 
@@ -139,6 +211,9 @@ class ZeroShotInferencer(BaseInferencer):
         inferencer = ZeroShotInferencer(classes=['star', 'two words', 'cup|mug'])
         result = inferencer('photo.jpg', out_dir='out')
         result['predictions'][0]['labels']  # (H, W), positions in classes
+
+    Of a single class the label map is the mask, 1 where its score reaches the model's
+    ``test_cfg.score_thr``, else 0, as in mmseg.
 
     Args:
         model: path or name of a config, a config object, or a segmentor that
@@ -211,9 +286,11 @@ class ZeroShotInferencer(BaseInferencer):
         return names, (True,) * len(names), palette
 
     def set_classes(
-        self, names: Sequence[str], unseen: Sequence[str] | None = None
+        self, names: Sequence[str] | None, unseen: Sequence[str] | None = None
     ) -> None:
         """Change the vocabulary; see the segmentor's method of this name.
+
+        None brings back the model's own names.
 
         Raises:
             ValueError: empty or repeated names, or a model with a fixed vocabulary.
@@ -223,7 +300,7 @@ class ZeroShotInferencer(BaseInferencer):
                 f'a {type(self.model).__name__} knows its own '
                 f'{len(self.classes)} classes only: leave the names out'
             )
-        self.model.set_classes(list(names), unseen)
+        self.model.set_classes(names, unseen)
 
     def _init_model(
         self, cfg: Config, weights: str | None, device: str = 'cpu'
@@ -234,10 +311,8 @@ class ZeroShotInferencer(BaseInferencer):
             raise ValueError('a segmentor that is built already takes no weights')
         return self._given
 
-    def _init_pipeline(self, cfg: Config) -> object:
-        patch = getattr(self.model.backbone, 'patch_size', 1)
-        least = max(patch) if isinstance(patch, tuple) else int(patch)
-        return build_pipeline(find_test_pipeline(cfg), least=least)
+    def _init_pipeline(self, cfg: Config) -> PicturePipeline:
+        return PicturePipeline(find_test_pipeline(cfg))
 
     def _init_collate(self, cfg: Config) -> object:
         return pseudo_collate
@@ -247,7 +322,7 @@ class ZeroShotInferencer(BaseInferencer):
 
     def _inputs_to_list(
         self, inputs: Picture | Sequence[Picture]
-    ) -> list[Path | np.ndarray]:
+    ) -> list[Path | InMemory]:
         """Return pictures one by one; folders and patterns give their files."""
         return list_pictures(inputs)
 
@@ -261,7 +336,19 @@ class ZeroShotInferencer(BaseInferencer):
         """Yield each picture as it is and as the segmentor takes it."""
         for item in inputs:
             decoded = load_picture(item, channel_order)
-            yield decoded, as_batch(self.pipeline(decoded.pixels))
+            # A file goes to the config's own reader: that is what its test sees.
+            given = (
+                decoded.pixels[..., ::-1] if isinstance(item, InMemory) else Path(item)
+            )
+            try:
+                read, prepared = self.pipeline(given)
+            except cv2.error as error:
+                height, width = decoded.pixels.shape[:2]
+                raise ValueError(
+                    f'the test pipeline of the config cannot bring {width} x {height} '
+                    f'pixels to its size ({error.err})'
+                ) from error
+            yield DecodedImage(read, decoded.notes), as_batch(prepared)
 
     def _to_segmentation(
         self, item: Picture, decoded: DecodedImage, sample: SegDataSample
@@ -269,10 +356,9 @@ class ZeroShotInferencer(BaseInferencer):
         classes, seen, palette = self._names_seen_palette()
         void = void_label(len(classes))
         labels: torch.Tensor = sample.pred_sem_seg.data[0].long()
-        if len(classes) == 1:
-            # One class: the map is a mask, 1 where the score reached the threshold.
-            labels = torch.where(labels > 0, 0, void)
-        labels = torch.where(labels < len(classes), labels, void)
+        # Of one class it is the mask already.
+        if len(classes) > 1:
+            labels = torch.where(labels < len(classes), labels, void)
         narrow = np.uint8 if void < 256 else np.uint16
         return Segmentation(
             image=decoded.pixels,
@@ -280,7 +366,7 @@ class ZeroShotInferencer(BaseInferencer):
             classes=classes,
             palette=tuple((int(r), int(g), int(b)) for r, g, b in palette),
             unseen=frozenset(index for index, known in enumerate(seen) if not known),
-            source=None if isinstance(item, np.ndarray) else str(item),
+            source=None if isinstance(item, InMemory) else str(item),
             notes=decoded.notes,
         )
 
@@ -310,8 +396,9 @@ class ZeroShotInferencer(BaseInferencer):
         """Segment one picture.
 
         Args:
-            image: path of a file, or an array ``(H, W, 3)`` or ``(H, W)`` of uint8.
-            channel_order: of an array; ``'bgr'`` for what ``cv2.imread`` returns.
+            image: a file or pixels, see :func:`load_picture`.
+            channel_order: of an array or a tensor; ``'bgr'`` for what ``cv2.imread``
+                returns and mmseg's ``inference_model`` takes.
 
         Returns:
             the segmentation, and mmseg's data sample for it.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +21,14 @@ from zs3_mmseg.visualization.overlay import class_shares, draw_overlay
 OVERLAY_SUFFIX = '_overlay.png'
 LABELS_SUFFIX = '_labels.png'
 JSON_SUFFIX = '.json'
+#: In bytes. Names have 255 at most, and suffixes and numbers follow.
+LONGEST_STEM = 200
 
 
 def void_label(num_classes: int) -> int:
     """Return the label of "none of them" in written label maps."""
+    if num_classes == 1:
+        return 0
     return NARROW.ignore if num_classes <= NARROW.ignore else WIDE.ignore
 
 
@@ -33,7 +39,8 @@ class Segmentation:
     Attributes:
         image: ``(H, W, 3)`` uint8, RGB, at its original size.
         labels: ``(H, W)`` uint8, or uint16 with more than 255 classes: positions in
-            ``classes``, or :func:`void_label` where no class reached the threshold.
+            ``classes``, or :func:`void_label` where no class reached the threshold. Of
+            a single class it is the mask: 1 where the class is, else 0.
         classes: K class names; synonyms are joined by ``|``.
         palette: K colours, RGB.
         unseen: positions of the classes that had no masks in training.
@@ -55,19 +62,30 @@ class Segmentation:
         return tuple(display_name(name) for name in self.classes)
 
     @property
+    def values(self) -> range:
+        """What stands for each class in the label map."""
+        first = int(len(self.classes) == 1)
+        return range(first, first + len(self.classes))
+
+    @property
+    def positions(self) -> np.ndarray:
+        """``(H, W)`` int32, the position of each pixel's class, or the void label."""
+        labels = self.labels.astype(np.int32)
+        return labels if len(self.classes) > 1 else np.where(labels, 0, NARROW.ignore)
+
+    @property
     def shares(self) -> np.ndarray:
         """``(K,)`` share of the pixels of each class, 0..1."""
-        return class_shares(self.labels, len(self.classes))
+        return class_shares(self.positions, len(self.classes))
 
     def draw(self, alpha: float = 0.6) -> np.ndarray:
         """Draw it with names and legend; see :func:`draw_overlay`."""
         return draw_overlay(
             self.image,
-            self.labels,
+            self.positions,
             self.display_names,
             self.palette,
             self.unseen,
-            ignore_index=void_label(len(self.classes)),
             alpha=alpha,
         )
 
@@ -82,7 +100,7 @@ class Segmentation:
             'height': height,
             'classes': [
                 {
-                    'label': index,
+                    'label': self.values[index],
                     'name': self.display_names[index],
                     'synonyms': list(synonyms_of(name)),
                     'seen': index not in self.unseen,
@@ -113,7 +131,7 @@ def label_image(segmentation: Segmentation) -> Image.Image:
         return Image.fromarray(segmentation.labels)
     picture = Image.fromarray(segmentation.labels).convert('P')
     colours = np.zeros((256, 3), dtype=np.uint8)
-    colours[: len(segmentation.palette)] = segmentation.palette
+    colours[list(segmentation.values)] = segmentation.palette
     picture.putpalette(colours.tobytes())
     return picture
 
@@ -124,6 +142,15 @@ def written_files(folder: Path, stem: str) -> tuple[Path, Path, Path]:
         folder / (stem + OVERLAY_SUFFIX),
         folder / (stem + LABELS_SUFFIX),
         folder / (stem + JSON_SUFFIX),
+    )
+
+
+def is_result(path: Path) -> bool:
+    """Whether a picture was written here, with its JSON file beside it."""
+    return any(
+        path.name.endswith(suffix)
+        and Path(str(path).removesuffix(suffix) + JSON_SUFFIX).is_file()
+        for suffix in (OVERLAY_SUFFIX, LABELS_SUFFIX)
     )
 
 
@@ -159,7 +186,8 @@ def write_segmentation(
     text = json.dumps(content, indent=2, ensure_ascii=False) + '\n'
 
     def write_text(out: BinaryIO) -> None:
-        out.write(text.encode())
+        # A file name that is no valid text is kept as the escapes of JSON.
+        out.write(text.encode(errors='backslashreplace'))
 
     atomic_write(record, write_text)
     return overlay, labels, record
@@ -179,7 +207,13 @@ class OutputNames:
         self._taken: set[str] = set()
 
     def claim(self, wanted: str) -> str:
-        """Return ``wanted``, or ``wanted_2``, ``wanted_3``, ... if it is taken."""
+        """Return ``wanted``, or ``wanted_2``, ``wanted_3``, ... if it is taken.
+
+        Names too long for a file system to add a suffix to are cut.
+        """
+        raw = os.fsencode(wanted)
+        if len(raw) > LONGEST_STEM:
+            wanted = raw[:LONGEST_STEM].decode(sys.getfilesystemencoding(), 'ignore')
         number, stem = 1, wanted
         while self._is_taken(stem):
             number += 1

@@ -171,8 +171,12 @@ class LoadFolderMasks(LoadAnnotations):
     """``LoadAnnotations`` for :class:`FolderSegDataset`: indices or colours.
 
     Unlike mmseg's it keeps all 16 bits of a mask and reads drawn colours by the
-    palette of the data set.
+    palette of the data set. A picture that comes without a mask passes unchanged.
     """
+
+    def transform(self, results: dict) -> dict:
+        # mmseg's inference_model takes LoadAnnotations out of a pipeline, not this.
+        return super().transform(results) if 'seg_map_path' in results else results
 
     def _load_seg_map(self, results: dict) -> None:
         if 'read_mask' not in results:

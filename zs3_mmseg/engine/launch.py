@@ -21,6 +21,7 @@ from mmseg.registry import RUNNERS
 from zs3_mmseg.datasets.scan import explained
 from zs3_mmseg.utils.config_check import expand_home, read_config, run_name
 from zs3_mmseg.utils.config_keys import naming_keys
+from zs3_mmseg.utils.console import show_any_text
 from zs3_mmseg.utils.names import did_you_mean
 
 from .protocol import ProtocolCheckHook, require_fitting_parts
@@ -225,8 +226,10 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Turn errors that a user can mend into one message and exit status 2.
 
     By default these are :data:`USER_ERRORS`, for reading and building. Everything else
-    keeps its traceback; ``ZS3_MMSEG_TRACEBACK=1`` brings it back for these, too.
+    keeps its traceback; ``ZS3_MMSEG_TRACEBACK=1`` brings it back for these, too. From
+    here on the console takes any text, see :func:`show_any_text`.
     """
+    show_any_text()
     caught: tuple[type[Exception], ...] = (*(kinds or USER_ERRORS), AssertionError)
     try:
         yield

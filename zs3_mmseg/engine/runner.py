@@ -20,6 +20,7 @@ from mmengine.device import get_device
 from mmengine.dist import barrier, broadcast, get_dist_info, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
 from mmengine.registry import OPTIMIZERS as ROOT_OPTIMIZERS
 from mmengine.runner import BaseLoop, CheckpointLoader, EpochBasedTrainLoop, Runner
@@ -231,6 +232,18 @@ class SafeRunner(Runner):
             evaluator = self.build_evaluator(given)
         require_different_scores(f'{name}_evaluator', evaluator.metrics)
         return evaluator
+
+    def build_logger(
+        self,
+        log_level: int | str = 'INFO',
+        log_file: str | None = None,
+        **kwargs: Any,
+    ) -> MMLogger:
+        """Build a logger whose file takes any text, whatever the console takes."""
+        kwargs.setdefault(
+            'file_handler_cfg', {'type': 'RotatingFileHandler', 'encoding': 'utf-8'}
+        )
+        return super().build_logger(log_level, log_file, **kwargs)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Wrap as usual, but not what DDP refuses for having nothing to learn."""

@@ -40,7 +40,7 @@ def content_hash(*parts: bytes | str) -> str:
 @contextmanager
 def _temporary_beside(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix='.', suffix='.part', dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, 'wb') as stream:

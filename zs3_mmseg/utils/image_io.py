@@ -63,6 +63,7 @@ def no_pictures(folder: str | os.PathLike, suffix: str) -> str:
 # An allow-list: other plug-ins of Pillow start external programs (EPS) or accept
 # almost any bytes as a picture (TGA).
 _FORMATS = ('PNG', 'JPEG', 'BMP', 'GIF', 'TIFF', 'WEBP', 'AVIF', 'JPEG2000', 'PPM')
+TRANSPARENT_NOTE = 'transparency is left out: hidden colours show'
 
 # What Pillow's decoders raise on damaged files, found with 10^5 files cut and
 # overwritten at random positions.
@@ -162,11 +163,9 @@ def _to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
         image = _sixteen_bits_to_eight(image)
         notes.append('16-bit grey values were scaled to 8 bits')
     if image.has_transparency_data:
-        layer = image.convert('RGBA')
-        if np.asarray(layer.getchannel('A')).min() < 255:
-            notes.append('transparent parts were put on white')
-        white = Image.new('RGBA', layer.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, layer)
+        image = image.convert('RGBA')
+        if np.asarray(image.getchannel('A')).min() < 255:
+            notes.append(TRANSPARENT_NOTE)
     return image.convert('RGB')
 
 
@@ -187,29 +186,27 @@ def _decode(path: Path) -> DecodedImage:
         if getattr(image, 'is_animated', False):
             notes.append('the first of several frames is used')
         image.load()
-        rgb = _to_rgb(_upright(image, notes), notes)
+        decoded = from_pillow(image)
+    return DecodedImage(decoded.pixels, (*notes, *decoded.notes))
+
+
+def from_pillow(image: Image.Image) -> DecodedImage:
+    """Bring a picture of Pillow to upright 8-bit RGB, see :func:`decode_image`.
+
+    Raises:
+        ValueError: its values have no agreed range.
+    """
+    notes: list[str] = []
+    rgb = _to_rgb(_upright(image, notes), notes)
     return DecodedImage(np.array(rgb), tuple(notes))
 
 
-def decode_image(path: str | os.PathLike) -> DecodedImage:
-    """Decode every pixel of a picture and bring it to upright 8-bit RGB.
-
-    Grey, palette, CMYK and 1-bit pictures become RGB; 16-bit values are scaled (not
-    clipped); transparent parts are put on white; the EXIF orientation is applied; of
-    several frames the first is used.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        IsADirectoryError: it is a folder.
-        PermissionError: it may not be read.
-        ImageReadError: it is empty, no picture, truncated or damaged, or holds more
-            than :data:`MAX_PIXELS`. All four are :class:`OSError`.
-    """
-    path = Path(path)
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Let whatever is wrong with a file end in an ``OSError`` that names it."""
     _check_file(path)
     try:
-        with _strict_decoding():
-            return _decode(path)
+        yield
     except UnidentifiedImageError as error:
         raise ImageReadError(
             f'{path}: no picture in a known format ({", ".join(_FORMATS)})'
@@ -223,6 +220,30 @@ def decode_image(path: str | os.PathLike) -> DecodedImage:
         raise ImageReadError(
             f'{path}: the picture is damaged or incomplete ({reason})'
         ) from error
+
+
+def require_picture(path: str | os.PathLike) -> None:
+    """Check what can be told from a file's first bytes, see :func:`decode_image`."""
+    with _named_errors(Path(path)), _strict_decoding():
+        _open(Path(path)).close()
+
+
+def decode_image(path: str | os.PathLike) -> DecodedImage:
+    """Decode every pixel of a picture and bring it to upright 8-bit RGB.
+
+    Grey, palette, CMYK and 1-bit pictures become RGB; 16-bit values are scaled (not
+    clipped); transparency is left out, as mmcv's readers do; the EXIF orientation is
+    applied; of several frames the first is used.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        IsADirectoryError: it is a folder.
+        PermissionError: it may not be read.
+        ImageReadError: it is empty, no picture, truncated or damaged, or holds more
+            than :data:`MAX_PIXELS`. All four are :class:`OSError`.
+    """
+    with _named_errors(Path(path)), _strict_decoding():
+        return _decode(Path(path))
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:

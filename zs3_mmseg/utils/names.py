@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
@@ -30,6 +30,15 @@ def synonyms_of(name: str) -> tuple[str, ...]:
             f'(synonyms are separated by {_SEPARATOR!r})'
         )
     return synonyms
+
+
+def as_list(
+    texts: Sequence[str], shown: int = 10, spelling: Callable[[str], str] = repr
+) -> str:
+    """Return texts as they stand in messages: a few, and how many there are."""
+    listed = ', '.join(map(spelling, texts[:shown]))
+    more = len(texts) - shown
+    return listed + (f' and {more} more ({len(texts)} in all)' if more > 0 else '')
 
 
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:

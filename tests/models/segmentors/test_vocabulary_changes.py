@@ -79,6 +79,12 @@ def test_synonyms_are_queries_of_one_class(make_segmentor, rows_of):
     [
         ([], 'list of class names'),
         ('cat', 'list of class names'),
+        (5, 'list of class names'),
+        ({'sofa': ['couch']}, r"a dict with 'sofa'.*'sofa\|couch'"),
+        (
+            [*range(1500)],
+            r'must be strings, got \[0, .*9 and 1490 more \(1500 in all\)\]',
+        ),
         (['cat', ''], 'empty'),
         (['cat', '  '], 'empty'),
         (['cat|'], 'empty synonym'),
@@ -91,6 +97,32 @@ def test_wrong_names_change_nothing(make_segmentor, names, message):
     with pytest.raises(ValueError, match=message):
         model.set_classes(names)
     assert (model.class_names, model.out_channels) == (CLASSES, 5)
+
+
+def test_none_brings_the_names_of_the_split_back(make_segmentor):
+    model = make_segmentor()
+    model.set_classes(['owl'])
+    model.set_classes(None)
+    assert (model.class_names, model.out_channels) == (CLASSES, 5)
+
+
+def test_first_synonyms_wear_the_colour_of_their_class(make_segmentor):
+    model = make_segmentor()
+    colours = dict(zip(CLASSES, model.vocabulary.palette, strict=True))
+    model.set_classes(['owl|fly', 'cat|kitten', 'Dog', 'ant'])
+    owl, cat, dog, ant = model.vocabulary.palette
+    assert (cat, dog, ant) == (colours['cat'], colours['dog'], colours['ant'])
+    assert owl not in colours.values()
+
+
+def test_print_shows_split_and_names(make_segmentor):
+    model = make_segmentor()
+    model.set_classes([*CLASSES, *(f'name {i}' for i in range(1500))])
+    text = str(model)
+    assert f'{len(model.split.seen)} seen and {len(model.split.unseen)} unseen' in text
+    assert "(classes): 'ant', 'bee', 'cat'" in text
+    assert 'more (1505 in all)' in text
+    assert text.count('name ') < 20
 
 
 def test_an_unseen_name_that_is_no_class_gets_a_hint(make_segmentor):

@@ -17,6 +17,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 from mmengine.config import Config
 from mmseg.registry import MODELS
@@ -591,7 +592,7 @@ def print_report(report: DataReport, console: Console) -> None:
         for row in class_histogram(report, phase):
             name = row['name'] or 'ignored or no class'
             share = f'{row["percent"]:.2f} %'
-            table.add_row(name, row['group'], share, str(row['masks']))
+            table.add_row(Text(name), row['group'], share, str(row['masks']))
         console.print(table)
     for finding in report.findings:
         style, word = ('red', 'FAULT') if finding.fault else ('yellow', 'note')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,10 +12,10 @@ from torch import Tensor
 from mmseg.registry import MODELS
 
 from zs3_mmseg.models.towers import release_towers
-from zs3_mmseg.utils.names import choose, duplicates, synonyms_of
+from zs3_mmseg.utils.names import as_list, choose, duplicates, synonyms_of
 
 from .clip_text import ClipTextSource
-from .sources import EmbeddingSource, TensorSource, WordVectorSource, as_list
+from .sources import EmbeddingSource, TensorSource, WordVectorSource
 
 
 def display_name(name: str) -> str:
@@ -36,11 +36,16 @@ def split_names(names: Sequence[str]) -> tuple[list[str], list[int]]:
         ValueError: if there is no name, an empty name, or a name that occurs twice,
             in upper or lower case: text towers see no difference.
     """
-    if isinstance(names, str) or not names:
+    if isinstance(names, Mapping):
+        raise ValueError(
+            f'expected a list of class names, got a dict with {as_list([*names])}: '
+            "list its names; synonyms are written as 'sofa|couch'"
+        )
+    if isinstance(names, str) or not isinstance(names, Collection) or not names:
         raise ValueError(f'expected a list of class names, got {names!r}')
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
-        raise ValueError(f'class names must be strings, got {wrong}')
+        raise ValueError(f'class names must be strings, got [{as_list(wrong)}]')
     texts: list[str] = []
     classes: list[int] = []
     for index, name in enumerate(names):
@@ -50,7 +55,8 @@ def split_names(names: Sequence[str]) -> tuple[list[str], list[int]]:
     repeated = duplicates(text.casefold() for text in texts)
     if repeated:
         raise ValueError(
-            f'these class names or synonyms occur more than once: {", ".join(repeated)}'
+            'these class names or synonyms occur more than once: '
+            + as_list(repeated, spelling=str)
         )
     return texts, classes
 

@@ -28,9 +28,9 @@ from zs3_mmseg.models.towers import (
     tower_hash,
 )
 from zs3_mmseg.utils.cache import cached_tensors, content_hash
-from zs3_mmseg.utils.names import did_you_mean
+from zs3_mmseg.utils.names import as_list, did_you_mean
 
-from .sources import EmbeddingSource, as_list
+from .sources import EmbeddingSource
 
 _SLOT = '{}'
 _SIZES = ('small', 'medium', 'large')

@@ -24,7 +24,7 @@ from torch import Tensor
 from mmengine.logging import print_log
 
 from zs3_mmseg.utils.checkpoint import safe_load_object
-from zs3_mmseg.utils.names import did_you_mean, duplicates, read_text
+from zs3_mmseg.utils.names import as_list, did_you_mean, duplicates, read_text
 from zs3_mmseg.utils.origins import origin_of_file
 
 
@@ -66,11 +66,6 @@ class EmbeddingSource(ABC):
     @abstractmethod
     def provenance(self) -> dict[str, str]:
         """Return where the rows come from, in plain strings."""
-
-
-def as_list(texts: Sequence[str]) -> str:
-    """Return texts as they stand in messages."""
-    return ', '.join(map(repr, texts))
 
 
 def require_file(path: Path, what: str) -> None:

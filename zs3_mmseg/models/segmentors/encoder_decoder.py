@@ -31,6 +31,7 @@ from zs3_mmseg.models.decode_heads.zero_shot_head import ScoreKind, ZeroShotHead
 from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.labels import SpecialLabels, special_labels
+from zs3_mmseg.utils.names import as_list
 
 from .inference import (
     GROUPS,
@@ -604,14 +605,15 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
 
     def set_classes(
         self,
-        names: Sequence[str],
+        names: Sequence[str] | None,
         unseen: Sequence[str] | None = None,
         embeddings: Tensor | Any | None = None,
     ) -> None:
         """Change the vocabulary; training and checkpoints keep that of the split.
 
         Args:
-            names: new class names; ``'sofa|couch'`` is one class with two names.
+            names: new class names; ``'sofa|couch'`` is one class with two names. None:
+                those of the split again.
             unseen: those among them that are unseen; None: all but those that mean a
                 class seen in training.
             embeddings: rows to use, ``(Q, D)`` in the order of names and synonyms or
@@ -622,6 +624,9 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
                 if rows do not fit, or if the head's classes are fixed.
             FileNotFoundError: if a file to compute new rows is missing.
         """
+        if names is None:
+            self.reset_classes()
+            return
         self._require_open_classes()
         classes = self.vocabulary.new(names, unseen)
         if embeddings is None:
@@ -634,6 +639,18 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
     def reset_classes(self) -> None:
         """Return to the classes of the split."""
         self._use(self.vocabulary.trained)
+
+    def extra_repr(self) -> str:
+        """Return what ``print`` shows beside the modules: split and vocabulary."""
+        split, words = self.split, self.vocabulary
+        pairs = zip(words.names, words.seen, strict=True)
+        unseen = [name for name, seen in pairs if not seen]
+        return (
+            f'(split): {split.name}, {len(split.seen)} seen and {len(split.unseen)} '
+            f'unseen classes, setting={self.setting!r}\n'
+            f'(classes): {as_list(words.names)}\n'
+            f'(unseen): {as_list(unseen) or "none"}'
+        )
 
     def _test_on(self, split: ZeroShotSplit) -> None:
         """Make the classes of another split the current ones."""

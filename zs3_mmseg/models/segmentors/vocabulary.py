@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from zs3_mmseg.models.class_embeddings import (
 )
 from zs3_mmseg.models.class_embeddings.queries import warn_of_equal_rows
 from zs3_mmseg.utils.config_check import ConfigError
-from zs3_mmseg.utils.names import choose, did_you_mean
+from zs3_mmseg.utils.names import as_list, choose, did_you_mean
 from zs3_mmseg.utils.palette import default_palette
 
 Palette = list[list[int]]
@@ -154,17 +154,30 @@ class Vocabulary:
                 ``unseen`` holds anything else than some of the names.
         """
         # mmengine's config files and numpy may bring other string types and sequences.
-        texts = names if isinstance(names, str) else [*names]
+        is_list = isinstance(names, Iterable) and not isinstance(names, str | Mapping)
+        texts = [*names] if is_list else names
         split_names(texts)  # raises what is wrong with them
         listed = tuple(name.strip() for name in texts)
         if unseen is None:
             seen = tuple(map(self._was_seen, listed))
         else:
             seen = _all_but(unseen, listed)
-        known = dict(zip(self.trained.names, self.trained.palette, strict=True))
-        fresh = iter(default_palette(len(listed), avoid=self.trained.palette))
-        palette = [list(known[n]) if n in known else next(fresh) for n in listed]
-        return ClassList(listed, seen, palette)
+        return ClassList(listed, seen, self._colours(listed))
+
+    def _colours(self, names: Sequence[str]) -> Palette:
+        """Return the colours of the trained classes that first synonyms mean."""
+        trained = self.trained
+        fresh = iter(default_palette(len(names), avoid=trained.palette))
+        worn: set[int] = set()
+        palette = []
+        for name in names:
+            index = find_name(display_name(name), trained.names)
+            if index is None or index in worn:
+                palette.append(next(fresh))
+            else:
+                worn.add(index)
+                palette.append(list(trained.palette[index]))
+        return palette
 
     def _was_seen(self, name: str) -> bool:
         trained = self.trained
@@ -326,9 +339,9 @@ class Vocabulary:
     ) -> tuple[list[NameRows], Mapping[str, str]]:
         """Let the bank make rows; return them and their provenance."""
         if self.bank is None:
-            known = ', '.join(self.rows) or 'none'
+            known = as_list([*self.rows]) or 'none'
             raise ValueError(
-                f'there are no class embeddings for {", ".join(names)}: '
+                f'there are no class embeddings for {as_list(names)}: '
                 f'model.class_embeddings is None, and the known rows are {known}.'
                 f'{did_you_mean(names[0], self.rows)}'
             )
