@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import mmcv
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 
 from zs3_mmseg.apis.pipeline import PicturePipeline, as_batch, find_test_pipeline
@@ -42,6 +43,8 @@ def test_arrays_are_resized_as_mmcv_does(size: tuple[int, int]) -> None:
     [
         [],
         [{'type': 'LoadImageFromFile'}],
+        [{'type': 'mmcv.LoadImageFromFile'}],
+        [{'type': LoadImageFromFile}],
         [{'type': 'LoadImageFromFile', 'to_float32': True}],
         # What mmseg's inference_model makes of a model's config.
         [{'type': 'LoadImageFromNDArray'}],

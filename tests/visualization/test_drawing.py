@@ -41,10 +41,53 @@ def test_zero_opacity_without_borders_is_the_picture() -> None:
     np.testing.assert_array_equal(drawn, grey(3, 4))
 
 
-def test_half_opacity_is_the_mean_of_picture_and_colour() -> None:
-    labels = np.zeros((4, 4), dtype=np.uint8)
-    drawn = draw_segmentation(grey(4, 4), labels, CLASSES, PALETTE, alpha=0.5)
-    np.testing.assert_allclose(drawn[0, 0], (175, 50, 50), atol=1)
+def photo(kind: str) -> np.ndarray:
+    """Return a picture ``(60, 90, 3)`` whose own colours could be taken for classes."""
+    rng = np.random.default_rng(0)
+    vivid = {'red': (230, 40, 30), 'green': (40, 200, 50), 'white': (255, 255, 255)}
+    if kind in vivid:
+        return np.full((60, 90, 3), vivid[kind], dtype=np.uint8)
+    if kind == 'noise':
+        return rng.integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    ramp = np.linspace(0, 255, 90).astype(np.uint8)
+    return np.repeat(np.repeat(ramp[None, :, None], 60, axis=0), 3, axis=2)
+
+
+@pytest.mark.parametrize('alpha', [0.3, 0.6, 0.9])
+@pytest.mark.parametrize('kind', ['red', 'green', 'white', 'noise', 'ramp'])
+def test_regions_have_the_colours_of_the_legend_over_any_picture(
+    kind: str, alpha: float
+) -> None:
+    # Shades of one hue are the hardest to tell apart.
+    palette = ((128, 0, 0), (192, 0, 0), (64, 0, 128), (90, 160, 90))
+    names = ('a', 'b', 'c', 'd')
+    labels = np.arange(90)[None].repeat(60, axis=0) * 4 // 90
+    drawn = draw_segmentation(
+        photo(kind), labels, names, palette, alpha=alpha, border=False
+    )
+    for index, colour in enumerate(palette):
+        mean = drawn[labels == index].mean(axis=0)
+        distances = [np.abs(mean - other).max() for other in palette]
+        assert np.argmin(distances) == index
+        if kind in ('red', 'green', 'white'):
+            np.testing.assert_array_equal(mean, colour)
+
+
+def test_light_and_shade_of_the_picture_show_in_the_colours() -> None:
+    labels = np.zeros((60, 90), dtype=np.uint8)
+    drawn = draw_segmentation(
+        photo('ramp'), labels, CLASSES, ((100, 120, 140),) * 3, alpha=0.6
+    )
+    across = drawn[30].astype(int)
+    assert (np.diff(across, axis=0) >= 0).all()
+    np.testing.assert_allclose(across[-1] - across[0], 0.4 * 255, atol=2)
+
+
+def test_what_has_no_class_has_no_colour() -> None:
+    labels = np.full((60, 90), 255, dtype=np.uint8)
+    drawn = draw_segmentation(photo('noise'), labels, CLASSES, PALETTE)
+    assert (drawn == drawn[..., :1]).all()
+    assert drawn.std() > 20
 
 
 def test_hatching_changes_unseen_classes_only() -> None:

@@ -14,8 +14,8 @@ from zs3_mmseg.visualization import (
     summary_chart,
     write_names,
 )
-from zs3_mmseg.visualization.drawing import load_font, shorten, text_width
 from zs3_mmseg.visualization.overlay import as_percent, class_shares
+from zs3_mmseg.visualization.text import Pen
 
 CLASSES = ('cat', 'dog', 'sky')
 PALETTE = ((250, 0, 0), (0, 120, 0), (0, 0, 200))
@@ -62,12 +62,29 @@ def test_where_all_classes_are_unseen_nothing_is_hatched() -> None:
     assert (plain != some[: plain.shape[0]]).any()
 
 
-@pytest.mark.parametrize('size', [(1, 1), (1, 3000), (3000, 1), (2100, 2500)])
-def test_overlays_of_odd_sizes_stay_within_bounds(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ('size', 'drawn_size'),
+    [
+        ((1, 1), (256, 360)),
+        ((1, 3000), (1, 3000)),
+        ((3000, 1), (3000, 360)),
+        ((300, 400), (300, 400)),
+        ((90, 400), (270, 1200)),
+        ((2100, 2500), (2100, 2500)),
+    ],
+)
+def test_overlays_have_the_size_of_the_picture_with_a_legend_in_scale(
+    size: tuple[int, int], drawn_size: tuple[int, int]
+) -> None:
     drawn = draw_overlay(
         picture_of(9, *size), np.zeros(size, dtype=np.uint8), CLASSES, PALETTE
     )
-    assert 256 <= max(drawn.shape[:2]) <= 2200
+    height, width = drawn_size
+    assert drawn.shape[1] == width
+    # One line of text, its margins, and nothing else.
+    line = (drawn.shape[0] - height) / 2.8
+    assert line >= 12
+    assert abs(line - max(13, min(max(height, width) // 48, width // 20))) <= 1
 
 
 def test_a_legend_has_the_width_asked_for_and_grows_downwards() -> None:
@@ -86,11 +103,11 @@ def test_a_legend_beyond_its_limit_counts_the_rest() -> None:
 
 
 def test_long_names_are_cut_to_fit() -> None:
-    font = load_font(16)
-    cut = shorten(font, 'a name that goes on and on', 90)
+    pen = Pen(16)
+    cut = pen.shorten('a name that goes on and on', 90)
     assert cut.endswith('…')
-    assert text_width(font, cut) <= 90
-    assert shorten(font, 'cat', 90) == 'cat'
+    assert 70 < pen.width(cut) <= 90
+    assert pen.shorten('cat', 90) == 'cat'
 
 
 def test_names_are_written_into_large_regions_only() -> None:

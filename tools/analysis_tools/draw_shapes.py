@@ -49,7 +49,7 @@ def main() -> None:
             models, arguments.split, arguments.data_root, arguments.scenes
         )
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).quantize(128).save(arguments.out, optimize=True)
+    Image.fromarray(sheet).save(arguments.out, optimize=True)
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ import torch
 
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope
 
 from zs3_mmseg.apis.init import tested_dataset
 
@@ -31,9 +31,15 @@ def find_test_pipeline(config: Config) -> list[ConfigDict]:
     return list(dataset['pipeline'])
 
 
+def _name_of(transform: Mapping) -> str:
+    """Return the name of a type that is given as a name, with a scope, or a class."""
+    kind = transform['type']
+    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
+
+
 def reads_labels(transform: Mapping) -> bool:
     """Whether a transform needs the truth of a picture."""
-    return 'LoadAnnotations' in str(transform['type'])
+    return 'LoadAnnotations' in _name_of(transform)
 
 
 class PicturePipeline:
@@ -48,17 +54,17 @@ class PicturePipeline:
     """
 
     def __init__(self, transforms: Sequence[Mapping]) -> None:
-        init_default_scope('mmseg')
         steps = [dict(step) for step in transforms if not reads_labels(step)]
         reader: dict = {'type': _FROM_FILE}
-        if steps and 'Load' in str(steps[0]['type']):
+        if steps and 'Load' in _name_of(steps[0]):
             reader = steps.pop(0)
         # mmseg's inference_model leaves this in the config of a model.
-        if reader['type'] == _FROM_ARRAY:
+        if _name_of(reader) == _FROM_ARRAY:
             reader['type'] = _FROM_FILE
-        self._from_file = Compose([reader])
-        self._from_array = Compose([{**reader, 'type': _FROM_ARRAY}])
-        self._rest = Compose(steps)
+        with DefaultScope.overwrite_default_scope('mmseg'):
+            self._from_file = Compose([reader])
+            self._from_array = Compose([{**reader, 'type': _FROM_ARRAY}])
+            self._rest = Compose(steps)
 
     def __call__(self, picture: Path | np.ndarray) -> tuple[np.ndarray, dict]:
         """Read and prepare a picture.

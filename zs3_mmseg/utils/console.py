@@ -11,20 +11,23 @@ import unicodedata
 _REPLACE = 'zs3_mmseg.replace'
 
 
-def _replacement(error: UnicodeError) -> tuple[str, int]:
-    """Return what is written in place of characters that cannot be: ``e`` for ``é``.
+def in_ascii(text: str) -> str:
+    """Return what stands for a text where only ASCII can be: ``e`` for ``é``.
 
     Letters without a relative in ASCII become ``\\u8349``, so that names stay apart.
     """
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    text = error.object[error.start : error.end]
     plain = [
         unicodedata.normalize('NFKD', letter).encode('ascii', 'ignore')
         or letter.encode('ascii', 'backslashreplace')
         for letter in text
     ]
-    return b''.join(plain).decode('ascii'), error.end
+    return b''.join(plain).decode('ascii')
+
+
+def _replacement(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return in_ascii(error.object[error.start : error.end]), error.end
 
 
 def show_any_text() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import Literal, ParamSpec
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +15,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from .drawing import class_indices
+from .text import chart_fonts, drawable
+
+P = ParamSpec('P')
 
 SEEN_COLOUR = '#3b6fb6'
 UNSEEN_COLOUR = '#e08a1e'
@@ -28,6 +32,37 @@ def render(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+# Longer names would leave no room for what a chart shows.
+_NAME_LENGTH = 40
+
+
+def _any_text(chart: Callable[P, np.ndarray]) -> Callable[P, np.ndarray]:
+    """Let a chart write class names and titles in any script."""
+
+    @wraps(chart)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> np.ndarray:
+        given = [*args, *kwargs.values()]
+        lists = [value for value in given if isinstance(value, Mapping | list | tuple)]
+        texts = [text for listed in lists for text in listed if isinstance(text, str)]
+        with chart_fonts(texts):
+            return chart(*args, **kwargs)
+
+    return drawn
+
+
+def _label(name: str) -> str:
+    """Return a name as it stands in a chart."""
+    shown = drawable(name)
+    if len(shown) <= _NAME_LENGTH:
+        return shown
+    return shown[: _NAME_LENGTH - 1].rstrip() + '\N{HORIZONTAL ELLIPSIS}'
+
+
+def _room_for(names: Iterable[str]) -> float:
+    """Return the inches that the longest label takes, at least those of a short one."""
+    return max(0.9, 0.085 * max(len(_label(name)) for name in names))
 
 
 def quiet_axes(axes: Axes, *, along: Literal['x', 'y']) -> None:
@@ -47,6 +82,7 @@ def _check_lengths(results: Mapping[str, Sequence[float]], count: int) -> None:
             raise ValueError(f'{method!r} has {len(values)} values for {count} classes')
 
 
+@_any_text
 def per_class_chart(
     results: Mapping[str, Sequence[float]],
     classes: Sequence[str],
@@ -75,7 +111,10 @@ def per_class_chart(
     spots = [place + 0.7 * (index in hidden) for place, index in enumerate(order)]
     colours = [UNSEEN_COLOUR if index in hidden else SEEN_COLOUR for index in order]
     figure = Figure(
-        figsize=(1.6 + 2.6 * len(results), 1.3 + 0.24 * len(classes)),
+        figsize=(
+            0.6 + _room_for(classes) + 2.6 * len(results),
+            1.3 + 0.24 * len(classes),
+        ),
         dpi=110,
         layout=LAYOUT,
     )
@@ -97,12 +136,12 @@ def per_class_chart(
                 fontsize=8,
                 color='#495057',
             )
-        axes.set_title(method, fontsize=11, fontweight='bold')
+        axes.set_title(_label(method), fontsize=11, fontweight='bold')
         axes.set_xlim(0, 110)
         axes.set_xticks(range(0, 101, 25))
         axes.set_xlabel(f'{metric}, %')
         quiet_axes(axes, along='x')
-    panels[0].set_yticks(spots, [classes[index] for index in order])
+    panels[0].set_yticks(spots, [_label(classes[index]) for index in order])
     panels[0].invert_yaxis()
     if hidden:
         figure.legend(
@@ -122,6 +161,7 @@ def per_class_chart(
     return render(figure)
 
 
+@_any_text
 def summary_chart(results: Mapping[str, Mapping[str, float]]) -> np.ndarray:
     """Draw seen mIoU, unseen mIoU and hIoU of several methods.
 
@@ -143,7 +183,8 @@ def summary_chart(results: Mapping[str, Mapping[str, float]]) -> np.ndarray:
         ('mIoU_unseen', 'mIoU unseen', UNSEEN_COLOUR, _HATCH),
         ('hIoU', 'hIoU', HARMONIC_COLOUR, ''),
     )
-    figure = Figure(figsize=(1.6 + 1.7 * len(results), 3.6), dpi=110, layout=LAYOUT)
+    width = 1.6 + max(1.7, _room_for(results)) * len(results)
+    figure = Figure(figsize=(width, 3.6), dpi=110, layout=LAYOUT)
     axes = figure.subplots()
     spots = np.arange(len(results))
     for number, (key, label, colour, hatch) in enumerate(series):
@@ -157,7 +198,7 @@ def summary_chart(results: Mapping[str, Mapping[str, float]]) -> np.ndarray:
             label=label,
         )
         axes.bar_label(bars, fmt='%.1f', fontsize=8, padding=2, color='#495057')
-    axes.set_xticks(spots, list(results))
+    axes.set_xticks(spots, list(map(_label, results)))
     axes.set_ylabel('percent')
     axes.set_ylim(0, 100)
     quiet_axes(axes, along='y')
@@ -169,6 +210,7 @@ def summary_chart(results: Mapping[str, Mapping[str, float]]) -> np.ndarray:
 _NAMED_CLASSES = 60
 
 
+@_any_text
 def confusion_chart(
     confusion: np.ndarray,
     classes: Sequence[str],
@@ -203,13 +245,16 @@ def confusion_chart(
     shares = np.divide(
         100 * ordered, pixels, out=np.full_like(ordered, np.nan), where=pixels > 0
     )
-    side = 3.2 + 0.17 * min(count, _NAMED_CLASSES)
-    figure = Figure(figsize=(side + 1, side + 0.6), dpi=110, layout=LAYOUT)
+    side = 2.4 + 0.17 * min(count, _NAMED_CLASSES)
+    room = _room_for(classes) if count <= _NAMED_CLASSES else 0.8
+    figure = Figure(
+        figsize=(side + room + 1, side + room + 0.6), dpi=110, layout=LAYOUT
+    )
     axes = figure.subplots()
     image = axes.imshow(shares, cmap='Blues', vmin=0, vmax=100, interpolation='nearest')
     figure.colorbar(image, ax=axes, shrink=0.8, label='% of the truth')
     named = count <= _NAMED_CLASSES
-    names = [classes[index] for index in order] if named else []
+    names = [_label(classes[index]) for index in order] if named else []
     places = range(count) if named else []
     axes.set_xticks(places, names, rotation=90, fontsize=7)
     axes.set_yticks(places, names, fontsize=7)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from zs3_mmseg.utils.labels import IGNORE_INDEX, NARROW, WIDE
 from zs3_mmseg.utils.names import did_you_mean
 
-Colour = tuple[int, int, int]
+from .text import BY_NUMBER, FAINT_INK, INK, PAPER, Colour, Pen, is_by_number
 
 
 def class_indices(
@@ -100,6 +97,27 @@ def _mix(picture: np.ndarray, where: np.ndarray, ink: np.ndarray, part: float) -
     picture[where] = np.round(old + (ink - old) * part).astype(np.uint8)
 
 
+def _shades(
+    colours: np.ndarray,
+    slots: np.ndarray,
+    grey: np.ndarray,
+    alpha: float,
+    void_colour: Colour | None,
+) -> np.ndarray:
+    """Return what becomes of each grey value in each class, ``(K + 1, 256, 3)`` uint8.
+
+    Light and shade vary around the mean of the class's pixels, which gets its colour.
+    """
+    flat, number = slots.ravel(), len(colours)
+    pixels = np.maximum(np.bincount(flat, minlength=number), 1)
+    means = np.bincount(flat, weights=grey.ravel(), minlength=number) / pixels
+    relief = (1 - alpha) * (np.arange(256) - means[:, None])
+    shades = colours[:, None] + relief[..., None]
+    if void_colour is None:
+        shades[-1] = np.arange(256)[:, None]
+    return np.round(shades.clip(0, 255)).astype(np.uint8)
+
+
 def draw_segmentation(
     image: np.ndarray,
     labels: np.ndarray,
@@ -125,9 +143,11 @@ def draw_segmentation(
         palette: K colours, RGB, 0..255.
         unseen: names or positions of the classes to hatch.
         ignore_index: the label of pixels that belong to no class.
-        alpha: 0 shows the picture alone, 1 the label colours alone.
-        void_colour: colour of pixels without a class, at ``alpha``; None leaves the
-            picture there as it is.
+        alpha: how much the colours hide of the picture, which shows as light and shade
+            in them, so that they are those of a legend over any picture; 0 shows the
+            picture alone, 1 the colours alone.
+        void_colour: colour of pixels without a class; None shows the picture there, in
+            grey: what has a colour is a class.
         border: draw a thin light line between regions.
 
     Returns:
@@ -145,10 +165,10 @@ def draw_segmentation(
     hatched_classes = class_indices(classes, unseen)
     slots = _as_slots(labels, len(classes), ignore_index)
     colours = np.array([*palette, void_colour or (0, 0, 0)], dtype=np.uint8)
-    drawn = cv2.addWeighted(image, 1 - alpha, colours[slots], alpha, 0)
-    if void_colour is None:
-        void = slots == len(classes)
-        drawn[void] = image[void]
+    drawn = image.copy()
+    if alpha > 0:
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        drawn = _shades(colours, slots, grey, alpha, void_colour)[slots, grey]
     height, width = labels.shape
     if hatched_classes:
         is_hatched = np.zeros(len(classes) + 1, dtype=bool)
@@ -161,34 +181,6 @@ def draw_segmentation(
         edge = _borders(slots, max(1, min(height, width) // 300))
         _mix(drawn, edge, np.full(3, 255, np.float32), 0.75)
     return drawn
-
-
-INK = (33, 37, 41)
-FAINT_INK = (108, 117, 125)
-PAPER = (255, 255, 255)
-
-
-@lru_cache(maxsize=64)
-def load_font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans, which matplotlib ships: Latin, Greek, Cyrillic and more."""
-    name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
-    folder = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf'
-    return ImageFont.truetype(str(folder / name), size)
-
-
-def text_width(font: ImageFont.FreeTypeFont, text: str) -> int:
-    """Return the width of one line of text, in pixels."""
-    return round(font.getlength(text))
-
-
-def shorten(font: ImageFont.FreeTypeFont, text: str, width: int) -> str:
-    """Cut ``text`` until it fits ``width`` pixels, with an ellipsis at the cut."""
-    if text_width(font, text) <= width:
-        return text
-    kept = text
-    while kept and text_width(font, kept + '…') > width:
-        kept = kept[:-1]
-    return kept.rstrip() + '…'
 
 
 @dataclass(frozen=True)
@@ -257,42 +249,50 @@ def draw_legend(
     Returns:
         ``(h, width, 3)`` uint8, RGB, on white; ``h`` follows from the entries.
     """
-    font, heading = load_font(font_size), load_font(font_size, bold=True)
+    pen, heading = Pen(font_size), Pen(font_size, bold=True)
     pad, swatch = round(font_size * 0.6), round(font_size * 1.1)
     line = round(font_size * 1.6)
     shown = entries[:limit]
-    more = f'and {len(entries) - limit} more' if len(entries) > limit else ''
-    tail = [text for text in (more, footnote) if text]
     lead = swatch + pad
     room = max(1, width - 2 * pad)
     widest = max(
-        [text_width(font, f'{entry.name}  {entry.note}') for entry in shown],
-        default=0,
+        [pen.width(entry.name) + pen.width(entry.note) for entry in shown], default=0
     )
-    columns = max(1, room // (lead + widest + 2 * pad))
+    columns = max(1, room // (lead + widest + 3 * pad))
     step = room // columns
     rows = -(-len(shown) // columns)
-    lines = rows + bool(title) + len(tail)
+    head = heading.wrap(title, room) if title else []
+    more = f'and {len(entries) - limit} more' if len(entries) > limit else ''
+    by_number = BY_NUMBER if any(is_by_number(entry.name) for entry in shown) else ''
+    tail = [
+        part
+        for text in (more, footnote, by_number)
+        if text
+        for part in pen.wrap(text, room)
+    ]
+    lines = len(head) + rows + len(tail)
     sheet = Image.new('RGB', (width, lines * line + 2 * pad), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    top = pad
-    if title:
-        draw.text((pad, top), shorten(heading, title, room), INK, heading)
-        top += line
+    for row, text in enumerate(head):
+        heading.write(sheet, (pad, pad + row * line), text, INK)
+    top = pad + len(head) * line
     for index, entry in enumerate(shown):
         # Column by column: a list is read downwards.
         column, row = divmod(index, rows)
         left, y = pad + column * step, top + row * line
         sheet.paste(_swatch(entry, swatch), (left, y))
-        note_width = text_width(font, f'  {entry.note}') if entry.note else 0
-        name = shorten(font, entry.name, max(1, step - lead - note_width))
-        draw.text((left + lead, y), name, INK, font)
+        space = step - lead - pen.width(entry.note) - pad
+        name = pen.shorten(entry.name, max(1, space))
+        pen.write(sheet, (left + lead, y), name, INK)
         if entry.note:
-            after = left + lead + text_width(font, name)
-            draw.text((after, y), f'  {entry.note}', FAINT_INK, font)
+            after = left + lead + pen.width(name) + pad
+            pen.write(sheet, (after, y), entry.note, FAINT_INK)
     for row, text in enumerate(tail, rows):
-        draw.text((pad, top + row * line), shorten(font, text, room), FAINT_INK, font)
+        pen.write(sheet, (pad, top + row * line), text, FAINT_INK)
     return np.array(sheet)
+
+
+# Names need no exact place: large label maps are looked at in steps.
+_SPOT_SIDE = 512
 
 
 def _label_spot(mask: np.ndarray) -> tuple[int, int, float]:
@@ -320,21 +320,22 @@ def write_names(
     """
     height, width = labels.shape
     size = max(11, min(height, width) // 24)
-    font = load_font(size, bold=True)
+    pen = Pen(size, bold=True)
     sheet = Image.fromarray(picture)
-    draw = ImageDraw.Draw(sheet)
+    step = max(1, max(height, width) // _SPOT_SIDE)
+    coarse = labels[::step, ::step]
     inside_any = labels[(labels >= 0) & (labels < len(classes))]
     areas = np.bincount(inside_any.ravel(), minlength=len(classes))
     for label in np.flatnonzero(areas > size * size).tolist():
-        column, row, inside = _label_spot(labels == label)
-        half = text_width(font, classes[label]) / 2
+        column, row, inside = (step * part for part in _label_spot(coarse == label))
+        half = pen.width(classes[label]) / 2
         if inside < 0.6 * size or half > min(2.5 * inside, width / 2 - 2):
             continue
-        draw.text(
+        pen.write(
+            sheet,
             (min(max(column, half + 2), width - half - 2), row),
             classes[label],
             PAPER,
-            font,
             anchor='mm',
             stroke_width=max(1, size // 8),
             stroke_fill=INK,

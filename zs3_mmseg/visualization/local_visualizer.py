@@ -18,7 +18,7 @@ from zs3_mmseg.visualization.drawing import (
     legend_entries,
     write_names,
 )
-from zs3_mmseg.visualization.overlay import enlarge, enlargement
+from zs3_mmseg.visualization.overlay import enlarge, enlargement, legend_font_size
 from zs3_mmseg.visualization.sheets import GAP, draw_titles
 
 _TITLES = {'gt_sem_seg': 'truth', 'pred_sem_seg': 'prediction'}
@@ -139,7 +139,7 @@ class ZeroShotLocalVisualizer(SegLocalVisualizer):
         strip = [part for panel in panels.values() for part in (gap, panel)][1:]
         drawn = np.concatenate(strip, axis=1)
         if maps and with_labels:
-            font_size = min(28, max(12, drawn.shape[1] // 50))
+            font_size = legend_font_size(*image.shape[:2])
             key = self._draw_legend([*maps.values()], drawn.shape[1], font_size)
             drawn = np.concatenate([drawn, key])
             if len(panels) > 1:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-import cv2
 import numpy as np
 
 from zs3_mmseg.utils.labels import IGNORE_INDEX
@@ -17,8 +16,7 @@ from .drawing import (
     write_names,
 )
 
-READABLE_SIDE = 256
-LARGEST_SIDE = 2048
+READABLE_SIDE, LARGEST_SIDE = 256, 2048
 
 
 def enlargement(height: int, width: int) -> int:
@@ -29,33 +27,14 @@ def enlargement(height: int, width: int) -> int:
 
 def enlarge(array: np.ndarray, factor: int) -> np.ndarray:
     """Repeat each pixel of ``(H, W, ...)`` ``factor`` times in both directions."""
+    if factor == 1:
+        return array
     return np.repeat(np.repeat(array, factor, axis=0), factor, axis=1)
 
 
-def for_display(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bring a picture and its labels to a size that is good to look at.
-
-    Small ones are enlarged by a whole factor, those with a side of more than
-    ``LARGEST_SIDE`` pixels shrunk to it.
-
-    Args:
-        image: ``(H, W, 3)`` uint8.
-        labels: ``(H, W)`` integers.
-    """
-    height, width = labels.shape
-    labels = labels.astype(np.int32)
-    factor = enlargement(height, width)
-    if factor > 1:
-        return enlarge(image, factor), enlarge(labels, factor)
-    longest = max(height, width)
-    if longest <= LARGEST_SIDE:
-        return image, labels
-    scale = LARGEST_SIDE / longest
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return (
-        cv2.resize(image, size, interpolation=cv2.INTER_AREA),
-        cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST),
-    )
+def legend_font_size(height: int, width: int) -> int:
+    """Return the size at which a legend is in scale with its picture."""
+    return max(13, min(max(height, width) // 48, width // 20))
 
 
 _NARROWEST = 360
@@ -104,8 +83,8 @@ def draw_overlay(
 
     The legend lists the classes that occur, the largest first, with their share of
     the pixels. Unseen classes are hatched to tell them from the others, so not where
-    all classes are unseen. Small pictures are enlarged and
-    very large ones shrunk, so that the result is good to look at.
+    all classes are unseen. The picture keeps its size, with the legend in scale; only
+    one with a side below ``READABLE_SIDE`` pixels is enlarged by a whole factor.
 
     Args:
         image: ``(H, W, 3)`` uint8, RGB.
@@ -114,8 +93,8 @@ def draw_overlay(
         palette: K colours, RGB, 0..255.
         unseen: names or positions of classes to hatch.
         ignore_index: the label of pixels that belong to no class; they show the
-            picture.
-        alpha: 0 shows the picture alone, 1 the label colours alone.
+            picture in grey.
+        alpha: see :func:`draw_segmentation`.
 
     Returns:
         ``(h, w, 3)`` uint8, RGB.
@@ -124,9 +103,16 @@ def draw_overlay(
     hatched = class_indices(classes, unseen)
     if len(hatched) == len(classes):
         hatched = frozenset()
-    shown, shown_labels = for_display(image, labels)
+    factor = enlargement(*labels.shape)
+    shown_labels = enlarge(labels.astype(np.int32), factor)
     drawn = draw_segmentation(
-        shown, shown_labels, classes, palette, hatched, ignore_index, alpha
+        enlarge(image, factor),
+        shown_labels,
+        classes,
+        palette,
+        hatched,
+        ignore_index,
+        alpha,
     )
     drawn = _at_least_wide(write_names(drawn, shown_labels, classes), _NARROWEST)
     entries = legend_entries(
@@ -137,7 +123,7 @@ def draw_overlay(
     key = draw_legend(
         [entries[index] for index in order],
         width,
-        font_size=min(30, max(13, width // 48)),
+        font_size=legend_font_size(*drawn.shape[:2]),
         footnote=_FOOTNOTE if hatched.intersection(order) else '',
     )
     return np.concatenate([drawn, key])

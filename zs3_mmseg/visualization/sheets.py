@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import nn
 
 from mmseg.apis import inference_model
@@ -18,15 +18,12 @@ from zs3_mmseg.utils.image_io import read_image
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 
 from .drawing import (
-    INK,
-    PAPER,
     class_indices,
     draw_legend,
     draw_segmentation,
     legend_entries,
-    load_font,
-    text_width,
 )
+from .text import INK, PAPER, Pen
 
 GAP = 8  # between pictures that stand side by side
 _MARGIN = 16
@@ -61,17 +58,18 @@ def _check_rows(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> 
 
 
 def draw_titles(titles: Sequence[str], size: int, font_size: int) -> Image.Image:
-    """Draw one centred title for each column, as large as the longest allows."""
-    width = len(titles) * (size + GAP) - GAP
-    font = load_font(font_size, bold=True)
-    while font_size > 8 and max(text_width(font, title) for title in titles) > size:
-        font_size -= 1
-        font = load_font(font_size, bold=True)
-    strip = Image.new('RGB', (width, round(font_size * 1.9)), PAPER)
-    draw = ImageDraw.Draw(strip)
-    for column, title in enumerate(titles):
+    """Draw one centred title for each column, on as many lines as it needs."""
+    pen, line = Pen(font_size, bold=True), round(font_size * 1.3)
+    wrapped = [pen.wrap(title, size) for title in titles]
+    margin = font_size // 2
+    height = 2 * margin + line * max(map(len, wrapped))
+    strip = Image.new('RGB', (len(titles) * (size + GAP) - GAP, height), PAPER)
+    for column, lines in enumerate(wrapped):
         middle = column * (size + GAP) + size // 2
-        draw.text((middle, strip.height // 2), title, INK, font, anchor='mm')
+        for row, text in enumerate(lines):
+            # The last lines of all titles stand above their pictures.
+            y = height - margin - (len(lines) - row - 0.5) * line
+            pen.write(strip, (middle, y), text, INK, anchor='mm')
     return strip
 
 
