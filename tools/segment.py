@@ -266,9 +266,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for problem in problems:
         complain(problem)
     seconds = time.perf_counter() - began
+    done = f'; results in {args.out_dir} ({seconds:.1f} s)' if table.row_count else ''
     console.print(
-        f'{count_pictures(table.row_count)} segmented, {len(problems)} failed; '
-        f'results in {args.out_dir} ({seconds:.1f} s)',
+        f'{count_pictures(table.row_count)} segmented, {len(problems)} failed{done}',
         markup=False,
         highlight=False,
         soft_wrap=True,

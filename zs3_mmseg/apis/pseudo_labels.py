@@ -22,7 +22,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmseg.registry import DATASETS
 
-from zs3_mmseg.apis.pipeline import as_batch, find_test_pipeline, reads_labels
+from zs3_mmseg.apis.pipeline import as_batch, find_test_pipeline
 from zs3_mmseg.datasets.labels import SIDECAR
 from zs3_mmseg.datasets.splits import ZeroShotSplit
 from zs3_mmseg.datasets.wrappers import image_paths
@@ -130,7 +130,7 @@ def make_pseudo_labels(
     folder.mkdir(parents=True, exist_ok=True)
     # Maps of another model would be taken for this one's.
     (folder / SIDECAR).unlink(missing_ok=True)
-    steps = [step for step in find_test_pipeline(config) if not reads_labels(step)]
+    steps = [step for step in find_test_pipeline(config) if not _loads_labels(step)]
     pipeline = Compose(steps)
     ignore = special_labels(len(split.classes)).ignore
     for name, path in images.items():
@@ -190,6 +190,10 @@ def _unique_paths(dataset: ZeroShotDataset) -> dict[str, str]:
         first, second, *_ = (p for p in paths if Path(p).stem.casefold() == name)
         raise ValueError(f'{first} and {second} would have the same map {name}.png')
     return found
+
+
+def _loads_labels(step: Mapping[str, Any]) -> bool:
+    return 'LoadAnnotations' in str(step['type'])
 
 
 @torch.no_grad()

@@ -65,6 +65,14 @@ def test_all_names_without_a_vector_are_listed(write, tmp_path: Path) -> None:
         source.rows(['tvmonitor', 'cat', 'potted plant'], False, None)
 
 
+@pytest.mark.parametrize('write', FORMS)
+def test_many_names_without_a_vector_are_counted(write, tmp_path: Path) -> None:
+    source = WordVectorSource(write(tmp_path))
+    with pytest.raises(ValueError, match=r'1490 more \(1500 in all\)') as caught:
+        source.rows([f'strange{index}' for index in range(1500)], False, None)
+    assert len(str(caught.value)) < 500
+
+
 def test_names_are_split_into_words() -> None:
     assert words_of(' Traffic_light-post  A ') == ['traffic', 'light', 'post', 'a']
 

@@ -113,6 +113,9 @@ def test_first_synonyms_wear_the_colour_of_their_class(make_segmentor):
     owl, cat, dog, ant = model.vocabulary.palette
     assert (cat, dog, ant) == (colours['cat'], colours['dog'], colours['ant'])
     assert owl not in colours.values()
+    model.set_classes(['Ant', 'ant_'])
+    assert colours['ant'] in model.vocabulary.palette
+    assert len({tuple(colour) for colour in model.vocabulary.palette}) == 2
 
 
 def test_print_shows_split_and_names(make_segmentor):

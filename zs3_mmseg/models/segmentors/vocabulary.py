@@ -158,31 +158,41 @@ class Vocabulary:
         texts = [*names] if is_list else names
         split_names(texts)  # raises what is wrong with them
         listed = tuple(name.strip() for name in texts)
+        trained = self.trained
+        meant = [
+            [find_name(word, trained.names) for word in synonyms_of(name)]
+            for name in listed
+        ]
         if unseen is None:
-            seen = tuple(map(self._was_seen, listed))
+            seen = tuple(
+                any(trained.seen[index] for index in indices if index is not None)
+                for indices in meant
+            )
         else:
             seen = _all_but(unseen, listed)
-        return ClassList(listed, seen, self._colours(listed))
+        first = [indices[0] for indices in meant]
+        return ClassList(listed, seen, self._colours(listed, first))
 
-    def _colours(self, names: Sequence[str]) -> Palette:
-        """Return the colours of the trained classes that first synonyms mean."""
+    def _colours(
+        self, names: Sequence[str], trained_as: Sequence[int | None]
+    ) -> Palette:
+        """Return the colours of the trained classes that are meant, and new ones.
+
+        Of two names of one class, the one spelt as in training wears its colour.
+        """
         trained = self.trained
+        spelt = sorted(range(len(names)), key=lambda i: names[i] not in trained.names)
+        wearers: dict[int, int] = {}
+        for place in spelt:
+            index = trained_as[place]
+            if index is not None:
+                wearers.setdefault(index, place)
+        kept = {place: trained.palette[index] for index, place in wearers.items()}
         fresh = iter(default_palette(len(names), avoid=trained.palette))
-        worn: set[int] = set()
-        palette = []
-        for name in names:
-            index = find_name(display_name(name), trained.names)
-            if index is None or index in worn:
-                palette.append(next(fresh))
-            else:
-                worn.add(index)
-                palette.append(list(trained.palette[index]))
-        return palette
-
-    def _was_seen(self, name: str) -> bool:
-        trained = self.trained
-        matches = (find_name(word, trained.names) for word in synonyms_of(name))
-        return any(index is not None and trained.seen[index] for index in matches)
+        return [
+            list(kept[place]) if place in kept else next(fresh)
+            for place in range(len(names))
+        ]
 
     def use(self, classes: ClassList) -> None:
         """Make a list the current one."""
