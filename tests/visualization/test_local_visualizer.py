@@ -133,3 +133,22 @@ def test_the_mask_of_a_single_class_wears_its_colour(
     drawn = read_image(target)
     assert (drawn[5, 20] == [250, 0, 0]).all()  # where the mask is 1
     assert not (drawn[25, 20] == [250, 0, 0]).all()
+
+
+def test_pictures_of_long_names_are_kept(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    built = VISUALIZERS.build(
+        {
+            'type': 'ZeroShotLocalVisualizer',
+            'name': request.node.name,
+            'vis_backends': [{'type': 'LocalVisBackend'}],
+            'save_dir': str(tmp_path),
+        }
+    )
+    built.dataset_meta = META
+    image = np.full((30, 40, 3), 90, dtype=np.uint8)
+    # What mmseg's hook makes of a file name of 255 letters.
+    built.add_datasample('test_' + 'x' * 251 + '.png', image, sample('pred_sem_seg'))
+    (kept,) = tmp_path.rglob('*.png')
+    assert kept.name.startswith('test_xxx')

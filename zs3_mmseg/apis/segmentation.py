@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +14,12 @@ from PIL import Image
 from zs3_mmseg.models.class_embeddings import display_name, synonyms_of
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.labels import NARROW, WIDE
+from zs3_mmseg.utils.names import cut_file_name
 from zs3_mmseg.visualization.overlay import class_shares, draw_overlay
 
 OVERLAY_SUFFIX = '_overlay.png'
 LABELS_SUFFIX = '_labels.png'
 JSON_SUFFIX = '.json'
-#: In bytes. Names have 255 at most, and suffixes and numbers follow.
-LONGEST_STEM = 200
 
 
 def void_label(num_classes: int) -> int:
@@ -211,9 +208,7 @@ class OutputNames:
 
         Names too long for a file system to add a suffix to are cut.
         """
-        raw = os.fsencode(wanted)
-        if len(raw) > LONGEST_STEM:
-            wanted = raw[:LONGEST_STEM].decode(sys.getfilesystemencoding(), 'ignore')
+        wanted = cut_file_name(wanted)
         number, stem = 1, wanted
         while self._is_taken(stem):
             number += 1

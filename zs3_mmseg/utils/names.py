@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -39,6 +41,14 @@ def as_list(
     listed = ', '.join(map(spelling, texts[:shown]))
     more = len(texts) - shown
     return listed + (f' and {more} more ({len(texts)} in all)' if more > 0 else '')
+
+
+def cut_file_name(name: str, longest: int = 200) -> str:
+    """Cut a name to so many bytes that a file name has room for suffixes, too."""
+    raw = os.fsencode(name)
+    if len(raw) <= longest:
+        return name
+    return raw[:longest].decode(sys.getfilesystemencoding(), 'ignore')
 
 
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:

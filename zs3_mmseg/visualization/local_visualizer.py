@@ -12,6 +12,7 @@ from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
 from zs3_mmseg.utils.labels import IGNORE_INDEX
+from zs3_mmseg.utils.names import cut_file_name
 from zs3_mmseg.visualization.drawing import (
     draw_legend,
     draw_segmentation,
@@ -149,6 +150,6 @@ class ZeroShotLocalVisualizer(SegLocalVisualizer):
         if show:
             self.show(drawn, win_name=name, wait_time=wait_time)
         if out_file is None:
-            self.add_image(name, drawn, step)
+            self.add_image(cut_file_name(name), drawn, step)
         else:
             mmcv.imwrite(mmcv.rgb2bgr(drawn), out_file)
