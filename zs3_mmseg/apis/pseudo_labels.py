@@ -188,7 +188,9 @@ def _unique_paths(dataset: ZeroShotDataset) -> dict[str, str]:
     found = {Path(path).stem: path for path in paths}
     for name in clashes(Path(path).stem for path in paths)[:1]:
         first, second, *_ = (p for p in paths if Path(p).stem.casefold() == name)
-        raise ValueError(f'{first} and {second} would have the same map {name}.png')
+        raise ValueError(
+            f'{first} and {second} have one name and would have the same map {name}.png'
+        )
     return found
 
 
