@@ -27,6 +27,8 @@ from zs3_mmseg.utils.names import did_you_mean
 from .protocol import ProtocolCheckHook, require_fitting_parts
 from .runner import SafeRunner, route_mmengine_loading
 
+# What numpy says when a data set of mmengine lists nothing.
+_EMPTY_LIST = 'need at least one array to concatenate'
 _DICT = re.compile(r'(^|[\[(,])(dict\(|\{["\'])')
 
 
@@ -191,8 +193,13 @@ def build_loops(runner: SafeRunner, *names: str) -> None:
     then told like any other, and not after the first results of a run.
     """
     for name in names:
-        with explained((runner.cfg.get(f'{name}_dataloader') or {}).get('dataset')):
+        try:
             getattr(runner, f'{name}_loop')
+        except ValueError as error:
+            if _EMPTY_LIST not in str(error):
+                raise
+            with explained(runner.cfg[f'{name}_dataloader']['dataset']):
+                raise
 
 
 def require_no_learning(model: nn.Module, advice: str) -> None:
