@@ -257,3 +257,20 @@ def test_what_would_die_in_the_loss_is_refused_without_the_hook_too(
         "error: train_dataloader.dataset.setting is 'transductive'" in finished.output
     )
     assert 'Traceback' not in finished.output
+
+
+def test_the_console_is_for_people_and_the_log_file_holds_all(
+    run_tool, tiny_config: Path, tmp_path: Path
+) -> None:
+    short = ['--cfg-options', 'train_cfg.max_iters=1', 'train_cfg.val_interval=9']
+    finished = run_tool('train.py', tiny_config, *short, folder=tmp_path)
+    assert finished.status == 0
+    (log,) = (tmp_path / RUN).glob('*/*.log')
+    written = log.read_text()
+    for part in ('System environment', 'Config:\n', 'Hooks will be executed'):
+        assert part in written
+        assert part not in finished.output
+    for noise in ('MultiScaleDeformableAttention', 'The draw is False', 'deprecated'):
+        assert noise not in finished.output
+    assert log.name in finished.output
+    assert len(finished.output.splitlines()) < 60

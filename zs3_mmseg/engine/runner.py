@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from itertools import chain
@@ -142,6 +144,22 @@ def _download(url: str) -> str:
 
 # Scores are of all images, each once.
 _EVALUATION = {'endless': False, 'complete': True}
+# Beginnings of what mmengine logs before each run.
+_FOR_THE_FILE = (
+    f'\n{"-" * 60}\nSystem environment',
+    'Config:\n',
+    'Hooks will be executed',
+    'Distributed training is not used',
+    # Its own use of its own old names.
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+)
+
+
+def _is_for_people(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_FOR_THE_FILE)
+
+
 # What mmengine puts behind the name of an experiment.
 _TIMESTAMP = re.compile(r'_?\d{8}_\d{6}$')
 _PARTIAL = '.checkpoint.partial'
@@ -168,6 +186,17 @@ class SafeRunner(Runner):
     _val_evaluator: Any
     _test_dataloader: Any
     _test_evaluator: Any
+
+    def build_logger(
+        self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any
+    ) -> MMLogger:
+        """Build the logger; what fills screens goes to the log file alone."""
+        logger = super().build_logger(log_level, log_file, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(_is_for_people)
+        logger.info(f'Environment, config and hooks are written to {logger.log_file}')
+        return logger
 
     @staticmethod
     def build_dataloader(
@@ -261,7 +290,10 @@ class SafeRunner(Runner):
 
         mmengine would find it out when the first one is saved.
         """
-        super().register_hooks(default_hooks, custom_hooks)
+        with warnings.catch_warnings():
+            # mmseg's way of saying that nobody asked for --show.
+            warnings.filterwarnings('ignore', 'The draw is False')
+            super().register_hooks(default_hooks, custom_hooks)
         known = signature(self.save_checkpoint).parameters
         for hook in self.hooks:
             given = hook.args if isinstance(hook, CheckpointHook) else ()

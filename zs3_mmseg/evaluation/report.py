@@ -68,6 +68,10 @@ def top_confusions(
     return found
 
 
+# As in the official codes: their weights do not sum up to 1 within a group.
+_PARTS_OF_ALL = ('fwIoU_seen', 'fwIoU_unseen', 'hfwIoU')
+
+
 @dataclass(frozen=True)
 class ZeroShotResults:
     """Counts and scores of one evaluation.
@@ -98,11 +102,15 @@ class ZeroShotResults:
         return class_scores(self.confusion, self.absent)
 
     def generalised(self) -> dict[str, float]:
-        """Return all scores for which all classes compete, in [0, 1] or NaN."""
+        """Return all scores for which all classes compete, in [0, 1] or NaN.
+
+        The parts that groups contribute to ``fwIoU`` are no scores of these groups.
+        """
+        scores = {k: v for k, v in self.gzsl.items() if k not in _PARTS_OF_ALL}
         if self.boundary_iou is None:
-            return dict(self.gzsl)
+            return scores
         members = self.split.seen_indices, self.split.unseen_indices
-        return {**self.gzsl, **boundary_scores(self.boundary_iou, *members)}
+        return {**scores, **boundary_scores(self.boundary_iou, *members)}
 
     def confusions(self) -> list[Confusions]:
         """Return what each unseen class was taken for."""

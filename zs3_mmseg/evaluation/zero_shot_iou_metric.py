@@ -105,9 +105,9 @@ def image_name(sample: Mapping[str, Any]) -> str:
 class ZeroShotIoUMetric(BaseMetric):
     """Zero-shot scores; by default generalised: all classes compete on all pixels.
 
-    Reports, in percent and unrounded, ``aAcc`` (pixel accuracy), ``mAcc``, ``mIoU``
-    and ``fwIoU``, each also ``_seen`` and ``_unseen``, and the harmonic means of the
-    two groups ``haAcc``, ``hAcc``, ``hIoU`` and ``hfwIoU``. Groups are formed by the
+    Reports, in percent and unrounded, ``aAcc`` (pixel accuracy), ``mAcc`` and ``mIoU``,
+    each also ``_seen`` and ``_unseen``, the harmonic means of the two groups ``haAcc``,
+    ``hAcc`` and ``hIoU``, and ``fwIoU`` over all classes. Groups are formed by the
     truth; false positives count wherever they are. The definitions are those of
     ZS3Net, see :mod:`zs3_mmseg.evaluation.scores`.
 
