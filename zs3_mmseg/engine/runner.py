@@ -190,7 +190,13 @@ class SafeRunner(Runner):
     def build_logger(
         self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any
     ) -> MMLogger:
-        """Build the logger; what fills screens goes to the log file alone."""
+        """Build the logger; what fills screens goes to the log file alone.
+
+        The file takes any text, whatever the console takes.
+        """
+        kwargs.setdefault(
+            'file_handler_cfg', {'type': 'RotatingFileHandler', 'encoding': 'utf-8'}
+        )
         logger = super().build_logger(log_level, log_file, **kwargs)
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):
@@ -261,18 +267,6 @@ class SafeRunner(Runner):
             evaluator = self.build_evaluator(given)
         require_different_scores(f'{name}_evaluator', evaluator.metrics)
         return evaluator
-
-    def build_logger(
-        self,
-        log_level: int | str = 'INFO',
-        log_file: str | None = None,
-        **kwargs: Any,
-    ) -> MMLogger:
-        """Build a logger whose file takes any text, whatever the console takes."""
-        kwargs.setdefault(
-            'file_handler_cfg', {'type': 'RotatingFileHandler', 'encoding': 'utf-8'}
-        )
-        return super().build_logger(log_level, log_file, **kwargs)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Wrap as usual, but not what DDP refuses for having nothing to learn."""
