@@ -13,6 +13,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 
 from zs3_mmseg.apis.init import tested_dataset
+from zs3_mmseg.utils.names import type_name
 
 _FROM_FILE, _FROM_ARRAY = 'LoadImageFromFile', 'LoadImageFromNDArray'
 
@@ -31,15 +32,9 @@ def find_test_pipeline(config: Config) -> list[ConfigDict]:
     return list(dataset['pipeline'])
 
 
-def _name_of(transform: Mapping) -> str:
-    """Return the name of a type that is given as a name, with a scope, or a class."""
-    kind = transform['type']
-    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
-
-
 def reads_labels(transform: Mapping) -> bool:
     """Whether a transform needs the truth of a picture."""
-    return 'LoadAnnotations' in _name_of(transform)
+    return 'LoadAnnotations' in type_name(transform['type'])
 
 
 class PicturePipeline:
@@ -56,10 +51,10 @@ class PicturePipeline:
     def __init__(self, transforms: Sequence[Mapping]) -> None:
         steps = [dict(step) for step in transforms if not reads_labels(step)]
         reader: dict = {'type': _FROM_FILE}
-        if steps and 'Load' in _name_of(steps[0]):
+        if steps and 'Load' in type_name(steps[0]['type']):
             reader = steps.pop(0)
         # mmseg's inference_model leaves this in the config of a model.
-        if _name_of(reader) == _FROM_ARRAY:
+        if type_name(reader['type']) == _FROM_ARRAY:
             reader['type'] = _FROM_FILE
         with DefaultScope.overwrite_default_scope('mmseg'):
             self._from_file = Compose([reader])

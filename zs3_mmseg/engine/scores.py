@@ -14,6 +14,7 @@ from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmseg.evaluation import DepthMetric, IoUMetric
 from mmseg.registry import HOOKS, METRICS, PARAM_SCHEDULERS
 
+from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.config_check import ConfigError, walk
 from zs3_mmseg.utils.names import did_you_mean
 
@@ -189,5 +190,5 @@ def _best(key: str, hook: Mapping[str, Any]) -> Iterator[_Watch]:
 def _kind(registry: Any, part: Any) -> type:
     """Return the class of a part of a config, ``object`` if it has none."""
     kind = part.get('type') if isinstance(part, Mapping) else None
-    found = registry.get(kind) if isinstance(kind, str) else kind
+    found = find_class(registry, kind)
     return found if isinstance(found, type) else object
