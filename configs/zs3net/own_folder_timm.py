@@ -12,7 +12,11 @@ _base_ = [
 word_vectors = dict(type='vectors', path='data/word_vectors/glove.6B.300d.txt')
 custom_hooks = [
     dict(type='ProtocolCheckHook'),
-    dict(_base_.zs3_steps, class_embeddings=dict(source=word_vectors)),
+    dict(
+        _base_.zs3_steps,
+        class_embeddings=dict(source=word_vectors),
+        unseen_weight=10.0,
+    ),
 ]
 # The end of the first step, which is the segmentor alone, is kept.
 default_hooks = dict(checkpoint=dict(interval=_base_.segmentor_iters))

@@ -1,5 +1,5 @@
-# A linear classifier on frozen ImageNet features: a stock mmseg model on a backbone of
-# timm, no CLIP anywhere. mmpretrain's backbones can stand in its place.
+# A small head on frozen ImageNet features: a stock mmseg model on a backbone of timm,
+# no CLIP anywhere. mmpretrain's backbones can stand in its place.
 #
 # The weights are timm's, which are downloaded on first use. Without a network, name the
 # file in model.backbone.backbone.pretrained_cfg_overlay.file.
@@ -33,9 +33,12 @@ model = dict(
         in_index=(0, 1, 2),
         input_transform='resize_concat',
         in_channels=(40, 112, 320),
-        # No convolution but the classifier, on all of these.
-        channels=472,
-        num_convs=0,
+        # Features of one scale, none below zero, are easier to generate than the
+        # backbone's own: the classifier stands on these.
+        channels=128,
+        num_convs=1,
+        kernel_size=1,
+        norm_cfg=dict(type='BN', requires_grad=True),
         concat_input=False,
         dropout_ratio=0,
         num_classes=20,

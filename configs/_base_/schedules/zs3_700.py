@@ -1,5 +1,5 @@
-# ZS3Net's three steps in one run where nothing but a linear classifier is trained:
-# 300 iterations for it, 240 for the generator, 160 for the classifier of all classes.
+# ZS3Net's three steps in one run on frozen features: 300 iterations for the head, 240
+# for the generator, 160 for the classifier of all classes.
 _base_ = ['./schedule_320.py', './zs3_shapes.py']
 
 segmentor_iters = 300
