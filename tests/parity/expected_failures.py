@@ -10,7 +10,6 @@ NOT_BUILT_YET = {
     'cascade': "Cascade-CLIP's stages of taps, prompts and queries",
     'cliprc': "CLIP-RC's region tokens and recovery losses",
     'fcclip': 'FC-CLIP: pixel decoder, masked attention, two classifiers in ensemble',
-    'lseg': "LSeg's dense networks, data transforms and multi-scale test",
     'otseg': "OTSeg's transport plan, Sinkhorn attention and prompts",
     'sazs': "SAZS's networks, edge and spectral losses, and fusion of segments",
     'spt': "SPT-SEG's prompts, frequency filter and decoder attention",

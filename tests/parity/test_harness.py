@@ -138,7 +138,7 @@ def test_each_file_fails_or_is_expected_to_by_its_own_name(tmp_path: Path) -> No
         'splits_2': '{broken',
         'gzsl_metrics_h': json.dumps(dict(file='gzsl_metrics_h.safetensors')),
         'cagnet_losses_3': '{}',
-        'lseg_optimizer': json.dumps([dict(lr=0.1)]),
+        'otseg_optimizer': json.dumps([dict(lr=0.1)]),
         'zegformer_main_2': json.dumps(dict(tensors={}, file='elsewhere')),
         'esda_main_2': json.dumps(dict(tensors={})),
     }
@@ -167,7 +167,7 @@ def test_each_file_fails_or_is_expected_to_by_its_own_name(tmp_path: Path) -> No
         'splits_2.json': 'FAILED',
         'gzsl_metrics_h.json': 'FAILED',
         'cagnet_losses_3.json': 'XFAIL',
-        'lseg_optimizer.json': 'XFAIL',
+        'otseg_optimizer.json': 'XFAIL',
         'zegformer_main_2.json': 'XFAIL',
         'esda_main_2.json': 'FAILED',
         'spt_filter_2.safetensors': 'XFAIL',

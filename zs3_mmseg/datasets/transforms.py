@@ -21,6 +21,7 @@ __all__ = [
     'RandomGaussianBlur',
     'RandomRadiusBlur',
     'RandomRescale',
+    'ScoreAtInputSize',
 ]
 
 
@@ -318,3 +319,20 @@ class RandomGaussianBlur(BaseTransform):
         return (
             f'{type(self).__name__}(prob={self.prob}, kernel_size={self.kernel_size})'
         )
+
+
+@TRANSFORMS.register_module()
+class ScoreAtInputSize(BaseTransform):
+    """Take the image as it is now for the original, as LSeg's two-word test does.
+
+    Predictions then have the size of the network's input, and so must the label map:
+    load annotations before the resize, and put this behind it.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Replace ``ori_shape``."""
+        results['ori_shape'] = results['img'].shape[:2]
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'

@@ -10,6 +10,7 @@ from .core import (
     register_converter,
 )
 from .esda import ESDAConverter
+from .lseg import LSegConverter
 from .zegclip import ZegCLIPConverter
 from .zs3net import ZS3NetConverter
 
@@ -20,6 +21,7 @@ __all__ = [
     'Converter',
     'ESDAConverter',
     'KeyRule',
+    'LSegConverter',
     'ZS3NetConverter',
     'ZegCLIPConverter',
     'apply_rules',

@@ -8,11 +8,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from zs3_mmseg.datasets.splits import ZeroShotSplit
+from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank
+from zs3_mmseg.models.segmentors.vocabulary import RowState, Vocabulary
 from zs3_mmseg.models.towers import Architecture, openai_sha256, resolve_architecture
 from zs3_mmseg.models.towers.architectures import build_model
 from zs3_mmseg.utils.checkpoint import CheckpointError, safe_load, state_dict_of
@@ -210,3 +214,28 @@ def text_tower(
     }
     rules = [KeyRule('.*', r'\g<0>')]
     return apply_rules(text, rules, target, metadata=_metadata(architecture))
+
+
+def encoded_rows(
+    tower: Conversion,
+    name: str,
+    architecture: Architecture,
+    split: ZeroShotSplit,
+    setting: str,
+    bank: Mapping[str, Any],
+    beside: tuple[str, ...] = (),
+) -> RowState:
+    """Encode the class names of a split, as a checkpoint holds them.
+
+    ``name`` is that of the file with the tower's weights, which the rows remember;
+    ``bank`` holds the options of the ``ClassEmbeddingBank``.
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(tower.as_safetensors())
+        source = dict(
+            type='clip_text', arch=architecture, pretrained=str(path), cache=False
+        )
+        vocabulary = Vocabulary(split, setting, ClassEmbeddingBank(source, **bank))
+        vocabulary.beside = beside
+        return vocabulary.state()

@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
-from zs3_mmseg.datasets.splits import ZeroShotSplit, plain_split, resolve_split
-from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank
-from zs3_mmseg.models.segmentors.vocabulary import RowState, Vocabulary
+from zs3_mmseg.datasets.splits import plain_split, resolve_split
 from zs3_mmseg.models.towers import Architecture, resolve_architecture
 from zs3_mmseg.utils.checkpoint import safe_load, state_dict_of
 
@@ -18,6 +15,7 @@ from .clip import (
     DROP_TEXT_TOWER,
     TowerSizes,
     add_tower_arguments,
+    encoded_rows,
     require_quick_gelu,
     text_tower,
 )
@@ -210,7 +208,7 @@ class ESDAConverter(Converter):
         if not tower.complete:
             # Its report says which keys; rows cannot be made.
             return replace(conversion, files={Path('the text tower'): tower})
-        rows = _rows(tower, name, architecture, split, setting)
+        rows = encoded_rows(tower, name, architecture, split, setting, _BANK)
         return replace(
             conversion,
             extra_state=dict(rows),
@@ -218,24 +216,3 @@ class ESDAConverter(Converter):
             files={} if out is None else {out: tower},
             notes=_NOTES + as_text(model=model),
         )
-
-
-def _rows(
-    tower: Conversion,
-    name: str,
-    architecture: Architecture,
-    split: ZeroShotSplit,
-    setting: str,
-) -> RowState:
-    """Encode the class names of a split, as a checkpoint holds them.
-
-    ``name`` is that of the file with the tower's weights, which the rows remember.
-    """
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        path.write_bytes(tower.as_safetensors())
-        source = dict(
-            type='clip_text', arch=architecture, pretrained=str(path), cache=False
-        )
-        bank = ClassEmbeddingBank(source, **_BANK)
-        return Vocabulary(split, setting, bank).state()

@@ -5,6 +5,7 @@ from .frozen import FrozenBackbone
 from .last_attention import LAST_ATTENTION
 from .open_clip_vit import OpenCLIPViT
 from .outputs import TowerOutput
+from .timm_vit import TimmViT
 
 __all__ = [
     'LAST_ATTENTION',
@@ -12,5 +13,6 @@ __all__ = [
     'FrozenBackbone',
     'OpenCLIPViT',
     'RegionTokens',
+    'TimmViT',
     'TowerOutput',
 ]

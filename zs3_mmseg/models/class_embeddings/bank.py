@@ -16,6 +16,7 @@ from zs3_mmseg.utils.names import as_list, choose, duplicates, synonyms_of
 
 from .clip_text import ClipTextSource
 from .sources import EmbeddingSource, TensorSource, WordVectorSource
+from .texts import resolve_texts
 
 
 def display_name(name: str) -> str:
@@ -120,6 +121,8 @@ class ClassEmbeddingBank:
             the length of the longest one, as those of ZS3Net on PASCAL VOC are.
         token_features: give the outputs of all tokens as well, as ESDA reads them; for
             ``clip_text`` with one template only.
+        texts: what to encode in place of some names, ``{name: text}``, or the name of a
+            published table: ``'lseg_ade20k'``, ``'lseg_coco'``.
     """
 
     def __init__(
@@ -130,7 +133,9 @@ class ClassEmbeddingBank:
         reduce_templates: bool = True,
         normalize: bool | Literal['max_norm'] = True,
         token_features: bool = False,
+        texts: str | Mapping[str, str] | None = None,
     ) -> None:
+        self.texts = resolve_texts(texts)
         choose('class_embeddings.normalize', normalize, (True, False, 'max_norm'))
         options = dict(source)
         kind = options.pop('type', None)
@@ -176,6 +181,7 @@ class ClassEmbeddingBank:
             FileNotFoundError: if a file of the source does not exist.
         """
         texts, classes = split_names(names)
+        texts = [self.texts.get(text, text) for text in texts]
         rows = self.source.rows(texts, self.normalize is True, device)
         token_features = None
         if self.token_features:
@@ -194,6 +200,9 @@ class ClassEmbeddingBank:
         if self.normalize == 'max_norm':
             rows = rows / lengths.max()
         provenance = self.source.provenance() | {'normalize': str(self.normalize)}
+        if self.texts:
+            pairs = sorted(self.texts.items())
+            provenance['texts'] = ', '.join(f'{name}: {text}' for name, text in pairs)
         if prompts > 1:
             provenance['prompts_per_row'] = str(prompts)
         return ClassEmbeddings(

@@ -21,7 +21,8 @@ class ClassQueries:
     are not reduced to one, which are no synonyms: heads give one map per query.
 
     Attributes:
-        embeddings: ``(Q * P, D)``, the ``P`` rows of a query side by side.
+        embeddings: ``(Q * P, D)``, the ``P`` rows of a query side by side; or
+            ``(N, Q, D)``, if each of ``N`` images has rows of its own.
         query_to_class: ``(Q,)`` long, non-decreasing: the class of each query.
         seen_mask: ``(K,)`` bool, True where the class had labels in training.
         prompts_per_row: ``P``.
@@ -58,6 +59,22 @@ class ClassQueries:
             query_to_class=self.query_to_class.to(device),
             seen_mask=self.seen_mask.to(device),
             token_features=None if tokens is None else tokens.to(device),
+        )
+
+    def against(self, other: Tensor) -> ClassQueries:
+        """Return two rows for each query, ``other`` ``(1, D)`` before its own.
+
+        Each query is then an image of its own, with the classes "other" and "named".
+        """
+        rows = self.embeddings
+        both = torch.stack([other.to(rows).expand_as(rows), rows], dim=1)  # (Q, 2, D)
+        device = rows.device
+        return replace(
+            self,
+            embeddings=both,
+            query_to_class=torch.arange(2, device=device),
+            seen_mask=torch.ones(2, dtype=torch.bool, device=device),
+            token_features=None,
         )
 
     def rows(self, which: Sequence[int] | Tensor) -> ClassQueries:

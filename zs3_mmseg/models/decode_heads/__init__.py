@@ -1,6 +1,7 @@
 """Decode heads that read class embeddings at run time."""
 
 from .esda_head import ESDAHead
+from .lseg_head import LSegHead
 from .mask_scores import MaskScores
 from .proposal_head import ProposalHead
 from .text_heads import CosineRegressionHead, DenseTextHead, TextPixelHead
@@ -12,6 +13,7 @@ __all__ = [
     'CosineRegressionHead',
     'DenseTextHead',
     'ESDAHead',
+    'LSegHead',
     'MaskScores',
     'ProposalHead',
     'TextPixelHead',

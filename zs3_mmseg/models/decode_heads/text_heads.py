@@ -25,18 +25,19 @@ def cosine_maps(features: Tensor, rows: Tensor) -> Tensor:
 
     Computed in float32 under autocast as well: bfloat16 resolves cosines of a typical
     0.2 only to 0.001, which a logit scale of 40 or 100 turns into visible noise.
-    Features ``(N, D, h, w)`` and rows ``(Q, D)`` give ``(N, Q, h, w)`` in -1..1.
+    Features ``(N, D, h, w)`` and rows ``(Q, D)``, or rows ``(N, Q, D)`` of each image,
+    give ``(N, Q, h, w)`` in -1..1.
     """
-    if features.shape[1] != rows.shape[1]:
+    if features.shape[1] != rows.shape[-1]:
         raise ConfigError(
             f'feature maps have {features.shape[1]} channels and class embeddings '
-            f'{rows.shape[1]}: they must come from the same embedding space (same '
+            f'{rows.shape[-1]}: they must come from the same embedding space (same '
             'arch and pretrained of backbone and class_embeddings), or a head with a '
             'trained projection has to stand between them'
         )
     with torch.autocast(features.device.type, enabled=False):
         patches = F.normalize(features.flatten(2).float(), dim=1)  # (N, D, hw)
-        maps = F.normalize(rows.float(), dim=1) @ patches  # (N, Q, hw)
+        maps = F.normalize(rows.float(), dim=-1) @ patches  # (N, Q, hw)
     return maps.unflatten(2, features.shape[2:])
 
 

@@ -74,7 +74,7 @@ def reduce_queries(
 
 
 def single_rows(queries: ClassQueries, reader: str) -> Tensor:
-    """Return the rows ``(Q, D)`` for a reader that knows one row per query."""
+    """Return the embeddings for a reader that knows one row per query."""
     prompts = getattr(queries, 'prompts_per_row', 1)
     if prompts > 1:
         raise ConfigError(
@@ -223,6 +223,9 @@ class ZeroShotHead(BaseDecodeHead):
         'threshold': 'set model.test_cfg.score_thr',
         'out_channels': 'it has one channel for each class: leave it out',
     }
+    #: What it reads of a pair of an image and a name: 1 row, of the name, or 2, that of
+    #: anything else before it; see ``ClassPromptedSegmentor``.
+    pair_rows: int = 1
 
     def __init__(
         self,

@@ -4,11 +4,12 @@ from .class_prompted import ClassPromptedSegmentor
 from .encoder_decoder import ZeroShotEncoderDecoder
 from .inference import InferenceOptions
 from .vocabulary import Vocabulary
-from .zero_shot_tta import ZeroShotTTAModel
+from .zero_shot_tta import MultiScaleWindowTTAModel, ZeroShotTTAModel
 
 __all__ = [
     'ClassPromptedSegmentor',
     'InferenceOptions',
+    'MultiScaleWindowTTAModel',
     'Vocabulary',
     'ZeroShotEncoderDecoder',
     'ZeroShotTTAModel',

@@ -14,6 +14,7 @@ from mmseg.utils import ConfigType, OptConfigType, SampleList, add_prefix
 
 from zs3_mmseg.models.backbones.outputs import TowerOutput
 from zs3_mmseg.models.class_embeddings import ClassQueries
+from zs3_mmseg.models.decode_heads.zero_shot_head import single_rows
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import did_you_mean
 
@@ -78,12 +79,15 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
         backbone: config of the backbone. One that reads names, as
             ``OpenCLIPViT(replace_cls=..., priors=...)``, gets the row of each name.
         decode_head: config of a head with two channels. Its methods may declare
-            ``queries`` (one row per pair), ``text_tokens`` and ``global_token``.
-            ``in_index`` is 0 where it is left out.
+            ``queries`` (one row per pair, or two: see ``other_name``), ``text_tokens``
+            and ``global_token``. ``in_index`` is 0 where it is left out.
         class_embeddings: config of a ``ClassEmbeddingBank``, or a bank; with
             ``token_features=True`` the head gets them as ``text_tokens``.
         split: as in :class:`ZeroShotEncoderDecoder`. A class has one name here.
         setting: ``'inductive'`` or ``'supervised'``.
+        other_name: the text that stands for anything but the named class, for heads
+            with ``pair_rows=2``, whose ``queries`` are its row and that of the name:
+            ``(N, 2, D)``; ``'others'`` in LSeg. It is saved with the rows of the names.
         test_cfg: see :class:`InferenceOptions`; ``name_batch_size`` besides.
         **kwargs: see :class:`ZeroShotEncoderDecoder`; there are no auxiliary heads.
 
@@ -103,9 +107,11 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
         class_embeddings: ConfigType | Any = None,
         split: Any = None,
         setting: str | None = None,
+        other_name: str | None = None,
         test_cfg: OptConfigType = None,
         **kwargs: Any,
     ) -> None:
+        self.other_name = other_name
         if setting == 'transductive':
             raise ValueError(
                 "ClassPromptedSegmentor: setting='transductive' needs pixels that some "
@@ -136,6 +142,12 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
                 f'ClassPromptedSegmentor asks for one name at a time, but split '
                 f'{split.name!r} has {several[0]!r}'
             )
+        if self.other_name is not None:
+            if not self.other_name.strip() or '|' in self.other_name:
+                raise ValueError(
+                    f'other_name={self.other_name!r} must be one text without synonyms'
+                )
+            vocabulary.beside = (self.other_name,)
 
     def _init_decode_head(self, decode_head: ConfigType) -> None:
         """Build the head; maps beyond the first are not what it classifies."""
@@ -154,6 +166,15 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
             )
         wanted = inspect.signature(self.decode_head.forward).parameters
         tokens = wanted.get('text_tokens')
+        rows = getattr(self.decode_head, 'pair_rows', 1)
+        if (self.other_name is not None) != (rows == 2):
+            head = type(self.decode_head).__name__
+            raise ValueError(
+                f'{head} compares a name with everything else: set model.other_name, '
+                "such as 'others'"
+                if rows == 2
+                else f'{head} reads one row for each name: leave out model.other_name'
+            )
         needs_tokens = tokens is not None and tokens.default is inspect.Parameter.empty
         if needs_tokens and not self.vocabulary.has_tokens:
             raise ValueError(
@@ -208,7 +229,7 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
             )
         names = self.training_names()
         rows = self.training_queries()
-        queries = rows.rows(rows_of(prompts, names, rows))
+        queries = self._pair_queries(rows, rows_of(prompts, names, rows))
         head, foreground = self.decode_head, None
         labels = self._covered_labels(inputs, data_samples)
         if hasattr(head, 'foreground'):
@@ -220,6 +241,17 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
         outputs = self._training_outputs(head, maps, given)
         losses = self._losses_by_feat(head, maps, outputs, samples, given)
         return add_prefix(losses, 'decode')
+
+    def _pair_queries(
+        self, queries: ClassQueries, which: Sequence[int] | Tensor
+    ) -> ClassQueries:
+        """Return what the head reads of pairs with some of the queries."""
+        pairs = queries.rows(which)
+        if self.other_name is None:
+            return pairs
+        single_rows(pairs, type(self.decode_head).__name__)
+        other = self.vocabulary.rows_of((self.other_name,), self._device_and_dtype()[0])
+        return pairs.against(other[0].embeddings)
 
     # A backbone with ``forward_shared`` and ``forward_from``, as ``OpenCLIPViT``, reads
     # the row of the name if it has ``replace_cls`` and, in training, where the class is
@@ -308,7 +340,9 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
                 'an image and a name has one: set it to True or False'
             )
         queries = self.current_queries()
-        chosen = queries.rows(rows_of(prompts, self.class_names, queries))
+        chosen = self._pair_queries(
+            queries, rows_of(prompts, self.class_names, queries)
+        )
         logits = self._logits(self._shared(inputs), chosen).float()
         height, width = inputs.shape[2:]
         covered = covered_size(self.backbone, (height, width))
@@ -347,7 +381,7 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
             )
             logits = self._logits(
                 maps,
-                queries.rows(rows.repeat(num_images)),  # image by image
+                self._pair_queries(queries, rows.repeat(num_images)),  # by image
                 images.repeat_interleave(len(rows)),
             )
             odds = logits[:, 1] - logits[:, 0]

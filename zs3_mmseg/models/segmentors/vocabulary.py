@@ -76,6 +76,7 @@ class Vocabulary:
         training_setting: the setting of the present part of the training.
         rows_needed: whether anything in the model reads rows.
         rows: of each name, as far as they are known.
+        beside: further texts with a row each, which no class is called.
         provenance: where the rows come from, in plain strings.
 
     Raises:
@@ -100,6 +101,7 @@ class Vocabulary:
         self.bank: Any = MODELS.build(dict(bank)) if isinstance(bank, Mapping) else bank
         self.rows_needed = True
         self.rows: dict[str, NameRows] = {}
+        self.beside: tuple[str, ...] = ()
         self.provenance: dict[str, str] = {}
         self._loaded: frozenset[str] = frozenset()
         self._queries: dict[str, ClassQueries] = {}
@@ -288,7 +290,7 @@ class Vocabulary:
         """Before inductive training, drop computed rows of all but its names."""
         if self.training_setting == 'inductive':
             self._queries.pop('current', None)
-            kept = {*self.training_names, *self._loaded}
+            kept = {*self.training_names, *self.beside, *self._loaded}
             self.rows = {name: rows for name, rows in self.rows.items() if name in kept}
 
     # Queries made by a prediction in inference mode are kept, and serve gradients too.
@@ -419,7 +421,12 @@ class Vocabulary:
             known = self.rows_of(self.split.classes, device)
             rows = [_packed(part) for part in known]
         prompts = self.prompts_per_row if self.rows_needed else 1
-        return row_state(self.split, self.setting, rows, self.provenance, prompts)
+        state = row_state(self.split, self.setting, rows, self.provenance, prompts)
+        if self.beside and self.rows_needed:
+            texts = self.rows_of(self.beside, device)
+            packed = [_packed(part) for part in texts]
+            state['beside'] = dict(zip(self.beside, packed, strict=True))
+        return state
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take names and rows from a checkpoint, in place of all rows known so far.
@@ -454,7 +461,9 @@ class Vocabulary:
         )
         rows = [self._unpacked(part) for part in parts]
         self.rows = dict(zip(names, rows, strict=True))
-        self._loaded = frozenset(names)
+        for text, row in state.get('beside', {}).items():
+            self.rows.setdefault(text, self._unpacked(row.to('cpu', torch.float32)))
+        self._loaded = frozenset(self.rows)
         self.provenance = dict(state['provenance'])
         self._queries.clear()
 

@@ -1,0 +1,14 @@
+# PASCAL-5i as LSeg's two-word code reads it.
+_base_ = ['./pascal5i.py', './lseg_fold_pipelines.py']
+
+lseg_train_sets = [
+    dict(part, pipeline=_base_.lseg_train_pipeline) for part in _base_.train_parts
+]
+lseg_val_sets = [
+    dict(part, pipeline=_base_.lseg_test_pipeline) for part in _base_.train_parts
+]
+train_dataloader = dict(
+    _base_.lseg_train_loader, dataset=dict(dataset=dict(datasets=lseg_train_sets))
+)
+val_dataloader = dict(dataset=dict(dataset=dict(datasets=lseg_val_sets)))
+test_dataloader = dict(dataset=dict(dataset=dict(pipeline=_base_.lseg_test_pipeline)))

@@ -1,0 +1,14 @@
+# LSeg with a ViT-L/16 on fold 0 of PASCAL-5i, options and recipe as released: each
+# image with "others" and one name. The weights are the last ones. 1 process x 40 pairs.
+_base_ = [
+    '../_base_/models/lseg_vitl16.py',
+    '../_base_/models/lseg_two_words.py',
+    '../_base_/datasets/pascal5i_lseg.py',
+    '../_base_/schedules/lseg_fold.py',
+]
+
+model = dict(
+    _base_.lseg_two_words,
+    split=_base_.split,
+    data_preprocessor=dict(size=_base_.lseg_size, size_divisor=None),
+)

@@ -1,0 +1,13 @@
+# LSeg's two-word network on Shapes: each image with "others" and one name, the unseen
+# classes of the split as the fold. 1 process x 16 pairs.
+_base_ = [
+    '../_base_/models/lseg_shapes_tiny.py',
+    '../_base_/models/lseg_two_words.py',
+    '../_base_/datasets/shapes_prompts.py',
+    '../_base_/schedules/schedule_1600.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(_base_.lseg_two_words, split=_base_.split)
+train_dataloader = dict(dataset=dict(unseen_policy='ignore'))
+default_hooks = dict(checkpoint=dict(interval=800))
