@@ -26,8 +26,8 @@ model = dict(
     ),
     decode_head=dict(
         in_channels=[width] * 4,
-        post_process_channels=[32, 64, 64, 64],
+        post_process_channels=[32, 32, 32, 32],
         patch_size=8,
-        channels=64,
+        channels=32,
     ),
 )

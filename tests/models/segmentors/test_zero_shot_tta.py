@@ -7,9 +7,10 @@ import torch
 
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import SegTTAModel
+from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from zs3_mmseg.models.segmentors import ZeroShotTTAModel
+from zs3_mmseg.models.segmentors import MultiScaleWindowTTAModel, ZeroShotTTAModel
 
 
 @pytest.fixture
@@ -103,3 +104,81 @@ def test_two_logits_of_a_pair_are_no_probabilities(make_segmentor, views):
     expected = torch.tensor([-20.0, 3.0, 3.0]).sigmoid().mean()
     torch.testing.assert_close(merged.seg_logits.data[1, 0, 0], expected)
     assert (merged.pred_sem_seg.data == 1).all()
+
+
+def one_view(size=(24, 40)):
+    image = torch.randint(0, 255, (3, *size), dtype=torch.uint8)
+    sample = SegDataSample(metainfo=dict(ori_shape=size, img_shape=size))
+    return dict(inputs=[[image]], data_samples=[[sample]])
+
+
+PREPROCESSOR = dict(
+    type='SegDataPreProcessor', mean=[100.0] * 3, std=[50.0] * 3, bgr_to_rgb=True
+)
+
+
+@pytest.mark.parametrize('summed', ['logit', 'score'])
+def test_windows_over_scales_are_those_of_one_pass(make_segmentor, summed):
+    """With one scale, no flip and a window as large as the image."""
+    segmentor = make_segmentor('ToySoftmaxHead').eval()
+    segmentor.data_preprocessor = MODELS.build(
+        dict(PREPROCESSOR, test_cfg=dict(size_divisor=32))
+    )
+    model = MultiScaleWindowTTAModel(
+        segmentor,
+        base_size=40,
+        crop_size=40,
+        stride=8,
+        scales=(1.0,),
+        flip=False,
+        summed=summed,
+    )
+    data = one_view((40, 40))
+    with torch.no_grad():
+        (found,) = model.test_step(data)
+        image = (data['inputs'][0][0].flip(0).float() - 100) / 50
+        expected = segmentor.encode_decode(image[None], [{}])[0]
+    scores = found.seg_logits.data
+    if summed == 'logit':
+        scores = scores.softmax(dim=0)
+    torch.testing.assert_close(scores, expected)
+    assert found.pred_sem_seg.data.shape == (1, 40, 40)
+
+
+def test_mean_scores_over_scales_and_flips_are_probabilities(make_segmentor):
+    segmentor = make_segmentor('ToySoftmaxHead').eval()
+    segmentor.data_preprocessor = MODELS.build(PREPROCESSOR)
+    model = MultiScaleWindowTTAModel(
+        segmentor, base_size=40, crop_size=32, stride=24, scales=(0.5, 1.0, 1.75)
+    )
+    with torch.no_grad():
+        (found,) = model.test_step(one_view())
+    total = found.seg_logits.data.sum(dim=0)
+    torch.testing.assert_close(total, torch.ones_like(total))
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(summed='logits'), 'tta_model.summed must be one of'),
+        (dict(stride=481), 'stride=481 is larger than crop_size=480'),
+        (dict(scales=()), 'scales above 0'),
+        (dict(scales=(1.0, 0.0)), 'scales above 0'),
+        (dict(base_size=0), 'scales above 0'),
+    ],
+)
+def test_wrong_options_of_windows_are_named(make_segmentor, options, message):
+    with pytest.raises(ValueError, match=message):
+        MultiScaleWindowTTAModel(make_segmentor('ToySoftmaxHead'), **options)
+
+
+def test_windows_need_one_view_and_logits_no_calibrators(make_segmentor):
+    segmentor = make_segmentor(
+        'ToySoftmaxHead', calibrators=[dict(type='SeenShift', shift=0.1)]
+    )
+    with pytest.raises(ValueError, match=r'model\.calibrators=\[\]'):
+        MultiScaleWindowTTAModel(segmentor, summed='logit')
+    model = MultiScaleWindowTTAModel(segmentor)
+    data = {key: value * 2 for key, value in one_view().items()}
+    with pytest.raises(ValueError, match='make one view, not 2'):
+        model.test_step(data)

@@ -144,7 +144,10 @@ def _backbone(weights: OfficialWeights) -> dict[str, Any]:
     if model is None:
         model = 'vit_base_patch16_384'
         options |= dict(
-            patch_size=patch, embed_dim=width, depth=depth, num_heads=width // 64
+            patch_size=patch,
+            embed_dim=width,
+            depth=depth,
+            num_heads=max(width // 64, 1),
         )
     # The ends of four equal parts, as published.
     taps = [depth * (part + 1) // 4 - 1 for part in range(4)]
@@ -249,7 +252,7 @@ class LSegConverter(Converter):
         backbone = _backbone(weights)
         split = resolve_split(arguments.split)
         setting = 'inductive' if split.unseen else 'supervised'
-        architecture = _architecture(head['embed_dim'], arguments.arch)
+        architecture = _architecture(weights, head['embed_dim'], arguments.arch)
         tower = text_tower(_text_part(state), architecture, str(source))
         out: Path | None = arguments.text_tower_out
         name = f'{source.stem}_text.safetensors' if out is None else out.name
@@ -292,7 +295,9 @@ class LSegConverter(Converter):
         )
 
 
-def _architecture(embed_dim: int, arch: str | None) -> Architecture:
+def _architecture(
+    weights: OfficialWeights, embed_dim: int, arch: str | None
+) -> Architecture:
     """Return the CLIP of the text tower; without a name the published one."""
     if arch is None and embed_dim not in PUBLISHED_ARCH:
         raise ValueError(
@@ -300,10 +305,13 @@ def _architecture(embed_dim: int, arch: str | None) -> Architecture:
             'with --arch which CLIP it was'
         )
     architecture = resolve_architecture(arch or PUBLISHED_ARCH[embed_dim])
-    if architecture.embed_dim != embed_dim:
+    width = weights.shape('clip_pretrained.token_embedding.weight', 2)[1]
+    ours = architecture.config['text_cfg']['width'], architecture.embed_dim
+    if ours != (width, embed_dim):
         raise ValueError(
-            f'{architecture.name} gives rows of {architecture.embed_dim} values, and '
-            f'the checkpoint compares {embed_dim}: --arch names another CLIP'
+            f'{architecture.name} has a text tower of width {ours[0]} with rows of '
+            f'{ours[1]} values, and the checkpoint one of {width} with {embed_dim}: say '
+            'with --arch which CLIP it was'
         )
     return require_quick_gelu(architecture, 'LSeg')
 
