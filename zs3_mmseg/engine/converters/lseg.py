@@ -310,8 +310,8 @@ def _architecture(
     if ours != (width, embed_dim):
         raise ValueError(
             f'{architecture.name} has a text tower of width {ours[0]} with rows of '
-            f'{ours[1]} values, and the checkpoint one of {width} with {embed_dim}: say '
-            'with --arch which CLIP it was'
+            f'{ours[1]} values, and the checkpoint one of {width} with {embed_dim}: '
+            'say with --arch which CLIP it was'
         )
     return require_quick_gelu(architecture, 'LSeg')
 

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mmengine.model import BaseModule
@@ -126,6 +124,10 @@ class TimmViT(BaseModule):
 
 def _created(model: str, pretrained: bool, **kwargs: Any) -> Any:
     """Make a model of timm; refuse what has other tokens than patches and class."""
+    # Not before somebody wants one: it takes seconds, as open_clip does.
+    import timm
+    from timm.models.vision_transformer import VisionTransformer
+
     try:
         vit: Any = timm.create_model(
             model, pretrained=pretrained, num_classes=0, **kwargs
