@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from test_esda_runs import write_voc
 from torch import Tensor
 
 from mmengine.config import Config
@@ -85,6 +88,52 @@ def test_scales_and_windows_are_added_up(run_tool, tmp_path: Path) -> None:
     )
     assert tested.status == 0, tested.output
     assert 'hIoU' in tested.output
+
+
+TINY_FOLD = """
+_base_ = ['{config}']
+
+one_process = dict(num_workers=0, persistent_workers=False)
+width = 16
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='TimmViT',
+        model='vit_tiny_patch16_224',
+        img_size=64,
+        embed_dim=width,
+        depth=4,
+        num_heads=2,
+        out_indices=(0, 1, 2, 3),
+    ),
+    class_embeddings=dict(source=dict(arch='zs3-shapes-tiny', pretrained='shapes')),
+    decode_head=dict(
+        in_channels=[width] * 4, post_process_channels=[4] * 4, channels=8
+    ),
+)
+train_cfg = dict(max_epochs=1, val_interval=1)
+train_dataloader = dict(**one_process, batch_size=2)
+val_dataloader = one_process
+test_dataloader = dict(**one_process, dataset=dict(num_episodes=5))
+"""
+
+
+@pytest.mark.slow
+def test_pascal_fold_with_two_words(run_tool, tmp_path: Path) -> None:
+    write_voc(tmp_path / 'data/VOCdevkit/VOC2012')
+    config = tmp_path / 'tiny_fold.py'
+    config.write_text(TINY_FOLD.format(config=CONFIGS / 'pascal5i_vitl16_fold0.py'))
+    trained = run_tool('train.py', config, folder=tmp_path)
+    assert trained.status == 0, trained.output
+    # The image with the boat, which is unseen, holds no class of the training.
+    assert re.search(r'\(train\): 6 of 9 images with seen classes', trained.output)
+    checkpoint = tmp_path / 'work_dirs/tiny_fold/epoch_1.pth'
+    tested = run_tool('test.py', config, checkpoint, '--out', 'masks', folder=tmp_path)
+    assert tested.status == 0, tested.output
+    assert '5 episodes' in tested.output
+    # Scored as the network sees them, not at 40 x 60.
+    masks = [*(tmp_path / 'masks').glob('*.png')]
+    assert {Image.open(path).size for path in masks} == {(480, 480)}
 
 
 #: A text tower with room for CLIP's words.

@@ -2,8 +2,22 @@
 _base_ = ['./coco20i.py', './lseg_fold_pipelines.py']
 
 train_dataloader = dict(
-    _base_.lseg_train_loader,
-    dataset=dict(dataset=dict(pipeline=_base_.lseg_train_pipeline)),
+    batch_size=_base_.lseg_batch_size,
+    dataset=dict(
+        unseen_policy='ignore',
+        min_pixels=_base_.lseg_min_pixels,
+        dataset=dict(pipeline=_base_.lseg_train_pipeline),
+    ),
 )
-val_dataloader = dict(dataset=dict(dataset=dict(pipeline=_base_.lseg_test_pipeline)))
-test_dataloader = dict(dataset=dict(dataset=dict(pipeline=_base_.lseg_test_pipeline)))
+val_dataloader = dict(
+    dataset=dict(
+        min_pixels=_base_.lseg_min_pixels,
+        dataset=dict(pipeline=_base_.lseg_test_pipeline),
+    )
+)
+test_dataloader = dict(
+    dataset=dict(
+        min_pixels=_base_.lseg_min_pixels,
+        dataset=dict(pipeline=_base_.lseg_test_pipeline),
+    )
+)

@@ -16,6 +16,6 @@ lseg_test_pipeline = [
     dict(type='ScoreAtInputSize'),
     dict(type='PackSegInputs'),
 ]
-lseg_train_loader = dict(
-    batch_size=40, dataset=dict(unseen_policy='ignore', min_pixels=0)
-)
+# Any object counts, however small.
+lseg_min_pixels = 0
+lseg_batch_size = 40

@@ -8,7 +8,21 @@ lseg_val_sets = [
     dict(part, pipeline=_base_.lseg_test_pipeline) for part in _base_.train_parts
 ]
 train_dataloader = dict(
-    _base_.lseg_train_loader, dataset=dict(dataset=dict(datasets=lseg_train_sets))
+    batch_size=_base_.lseg_batch_size,
+    dataset=dict(
+        unseen_policy='ignore',
+        min_pixels=_base_.lseg_min_pixels,
+        dataset=dict(datasets=lseg_train_sets),
+    ),
 )
-val_dataloader = dict(dataset=dict(dataset=dict(datasets=lseg_val_sets)))
-test_dataloader = dict(dataset=dict(dataset=dict(pipeline=_base_.lseg_test_pipeline)))
+val_dataloader = dict(
+    dataset=dict(
+        min_pixels=_base_.lseg_min_pixels, dataset=dict(datasets=lseg_val_sets)
+    )
+)
+test_dataloader = dict(
+    dataset=dict(
+        min_pixels=_base_.lseg_min_pixels,
+        dataset=dict(pipeline=_base_.lseg_test_pipeline),
+    )
+)
