@@ -144,3 +144,22 @@ def test_token_features_need_a_text_tower(table: Path) -> None:
 def test_a_wrong_source_is_named(source: dict, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ClassEmbeddingBank(source, **options)
+
+
+def test_another_text_can_stand_for_a_name(table: Path) -> None:
+    embedded = _bank(table, texts={'settee': 'sofa'}).embed(['settee|couch', 'sofa'])
+    assert torch.equal(embedded.embeddings, torch.eye(4)[[0, 1, 0]])
+    assert embedded.names == ('settee|couch', 'sofa')
+    assert embedded.provenance['texts'] == 'settee: sofa'
+
+
+@pytest.mark.parametrize(
+    ('texts', 'message'),
+    [
+        ('lseg_ade', "texts must be one of 'lseg_ade20k', 'lseg_coco', not 'lseg_ade'"),
+        ({'sofa': ' '}, "texts has no text for 'sofa'"),
+    ],
+)
+def test_texts_that_are_none_are_refused(table: Path, texts, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _bank(table, texts=texts)

@@ -33,7 +33,8 @@ def cosine_maps(features: Tensor, rows: Tensor) -> Tensor:
             f'feature maps have {features.shape[1]} channels and class embeddings '
             f'{rows.shape[-1]}: they must come from the same embedding space (same '
             'arch and pretrained of backbone and class_embeddings), or a head with a '
-            'trained projection has to stand between them'
+            'trained projection to decode_head.embed_dim='
+            f'{rows.shape[-1]} has to stand between them'
         )
     with torch.autocast(features.device.type, enabled=False):
         patches = F.normalize(features.flatten(2).float(), dim=1)  # (N, D, hw)
