@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import cv2
@@ -14,10 +15,14 @@ from mmcv.transforms.utils import cache_randomness
 from mmseg.registry import TRANSFORMS
 
 from zs3_mmseg.utils.labels import IGNORE_INDEX
+from zs3_mmseg.utils.names import choose
 
 __all__ = [
     'ForegroundCrop',
+    'GenerateClassEdges',
     'LetterboxResize',
+    'PILRandomRotate',
+    'PILRandomScale',
     'RandomGaussianBlur',
     'RandomRadiusBlur',
     'RandomRescale',
@@ -336,3 +341,207 @@ class ScoreAtInputSize(BaseTransform):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}()'
+
+
+def class_edges(
+    labels: np.ndarray, listed: Iterable[int], *, radius: float, border: bool
+) -> np.ndarray:
+    """Return where the contour of a class is near, (H, W), uint8 of 0 and 1.
+
+    A pixel counts if, for one of the ``listed`` labels, it lies within ``radius``
+    pixels (Euclidean) of the other side of that label's mask. With ``border`` all that
+    is outside the image is the other side, too.
+    """
+    reach = int(radius)
+    y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
+    disk = (x * x + y * y <= radius * radius).astype(np.uint8)
+    edges = np.zeros(labels.shape, dtype=np.uint8)
+    frame = 1 if border else 0
+    inside = tuple(slice(frame, frame + side) for side in labels.shape)
+    for label in listed:
+        mask = (labels == label).astype(np.uint8)
+        if not mask.any():
+            continue
+        mask = np.pad(mask, frame)
+        both = np.minimum(cv2.dilate(mask, disk), cv2.dilate(1 - mask, disk))
+        edges |= both[inside].astype(np.uint8)
+    return edges
+
+
+#: What contours between a class and pixels without a label are.
+VOID_EDGES = ('ignore', 'contour')
+
+
+@TRANSFORMS.register_module()
+class GenerateClassEdges(BaseTransform):
+    """Make the target of an edge head: contours of all classes of an image.
+
+    Writes ``gt_edge_map``, (H, W), uint8: 1 within ``radius`` pixels of a contour, on
+    both sides, 0 elsewhere, ``ignore_index`` where it is not known. It reads
+    ``gt_class_map``, which ``ClassPromptDataset(keep_classes=True)`` keeps beside the
+    mask of the one class that is asked for, or else ``gt_seg_map``, and belongs after
+    everything that moves pixels. mmseg's ``GenerateEdge`` widens contours to a square
+    instead.
+
+    The released code of SAZS has three faults, off by default: the border of the image
+    is a contour of every class that touches it (``border=True``); its last class makes
+    no contours of its own (``unlisted=(K - 1,)`` with ``K`` classes); and neither do
+    pixels without a label, but classes beside them do (``void_edges='contour'``).
+
+    Args:
+        radius: distance in pixels, >= 1.
+        border: whether the border of the image is a contour.
+        unlisted: labels that make no contours of their own.
+        void_edges: ``'ignore'``: pixels within ``radius`` of one without a label are
+            not known; ``'contour'``: that label is the other side of any class.
+        ignore_index: label of pixels without a label.
+
+    Raises:
+        ValueError: for a radius below 1 or another ``void_edges``.
+    """
+
+    def __init__(
+        self,
+        *,
+        radius: float = 2,
+        border: bool = False,
+        unlisted: Sequence[int] = (),
+        void_edges: str = 'ignore',
+        ignore_index: int = IGNORE_INDEX,
+    ) -> None:
+        if not radius >= 1:
+            raise ValueError(f'GenerateClassEdges.radius must be >= 1, got {radius}')
+        self.radius = radius
+        self.border = border
+        self.unlisted = tuple(unlisted)
+        self.void_edges = choose('void_edges', void_edges, VOID_EDGES)
+        self.ignore_index = ignore_index
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add ``gt_edge_map`` and take ``gt_class_map`` away."""
+        labels = results.pop('gt_class_map', None)
+        if labels is None:
+            labels = results['gt_seg_map']
+        else:
+            results['seg_fields'].remove('gt_class_map')
+        without = {self.ignore_index, *self.unlisted}
+        listed = [int(v) for v in np.unique(labels) if int(v) not in without]
+        edges = class_edges(labels, listed, radius=self.radius, border=self.border)
+        if self.void_edges == 'ignore':
+            void = [self.ignore_index]
+            beside = class_edges(labels, void, radius=self.radius, border=False)
+            beside |= (labels == self.ignore_index).astype(np.uint8)
+            edges = np.where(beside > 0, IGNORE_INDEX, edges).astype(np.uint8)
+        results['gt_edge_map'] = edges
+        return results
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(radius={self.radius}, border={self.border}, '
+            f'unlisted={self.unlisted}, void_edges={self.void_edges!r})'
+        )
+
+
+def _by_pil(picture: np.ndarray, change: Any) -> np.ndarray:
+    return np.asarray(change(Image.fromarray(picture))).copy()
+
+
+@TRANSFORMS.register_module()
+class PILRandomRotate(BaseTransform):
+    """Rotate by a whole number of degrees, with reflections of the image around it.
+
+    The image is mirrored at its borders (the top and left row without the border pixel
+    itself, as in the released code of DRN), rotated bilinearly about its centre and cut
+    to its size; label maps are rotated by nearest neighbour.
+
+    Args:
+        degree: largest angle; all whole angles up to it are equally likely.
+        seg_pad_val: label of what comes from outside.
+
+    Raises:
+        ValueError: if ``degree`` is negative or above 45.
+    """
+
+    def __init__(self, degree: int = 10, *, seg_pad_val: int = IGNORE_INDEX) -> None:
+        if not 0 <= degree <= 45:
+            raise ValueError(f'PILRandomRotate.degree must be in 0..45, got {degree}')
+        self.degree = degree
+        self.seg_pad_val = seg_pad_val
+
+    @cache_randomness
+    def _angle(self) -> int:
+        return random.randint(0, 2 * self.degree) - self.degree
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Rotate ``img`` (H, W, 3) uint8 and the maps of ``seg_fields``."""
+        angle = self._angle()
+        height, width = results['img'].shape[:2]
+        window = (width, height, 2 * width, 2 * height)
+
+        def rotated(picture: np.ndarray, resample: Image.Resampling) -> np.ndarray:
+            return _by_pil(
+                picture, lambda image: image.rotate(angle, resample).crop(window)
+            )
+
+        sides = ((height, height), (width, width))
+        before = [(first, 0) for first, _ in sides]
+        after = [(0, last) for _, last in sides]
+        image = results['img']
+        image = np.pad(image, [*before, (0, 0)], mode='reflect')
+        image = np.pad(image, [*after, (0, 0)], mode='symmetric')
+        results['img'] = rotated(image, Image.Resampling.BILINEAR)
+        for key in results.get('seg_fields', ()):
+            labels = np.pad(results[key], sides, constant_values=self.seg_pad_val)
+            results[key] = rotated(labels, Image.Resampling.NEAREST)
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(degree={self.degree})'
+
+
+@TRANSFORMS.register_module()
+class PILRandomScale(BaseTransform):
+    """Scale image and label maps by a random factor of their own size, with PIL.
+
+    Smaller images are made with a Lanczos filter, larger ones with a bicubic one;
+    label maps by nearest neighbour. Sizes are cut down to whole pixels.
+
+    Args:
+        ratio_range: smallest and largest factor.
+
+    Raises:
+        ValueError: unless 0 < smallest <= largest.
+    """
+
+    def __init__(self, ratio_range: Sequence[float] = (0.5, 2.0)) -> None:
+        low, high = ratio_range
+        if not 0 < low <= high:
+            raise ValueError(
+                f'PILRandomScale.ratio_range must be two ascending factors above 0, '
+                f'got {tuple(ratio_range)}'
+            )
+        self.ratio_range = (low, high)
+
+    @cache_randomness
+    def _factor(self) -> float:
+        return random.uniform(*self.ratio_range)
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Resize ``img`` (H, W, 3) uint8 and the maps of ``seg_fields``."""
+        factor = self._factor()
+        height, width = results['img'].shape[:2]
+        size = max(int(factor * width), 1), max(int(factor * height), 1)
+        shrinks = factor < 1
+        kind = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
+        results['img'] = _by_pil(results['img'], lambda image: image.resize(size, kind))
+        for key in results.get('seg_fields', ()):
+            results[key] = _by_pil(
+                results[key],
+                lambda image: image.resize(size, Image.Resampling.NEAREST),
+            )
+        results['img_shape'] = results['img'].shape[:2]
+        results['scale_factor'] = (size[0] / width, size[1] / height)
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(ratio_range={self.ratio_range})'

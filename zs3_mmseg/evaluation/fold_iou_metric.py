@@ -8,21 +8,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from prettytable import PrettyTable
 from torch import Tensor
 
+import mmcv
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
-from mmseg.registry import METRICS
+from mmseg.registry import METRICS, MODELS
 
 from zs3_mmseg.evaluation.counters import count_pixels
 from zs3_mmseg.evaluation.report import write_labels
 from zs3_mmseg.evaluation.scores import (
     ABSENT_RULES,
-    class_scores,
+    area_scores,
     mean_of_present,
     require_kept,
 )
+from zs3_mmseg.models.proposers import Proposer
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.labels import special_labels
 from zs3_mmseg.utils.names import choose
@@ -34,7 +37,8 @@ class Episode(NamedTuple):
 
     Attributes:
         prompt: index of the named class.
-        confusion: pixel counts (2, 2), rows = truth, of (other, named class).
+        confusion: pixel counts (2, 2), rows = truth, of (other, named class); a third
+            row counts predictions where there is no label.
     """
 
     prompt: int
@@ -63,13 +67,74 @@ def fold_scores(
     Intersections and unions are summed up before they are divided: for the mean over
     the episodes of each class, for FB-IoU over all episodes, whatever their class.
     """
-    per_class = np.zeros((len(prompted), 2, 2), dtype=np.int64)
+    per_class = np.zeros((len(prompted), 3, 2), dtype=np.int64)
     place = {prompt: index for index, prompt in enumerate(prompted)}
     for prompt, confusion in episodes:
-        per_class[place[prompt]] += confusion
-    iou = np.array([class_scores(counts, absent)[0][1] for counts in per_class])
-    both = class_scores(per_class.sum(0), 'zero')[0]
+        per_class[place[prompt], : len(confusion)] += confusion
+    iou = np.array([_iou(counts, absent)[1] for counts in per_class])
+    both = _iou(per_class.sum(0), 'zero')
     return FoldScores(iou, mean_of_present(iou), float(both.mean()))
+
+
+def _iou(counts: np.ndarray, absent: str) -> np.ndarray:
+    """Return the IoU (2,) of pixel counts (2, 2) or (3, 2), see :class:`Episode`."""
+    labelled = counts[:2]
+    truth, predicted = labelled.sum(1), counts.sum(0)
+    return area_scores(labelled.diagonal(), truth, predicted, absent)[0]
+
+
+#: What pixels without a label are: left out; background; or no class, where predicted
+#: foreground and background still count in the unions.
+VOID_RULES = ('ignore', 'background', 'union')
+
+
+def pair_confusion(
+    prediction: Tensor, truth: Tensor, ignore_index: int, void: str = 'ignore'
+) -> np.ndarray:
+    """Count the pixels of masks ``(H, W)`` of 0 and 1, see :class:`Episode`.
+
+    Args:
+        prediction: the predicted mask.
+        truth: the true one, ``ignore_index`` where there is no label.
+        ignore_index: the label of such pixels.
+        void: one of :data:`VOID_RULES`.
+
+    Returns:
+        (3, 2) int64; the last row is 0 unless ``void`` is ``'union'``.
+    """
+    confusion = np.zeros((3, 3), dtype=np.int64)
+    if void != 'ignore':
+        label = 0 if void == 'background' else 2
+        truth = truth.masked_fill(truth == ignore_index, label)
+        ignore_index = -1
+    if void == 'union':
+        count_pixels(prediction, truth, 3, ignore_index).add_to(confusion)
+        return confusion[:, :2]
+    both = np.zeros((2, 2), dtype=np.int64)
+    count_pixels(prediction, truth, 2, ignore_index).add_to(both)
+    confusion[:2, :2] = both
+    return confusion[:, :2]
+
+
+def oracle_choice(
+    prediction: Tensor, masks: Tensor, truth: Tensor, ignore_index: int, void: str
+) -> tuple[int, np.ndarray]:
+    """Choose what agrees best with the GROUND TRUTH, as SAZS's released test does.
+
+    The prediction ``(H, W)`` stays unless one of the ``masks`` ``(M, H, W)`` has a
+    larger foreground IoU with the truth; of equal masks the first is taken.
+
+    Returns:
+        -1 or the place of the mask, and its counts, see :func:`pair_confusion`.
+    """
+    candidates = [prediction, *masks.to(prediction.device, prediction.dtype)]
+    counts = [pair_confusion(c, truth, ignore_index, void) for c in candidates]
+    best = int(np.argmax([_iou(confusion, 'zero')[1] for confusion in counts]))
+    return best - 1, counts[best]
+
+
+#: What a log says of oracle scores.
+ORACLE_NOTE = ' (ORACLE: segments were chosen by the ground truth)'
 
 
 @METRICS.register_module()
@@ -83,10 +148,22 @@ class FoldIoUMetric(BaseMetric):
     all episodes). The name is given and there is nothing to confuse it with, so the
     values cannot be compared with those of :class:`ZeroShotIoUMetric`.
 
+    **Oracle.** With ``oracle=True`` the scores are those of the released test of SAZS:
+    of the prediction and the masks of a ``proposer`` whatever has the largest IoU with
+    the ground truth is scored. That is an upper bound of what such masks could give,
+    and no result of a method; everything it reports is called oracle:
+    ``oracle_mIoU`` and ``oracle_FB_IoU``.
+
     Args:
         absent: a class that no episode asked for counts ``'zero'``, as in the official
             code of BAM and ESDA, or is left out (``'nan'``).
         ignore_index: label that is not counted; by default that of the data set.
+        void: what pixels with that label are: ``'ignore'`` leaves them out,
+            ``'background'`` and ``'union'`` are the released tests of SAZS on COCO-20i
+            and PASCAL-5i, the latter with predictions there counted in the unions.
+        oracle: see above. It needs ``proposer``.
+        proposer: config of a proposer, or one, such as ``dict(type='EigenSegmenter')``;
+            it sees the image file as it is.
         output_dir: folder for the predicted masks, ``<image stem>__<class>.png`` or,
             where two images have one stem, with their folders; and for
             ``fold_iou.json``.
@@ -96,9 +173,10 @@ class FoldIoUMetric(BaseMetric):
         collect_dir: see mmengine's ``BaseMetric``.
 
     Raises:
-        ValueError: if ``keep_results`` is False or ``absent`` is unknown; later, if
-            the data set asks for no classes, or a mask holds anything but 0, 1 and
-            ignore (naming the image).
+        ValueError: if ``keep_results`` is False, ``absent`` or ``void`` is unknown, or
+            only one of ``oracle`` and ``proposer`` is given; later, if the data set asks
+            for no classes, or a mask holds anything but 0, 1 and ignore (naming the
+            image).
     """
 
     # None would make mmengine warn that there is no prefix.
@@ -109,6 +187,9 @@ class FoldIoUMetric(BaseMetric):
         *,
         absent: str = 'zero',
         ignore_index: int | None = None,
+        void: str = 'ignore',
+        oracle: bool = False,
+        proposer: Mapping[str, Any] | Proposer | None = None,
         output_dir: str | None = None,
         keep_results: bool = True,
         collect_device: str = 'cpu',
@@ -119,6 +200,16 @@ class FoldIoUMetric(BaseMetric):
         require_kept(keep_results)
         self.absent = choose('absent', absent, ABSENT_RULES)
         self.ignore_index = ignore_index
+        self.void = choose('void', void, VOID_RULES)
+        if oracle != (proposer is not None):
+            raise ValueError(
+                'FoldIoUMetric(oracle=True) chooses among the masks of a proposer, and '
+                'nothing else reads one: give both or neither'
+            )
+        self.oracle = oracle
+        self.proposer: Any = proposer
+        if isinstance(proposer, Mapping):
+            self.proposer = MODELS.build(dict(proposer))
         self.output_dir = output_dir
 
     def prompted(self, metainfo: Mapping[str, Any] | None = None) -> tuple[int, ...]:
@@ -155,16 +246,9 @@ class FoldIoUMetric(BaseMetric):
             name = str(sample.get('img_path') or 'an image')
             try:
                 prompt = _prompt(sample, prompted)
-                counts = count_pixels(
-                    _mask(sample, 'pred_sem_seg'),
-                    _mask(sample, 'gt_sem_seg'),
-                    2,
-                    self._ignored(),
-                )
+                confusion = self._counted(sample)
             except ValueError as error:
                 raise ValueError(f'{name}: {error}') from error
-            confusion = np.zeros((2, 2), dtype=np.int64)
-            counts.add_to(confusion)
             self.results.append(Episode(prompt, confusion))
             if self.output_dir is not None:
                 names = (self.dataset_meta or {})['classes']
@@ -174,6 +258,22 @@ class FoldIoUMetric(BaseMetric):
                     _mask(sample, 'pred_sem_seg').cpu().numpy(),
                     2,
                 )
+
+    def _counted(self, sample: Mapping[str, Any]) -> np.ndarray:
+        prediction, truth = (_mask(sample, k) for k in ('pred_sem_seg', 'gt_sem_seg'))
+        if not self.oracle:
+            return pair_confusion(prediction, truth, self._ignored(), self.void)
+        segments = self._segments(sample)
+        chosen = oracle_choice(prediction, segments, truth, self._ignored(), self.void)
+        return chosen[1]
+
+    def _segments(self, sample: Mapping[str, Any]) -> Tensor:
+        """Return the proposer's masks ``(M, H, W)`` of the image file."""
+        path = sample.get('img_path')
+        if not path:
+            raise ValueError('the sample has no img_path, which oracle=True reads')
+        picture = mmcv.imread(path, channel_order='rgb')
+        return self.proposer(torch.from_numpy(picture).permute(2, 0, 1))
 
     def _ignored(self) -> int:
         if self.ignore_index is not None:
@@ -195,11 +295,16 @@ class FoldIoUMetric(BaseMetric):
         prompted = self.prompted()
         scores = fold_scores(episodes, prompted, self.absent)
         self._report(scores, episodes, prompted)
-        return {'mIoU': 100 * scores.mean_iou, 'FB_IoU': 100 * scores.fb_iou}
+        values = {'mIoU': 100 * scores.mean_iou, 'FB_IoU': 100 * scores.fb_iou}
+        return {f'{self._mark}{name}': value for name, value in values.items()}
+
+    @property
+    def _mark(self) -> str:
+        return 'oracle_' if self.oracle else ''
 
     def score_names(self) -> tuple[str, ...]:
         """Return the names of the scores, without prefix, in their order."""
-        return ('mIoU', 'FB_IoU')
+        return tuple(f'{self._mark}{name}' for name in ('mIoU', 'FB_IoU'))
 
     def _report(
         self, scores: FoldScores, episodes: Sequence[Episode], prompted: Sequence[int]
@@ -214,8 +319,9 @@ class FoldIoUMetric(BaseMetric):
             )
             for prompt, iou in zip(prompted, scores.class_iou, strict=True)
         ]
-        table = PrettyTable(['Class', 'IoU', 'episodes'])
-        table.align.update({'Class': 'l', 'IoU': 'r', 'episodes': 'r'})
+        column = f'{self._mark}IoU'
+        table = PrettyTable(['Class', column, 'episodes'])
+        table.align.update({'Class': 'l', column: 'r', 'episodes': 'r'})
         for row in rows:
             iou = row['IoU']
             shown = 'n/a' if iou is None else f'{iou:.2f}'
@@ -225,8 +331,9 @@ class FoldIoUMetric(BaseMetric):
         logger.info(
             f'{len(episodes)} episodes ({meta.get("sampling", "given")})'
             f'{f", selection={chosen!r}" if chosen else ""}, each class asked for by '
-            f'name; mIoU {100 * scores.mean_iou:.2f}, FB-IoU {100 * scores.fb_iou:.2f}'
-            f'\n{table}'
+            f'name; {self._mark}mIoU {100 * scores.mean_iou:.2f}, '
+            f'{self._mark}FB-IoU {100 * scores.fb_iou:.2f}'
+            f'{ORACLE_NOTE if self.oracle else ""}\n{table}'
         )
         if self.output_dir is None:
             return
@@ -235,8 +342,10 @@ class FoldIoUMetric(BaseMetric):
             selection=chosen,
             absent=self.absent,
             episodes=len(episodes),
-            mIoU=100 * scores.mean_iou,
-            FB_IoU=100 * scores.fb_iou,
+            **{
+                f'{self._mark}mIoU': 100 * scores.mean_iou,
+                f'{self._mark}FB_IoU': 100 * scores.fb_iou,
+            },
             classes=rows,
         )
         text = json.dumps(content, indent=1)
