@@ -174,9 +174,9 @@ class FoldIoUMetric(BaseMetric):
 
     Raises:
         ValueError: if ``keep_results`` is False, ``absent`` or ``void`` is unknown, or
-            only one of ``oracle`` and ``proposer`` is given; later, if the data set asks
-            for no classes, or a mask holds anything but 0, 1 and ignore (naming the
-            image).
+            only one of ``oracle`` and ``proposer`` is given; later, if the data set
+            asks for no classes, or a mask holds anything but 0, 1 and ignore (naming
+            the image).
     """
 
     # None would make mmengine warn that there is no prefix.
