@@ -37,13 +37,21 @@ class PromptStep:
     It runs right after the labels have become those of the split, so that a crop can
     already look at the mask. Without an assigned class one is drawn, uniformly among
     those in the label map, whatever their size; with probability ``negatives`` among
-    those that are not. ``chosen`` is the class of the last sample.
+    those that are not. ``chosen`` is the class of the last sample. With
+    ``keep_classes`` the labels stay beside the mask, as ``gt_class_map``.
     """
 
-    def __init__(self, prompted: Sequence[int], ignore: int, negatives: float) -> None:
+    def __init__(
+        self,
+        prompted: Sequence[int],
+        ignore: int,
+        negatives: float,
+        keep_classes: bool = False,
+    ) -> None:
         self._prompted = np.asarray(prompted)
         self._ignore = ignore
         self._negatives = negatives
+        self._keep_classes = keep_classes
         self._assigned: int | None = None
         self.chosen: int | None = None
 
@@ -63,6 +71,9 @@ class PromptStep:
         if prompt is None:
             prompt = self.chosen = self._drawn(labels)
         results['gt_seg_map'] = binary_mask(labels, prompt, self._ignore)
+        if self._keep_classes:
+            results['gt_class_map'] = labels
+            results['seg_fields'] = [*results.get('seg_fields', ()), 'gt_class_map']
         return results
 
     def _drawn(self, labels: np.ndarray) -> int:
@@ -230,6 +241,9 @@ class ClassPromptDataset(ZeroShotDataset):
         min_pixels: see above; 2 * 32 * 32 in the few-shot codes.
         negatives: in training, how often a name is asked for that is not in the image
             (0 is published).
+        keep_classes: hand the labels of all classes on to the pipeline as
+            ``gt_class_map``, which ``GenerateClassEdges`` reads: the index of a class
+            of the split, their number for what the split does not name, or ignore.
         sampling: of testing, see above; ``'episodes'`` by default.
         num_episodes: number of episodes; 1000 by default, as in the official test.
         seed: of the classes drawn for episodes; 0 by default.
@@ -258,6 +272,7 @@ class ClassPromptDataset(ZeroShotDataset):
         unseen_policy: str | None = None,
         min_pixels: int = 2048,
         negatives: float = 0.0,
+        keep_classes: bool = False,
         sampling: str | None = None,
         num_episodes: int | None = None,
         seed: int | None = None,
@@ -311,7 +326,7 @@ class ClassPromptDataset(ZeroShotDataset):
         # Validation may drop images as well, which the base class does not offer.
         self.unseen_policy = policy
         special = special_labels(len(self.split.classes))
-        self._step = PromptStep(self.prompted, special.ignore, negatives)
+        self._step = PromptStep(self.prompted, special.ignore, negatives, keep_classes)
         for leaf in self._leaves:
             for transform in leaf.pipeline.transforms:
                 if isinstance(transform, LabelStep):

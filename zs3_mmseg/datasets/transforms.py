@@ -424,6 +424,10 @@ class GenerateClassEdges(BaseTransform):
             labels = results['gt_seg_map']
         else:
             results['seg_fields'].remove('gt_class_map')
+            # Padding by mmcv reaches gt_seg_map only.
+            sides = zip(results['gt_seg_map'].shape, labels.shape, strict=True)
+            missing = [(0, wanted - there) for wanted, there in sides]
+            labels = np.pad(labels, missing, constant_values=self.ignore_index)
         without = {self.ignore_index, *self.unlisted}
         listed = [int(v) for v in np.unique(labels) if int(v) not in without]
         edges = class_edges(labels, listed, radius=self.radius, border=self.border)

@@ -362,7 +362,7 @@ def _listed(outputs: Any) -> Sequence[Tensor]:
 
 def _network(config: Mapping[str, Any]) -> nn.Module:
     network = MODELS.build(dict(config))
-    if hasattr(network, 'init_weights'):
+    if getattr(network, 'init_cfg', None):  # weights that its config names
         network.init_weights()
     return network.eval().requires_grad_(False)
 

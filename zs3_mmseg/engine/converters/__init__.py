@@ -11,6 +11,7 @@ from .core import (
 )
 from .esda import ESDAConverter
 from .lseg import LSegConverter
+from .sazs import SAZSConverter
 from .zegclip import ZegCLIPConverter
 from .zs3net import ZS3NetConverter
 
@@ -22,6 +23,7 @@ __all__ = [
     'ESDAConverter',
     'KeyRule',
     'LSegConverter',
+    'SAZSConverter',
     'ZS3NetConverter',
     'ZegCLIPConverter',
     'apply_rules',

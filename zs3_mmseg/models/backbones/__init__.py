@@ -5,6 +5,8 @@ from .frozen import FrozenBackbone
 from .last_attention import LAST_ATTENTION
 from .open_clip_vit import OpenCLIPViT
 from .outputs import TowerOutput
+from .pyramid_drn import PyramidDRN
+from .readout_vit import ReadoutViT
 from .timm_vit import TimmViT
 
 __all__ = [
@@ -12,6 +14,8 @@ __all__ = [
     'ExtraTokens',
     'FrozenBackbone',
     'OpenCLIPViT',
+    'PyramidDRN',
+    'ReadoutViT',
     'RegionTokens',
     'TimmViT',
     'TowerOutput',

@@ -4,6 +4,7 @@ from .esda_head import ESDAHead
 from .lseg_head import LSegHead
 from .mask_scores import MaskScores
 from .proposal_head import ProposalHead
+from .sazs_head import SAZSHead
 from .text_heads import CosineRegressionHead, DenseTextHead, TextPixelHead
 from .zegclip_head import ZegCLIPHead
 from .zero_shot_head import ZeroShotHead
@@ -16,6 +17,7 @@ __all__ = [
     'LSegHead',
     'MaskScores',
     'ProposalHead',
+    'SAZSHead',
     'TextPixelHead',
     'ZS3DeepLabHead',
     'ZegCLIPHead',

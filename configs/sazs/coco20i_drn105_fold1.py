@@ -1,0 +1,8 @@
+# As fold 0, on fold 1. 1 GPU x 6 pairs.
+_base_ = ['./coco20i_drn105_fold0.py']
+
+split = 'coco20i_1'
+model = dict(split=split)
+train_dataloader = dict(dataset=dict(split=split))
+val_dataloader = dict(dataset=dict(split=split))
+test_dataloader = dict(dataset=dict(split=split))
