@@ -148,3 +148,72 @@ def test_several_processes_give_the_same_scores() -> None:
     for episode in draw(3, 7):
         alone.process(None, [sample(*episode)])
     assert found[0] == found[1] == alone.evaluate(7)
+
+
+# ------------------------------------------------------------------------ void, oracle
+
+
+@pytest.mark.parametrize(
+    ('void', 'hits', 'union'), [('ignore', 1, 2), ('background', 1, 3), ('union', 1, 3)]
+)
+def test_void(void: str, hits: int, union: int) -> None:
+    truth = np.array([[0, 1, 255, 0]], np.uint8)
+    prediction = np.array([[0, 1, 1, 1]])
+    metric = metric_of(void=void)
+    metric.process(None, [sample(1, truth, prediction)])
+    assert metric.evaluate(1)['mIoU'] == pytest.approx(50 * hits / union)
+    background = {'ignore': 1 / 2, 'background': 1 / 3, 'union': 1 / 2}[void]
+    both = background + hits / union
+    metric.process(None, [sample(1, truth, prediction)])
+    assert metric.evaluate(1)['FB_IoU'] == pytest.approx(50 * both)
+
+
+TRUTH = np.array([[0, 1, 1, 0]], np.uint8)
+GOOD, BAD = np.array([[0, 1, 1, 1]]), np.array([[1, 0, 0, 0]])
+
+
+def oracle_of(*masks: np.ndarray) -> FoldIoUMetric:
+    metric = metric_of(oracle=True, proposer=lambda image: image)
+    metric._segments = lambda sample: torch.from_numpy(np.stack(masks)) == 1
+    return metric
+
+
+@pytest.mark.parametrize(
+    ('prediction', 'masks', 'expected'),
+    [(BAD, (BAD, GOOD), 2 / 3), (GOOD, (BAD, BAD), 2 / 3), (BAD, (BAD,), 0.0)],
+)
+def test_the_oracle_takes_what_agrees_with_the_truth(
+    prediction: np.ndarray, masks: tuple[np.ndarray, ...], expected: float
+) -> None:
+    metric = oracle_of(*masks)
+    metric.process(None, [sample(1, TRUTH, prediction)])
+    scores = metric.evaluate(1)
+    assert {*scores} == {'oracle_mIoU', 'oracle_FB_IoU'}
+    assert scores['oracle_mIoU'] == pytest.approx(50 * expected)
+
+
+def test_the_oracle_reads_the_image_file(tmp_path: Path) -> None:
+    from PIL import Image
+
+    path = tmp_path / 'x.png'
+    Image.fromarray(np.full((1, 4, 3), (9, 5, 1), np.uint8)).save(path)
+    seen = []
+
+    def propose(image: torch.Tensor) -> torch.Tensor:
+        seen.append(image[:, 0, 0].tolist())
+        return torch.from_numpy(GOOD)[None] == 1
+
+    metric = metric_of(oracle=True, proposer=propose, output_dir=str(tmp_path / 'out'))
+    metric.process(None, [sample(1, TRUTH, BAD) | dict(img_path=str(path))])
+    assert metric.evaluate(1)['oracle_mIoU'] == pytest.approx(50 * 2 / 3)
+    assert seen == [[9, 5, 1]], 'RGB'
+    report = json.loads((tmp_path / 'out/fold_iou.json').read_text())
+    assert 'mIoU' not in report
+
+
+@pytest.mark.parametrize(
+    'options', [dict(oracle=True), dict(proposer=lambda image: image)]
+)
+def test_an_oracle_needs_a_proposer(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match='give both or neither'):
+        metric_of(**options)

@@ -18,6 +18,7 @@ from zs3_mmseg.models.decode_heads import (
     CosineRegressionHead,
     DenseTextHead,
     ESDAHead,
+    SAZSHead,
     TextPixelHead,
     ZegCLIPHead,
     ZeroShotHead,
@@ -30,6 +31,7 @@ HEADS = {
     'cosine': lambda: CosineRegressionHead(E, embed_dim=E),
     'zegclip': lambda: ZegCLIPHead(E, num_heads=2),
     'zegclip_deep': lambda: ZegCLIPHead(E, num_heads=2, deep_supervision=True),
+    'sazs': lambda: SAZSHead(E),
     'esda': lambda: ESDAHead(E, embed_dim=E, num_heads=2, conv_channels=(4,)),
 }
 
@@ -59,6 +61,8 @@ def test_forward_loss_and_predict_are_made_of_the_entry_points(name: str) -> Non
     maps, given = given_to(head)
     labels = torch.arange(2 * 6 * 10).reshape(2, 1, 6, 10) % 2
     samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels]
+    for sample, label in zip(samples, labels, strict=True):  # which SAZS reads
+        sample.set_data(dict(gt_edge_map=PixelData(data=1 - label)))
     outputs = head.training_outputs(maps, **given)
     logits = head.query_logits(maps, **given)
     assert torch.equal(head.class_logits(outputs), logits)

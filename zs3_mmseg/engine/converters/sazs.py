@@ -172,9 +172,14 @@ class SAZSConverter(Converter):
         parser.add_argument(
             '--clip',
             metavar='WEIGHTS',
-            help=f"weights of CLIP's {PUBLISHED_TEXT}, a tag of open_clip or a file: "
-            'the names of the split are encoded and go into the result. Without them '
-            'the result has to be loaded with --allow-missing',
+            help='weights of the CLIP of --arch, a tag of open_clip or a file: the '
+            'names of the split are encoded and go into the result. Without them it '
+            'has to be loaded with --allow-missing',
+        )
+        parser.add_argument(
+            '--arch',
+            default=PUBLISHED_TEXT,
+            help='the CLIP that encodes names (default: %(default)s, as published)',
         )
 
     def convert(self, source: Path, arguments: argparse.Namespace) -> Conversion:
@@ -211,15 +216,21 @@ class SAZSConverter(Converter):
         conversion = apply_rules(state, rules, empty.state_dict())
         rows = None
         if arguments.split is not None:
-            rows = dict(_rows(arguments.split, arguments.clip))
+            rows = dict(_rows(arguments.split, arguments.arch, arguments.clip))
+            if rows['embeddings'].shape[1] != width:
+                raise ValueError(
+                    f'{arguments.arch} makes rows of {rows["embeddings"].shape[1]} '
+                    f'values, and the pixels of {source} have {width}: --arch says '
+                    'which CLIP it was'
+                )
         notes = _NOTES + as_text(model=model)
         return replace(conversion, extra_state=rows, notes=notes)
 
 
-def _rows(split_name: str, clip: str) -> RowState:
+def _rows(split_name: str, arch: str, weights: str) -> RowState:
     """Encode the class names of a split and the text of everything else."""
     split = resolve_split(split_name)
-    source = dict(type='clip_text', arch=PUBLISHED_TEXT, pretrained=clip)
+    source = dict(type='clip_text', arch=arch, pretrained=weights)
     bank = ClassEmbeddingBank(source, templates='bare', normalize=False)
     setting = 'inductive' if split.unseen else 'supervised'
     vocabulary = Vocabulary(split, setting, bank)

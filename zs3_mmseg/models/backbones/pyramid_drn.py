@@ -42,7 +42,7 @@ class PyramidDRN(BaseModule):
             COCO-20i in SAZS's released code.
         norm_cfg: config of the norms.
         init_cfg: see mmengine. By default convolutions of the trunk are drawn from
-            ``N(0, 2 / (k * k * out_channels))``.
+            ``N(0, 2 / (k * k * out_channels))``, the others as torch does.
 
     Raises:
         ValueError: unless there are eight stages; in use, for images smaller than 8
@@ -95,16 +95,21 @@ class PyramidDRN(BaseModule):
         joined = (1 + len(POOL_SCALES)) * width
         self.fuse = _conv(joined, width, 3, norm)
         self.dropout = nn.Dropout2d(dropout_ratio)
+        self._draw()
+
+    def _draw(self) -> None:
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d):
+                module.reset_parameters()
+                if name.startswith('stages.'):
+                    fan_out = math.prod(module.kernel_size) * module.out_channels
+                    nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
 
     def init_weights(self) -> None:
-        """Draw the trunk's convolutions, unless ``init_cfg`` says otherwise."""
+        """Draw the convolutions, unless ``init_cfg`` says otherwise."""
         super().init_weights()
-        if self.init_cfg is not None:
-            return
-        for module in self.stages.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_out = math.prod(module.kernel_size) * module.out_channels
-                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        if self.init_cfg is None:
+            self._draw()
 
     def forward(self, img: Tensor) -> tuple[Tensor]:
         """Return one map ``(N, C, H / 8, W / 8)`` of images ``(N, 3, H, W)``."""

@@ -93,6 +93,14 @@ class ReadoutViT(BaseModule):
             )
         self.vit.load_state_dict(state, strict=False)
 
+    def init_weights(self) -> None:
+        """Keep weights as timm drew or loaded them, unless ``init_cfg`` says more.
+
+        mmengine would call timm's ``init_weights``, which draws a loaded ViT anew.
+        """
+        if self.init_cfg is not None:
+            super().init_weights()
+
     def forward(self, img: Tensor) -> tuple[Tensor]:
         """Return one map ``(N, C, 2 h, 2 w)`` of ``h x w`` patches.
 
