@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_esda_runs import SHORT
+from test_esda_runs import SHORT, TOWER, write_voc
 
 from mmengine.config import Config
 from mmseg.registry import MODELS
@@ -40,6 +40,68 @@ def test_shapes_honest_and_oracle(run_tool, tmp_path: Path) -> None:
         folder = tmp_path / 'work_dirs' / name
         scores |= json.loads((folder / 'metrics.json').read_text())
     assert {'mIoU', 'FB_IoU', 'oracle_mIoU', 'oracle_FB_IoU'} <= {*scores}
+
+
+TINY = """
+_base_ = ['{config}']
+
+one_process = dict(num_workers=0, persistent_workers=False)
+segments = dict(type='EigenSegmenter', long_side=64, patch_size=8)
+model = dict(
+    backbone=dict({backbone}),
+    class_embeddings=dict(source=dict(arch='{tower}', pretrained=None)),
+    post_processors=[dict(_base_.model.post_processors[0], proposer=segments)],
+)
+train_cfg = dict(max_epochs=1, val_interval=1)
+train_dataloader = dict(**one_process, batch_size=2, dataset=dict({train}))
+val_dataloader = dict(**one_process, dataset=dict({val}))
+test_dataloader = dict(**one_process, dataset=dict({test}))
+"""
+SMALL_VIT = (
+    "model='vit_tiny_patch16_224', pretrained=False, img_size=32, embed_dim=16, "
+    'depth=2, num_heads=2, last_block=1, out_channels=16'
+)
+SMALL_DRN = 'layers=(1,) * 8, channels=(2, 2, 2, 2, 2, 2, 4, 16), dropout_ratio=0.1'
+PAIRS = dict(train='min_pixels=99', val='min_pixels=99')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('name', 'backbone', 'options', 'metric'),
+    [
+        ('pascal5i_vitl16_fold0', SMALL_VIT, PAIRS, 'mIoU'),
+        ('pascal5i_drn105_fold0', SMALL_DRN, PAIRS, 'mIoU'),
+        ('voc_vitl16_gzs3', SMALL_VIT, {}, 'hIoU'),
+    ],
+)
+def test_recipes_on_a_miniature_of_voc(
+    run_tool,
+    tmp_path: Path,
+    name: str,
+    backbone: str,
+    options: dict[str, str],
+    metric: str,
+) -> None:
+    write_voc(tmp_path / 'data/VOCdevkit/VOC2012')
+    (tmp_path / 'tower.json').write_text(json.dumps(TOWER))
+    given = dict.fromkeys(('train', 'val', 'test'), '') | options
+    if options:
+        given['test'] = 'min_pixels=99, num_episodes=3'
+    (tmp_path / 'tiny.py').write_text(
+        TINY.format(
+            config=CONFIGS / f'{name}.py',
+            tower=tmp_path / 'tower.json',
+            backbone=backbone,
+            **given,
+        )
+    )
+    trained = run_tool('train.py', 'tiny.py', folder=tmp_path)
+    assert trained.status == 0, trained.output
+    checkpoint = next((tmp_path / 'work_dirs/tiny').glob('epoch_1.pth'))
+    tested = run_tool('test.py', 'tiny.py', checkpoint, folder=tmp_path)
+    assert tested.status == 0, tested.output
+    scores = json.loads((tmp_path / 'work_dirs/tiny/metrics.json').read_text())
+    assert metric in scores
 
 
 def official(name: str, **widths: int) -> dict[str, Any]:
