@@ -154,6 +154,24 @@ def test_options_and_weights_are_part_of_the_fingerprint() -> None:
     assert masks.shape == (5, 64, 96)
 
 
+def test_features_of_clip() -> None:
+    tower = dict(type='OpenCLIPViT', arch='zs3-shapes-tiny', pretrained='shapes')
+    options: dict[str, Any] = dict(
+        long_side=96,
+        patch_size=8,
+        num_vectors=2,
+        segments='clusters',
+        num_segments=3,
+        mean=(122.8, 116.7, 104.1),
+        std=(68.5, 66.6, 70.3),
+    )
+    labels = parts()
+    masks = EigenSegmenter(tower, **options)(painted(labels))
+    assert masks.sum(dim=0).eq(1).all()
+    found = [mask_iou(masks, labels == part).max() for part in range(3)]
+    assert min(found) > 0.5, found
+
+
 def test_only_what_is_in_the_cache(cache: Path) -> None:
     picture = painted(parts())
     reader = EigenSegmenter(**SMALL, computes=False)

@@ -69,7 +69,7 @@ def losses(golden: GoldenFile) -> None:
             'att': attention(scores, edge, target, VOID),
         }
         ours['total'] = sum(weights[name] * loss for name, loss in ours.items())
-        undefined = 'NaN' in case.get('what', '')
+        undefined = case.get('kill', False) or 'NaN' in case.get('what', '')
         for name, loss in ours.items():
             assert_close(
                 loss,
@@ -128,7 +128,7 @@ def eigensegments(golden: GoldenFile) -> None:
         for mine, theirs, mask in zip(ours, reference, masks, strict=True):
             share = mask.mean()
             # A constant vector has a random sign; with a positive half, either fits.
-            free = share in (0.0, 1.0) or abs(share - 0.5) < 1 / len(mask)
+            free = share in (0.0, 1.0) or abs(share - 0.5) < 2 / len(mask)
             sign = np.sign(mine @ theirs) if free else 1.0
             limit = tolerance['eigenvectors'] * np.abs(theirs).max()
             assert np.abs(sign * mine - theirs).max() <= limit, case

@@ -197,6 +197,22 @@ def test_all_classes_at_once(mode: str) -> None:
     assert predicted(model, labels_of(1), [None])[0].max() <= 1
 
 
+def test_eigensegments_are_proposals_for_any_classifier() -> None:
+    model = build(
+        'ZeroShotEncoderDecoder',
+        decode_head=dict(
+            type='ProposalHead',
+            proposer=dict(PROPOSER, segments='clusters', num_segments=4),
+            region_classifier=dict(type='MaskPoolingClassifier'),
+        ),
+    )
+    (labels,) = predicted(model, labels_of(1), [None])
+    masks = MODELS.build(dict(PROPOSER, segments='clusters', num_segments=4))(
+        images(1)[0]
+    )
+    assert all(len(labels[0][mask].unique()) == 1 for mask in masks)
+
+
 def test_whole_vocabularies_name_by_name() -> None:
     model = build(test_cfg=dict(name_batch_size=3))
     (labels,) = predicted(model, labels_of(1), [None])
