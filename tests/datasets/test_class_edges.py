@@ -10,12 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zs3_mmseg.datasets.transforms import (
-    GenerateClassEdges,
-    PILRandomRotate,
-    PILRandomScale,
-    class_edges,
-)
+from zs3_mmseg.datasets.class_edges import GenerateClassEdges, class_edges
+from zs3_mmseg.datasets.pil_transforms import PILRandomRotate, PILRandomScale
 
 
 def near_other_side(

@@ -16,11 +16,8 @@ from mmengine.structures import PixelData
 from mmseg.datasets.transforms import RandomCrop, RandomFlip
 from mmseg.models.losses import BoundaryLoss
 
-from zs3_mmseg.datasets.transforms import (
-    PILRandomRotate,
-    PILRandomScale,
-    class_edges,
-)
+from zs3_mmseg.datasets.class_edges import class_edges
+from zs3_mmseg.datasets.pil_transforms import PILRandomRotate, PILRandomScale
 from zs3_mmseg.evaluation import FoldIoUMetric
 from zs3_mmseg.evaluation.fold_iou_metric import fold_scores, oracle_choice
 from zs3_mmseg.models.eigen_segments import (

@@ -19,7 +19,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 
 from zs3_mmseg.apis.init import find_config
-from zs3_mmseg.datasets.transforms import GenerateClassEdges
+from zs3_mmseg.datasets.class_edges import GenerateClassEdges
 from zs3_mmseg.engine.converters import Conversion, SAZSConverter
 from zs3_mmseg.engine.schedulers import WarmupPolyLR
 from zs3_mmseg.models.class_embeddings import ClassQueries

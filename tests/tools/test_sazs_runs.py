@@ -42,6 +42,21 @@ def test_shapes_honest_and_oracle(run_tool, tmp_path: Path) -> None:
     assert {'mIoU', 'FB_IoU', 'oracle_mIoU', 'oracle_FB_IoU'} <= {*scores}
 
 
+def test_training_without_edges(run_tool, tmp_path: Path) -> None:
+    (tmp_path / 'bare.py').write_text(
+        f"_base_ = ['{CONFIGS / 'shapes_tiny.py'}']\n"
+        'pipeline = [*_base_.train_pipeline[:-2], _base_.train_pipeline[-1]]\n'
+        'train_dataloader = dict(dataset=dict(pipeline=pipeline))\n'
+    )
+    options = ['--cfg-options', *SHORT]
+    trained = run_tool('train.py', 'bare.py', *options, folder=tmp_path)
+    assert trained.status == 2
+    line = trained.output.splitlines()[-2]
+    assert line.startswith(
+        'error: train_dataloader.dataset: SAZSHead needs gt_edge_map'
+    )
+
+
 TINY = """
 _base_ = ['{config}']
 

@@ -1,6 +1,6 @@
 """Data sets, splits, samplers and transforms."""
 
-from zs3_mmseg.datasets import samplers, transforms
+from zs3_mmseg.datasets import class_edges, pil_transforms, samplers, transforms
 from zs3_mmseg.datasets.class_prompt_dataset import ClassPromptDataset
 from zs3_mmseg.datasets.coco_objects import COCOObjectsDataset
 from zs3_mmseg.datasets.folder import FolderSegDataset, LoadFolderMasks
@@ -14,6 +14,8 @@ __all__ = [
     'LoadFolderMasks',
     'ShapesDataset',
     'ZeroShotDataset',
+    'class_edges',
+    'pil_transforms',
     'samplers',
     'transforms',
 ]

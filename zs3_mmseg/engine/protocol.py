@@ -361,13 +361,17 @@ def ignore_index_of(meta: Mapping[str, Any]) -> int:
 
 @dataclass
 class LabelCounts:
-    """What some samples of a data set really hold: pixels by label, samples, maps."""
+    """What some samples of a data set really hold: pixels by label, samples, maps.
+
+    ``kinds`` are the kinds of data, such as ``gt_sem_seg``, of the last of them.
+    """
 
     pixels: Counter[int] = field(default_factory=Counter)
     samples: int = 0
     maps: int = 0
     sizes: set[tuple[int, int]] = field(default_factory=set)
     views: bool = False
+    kinds: frozenset[str] = frozenset()
 
     def add(self, sample: Any) -> None:
         """Count the labels of one sample as a pipeline returns it."""
@@ -375,6 +379,8 @@ class LabelCounts:
         if isinstance(picture := sample.get('inputs'), Tensor):
             self.sizes.add((picture.shape[-2], picture.shape[-1]))
         self.views |= isinstance(picture, list | tuple)
+        for view in _views(sample):
+            self.kinds = frozenset(view.keys())
         for label_map in _label_maps(sample):
             self.maps += 1
             values, counts = label_map.unique(return_counts=True)
@@ -385,11 +391,16 @@ class LabelCounts:
         return self.pixels[label] / max(self.pixels.total(), 1)
 
 
-def _label_maps(sample: Any) -> Iterator[Any]:
+def _views(sample: Any) -> list[Any]:
     packed = sample.get('data_samples') if isinstance(sample, Mapping) else None
     # Test-time augmentation packs a list of views.
-    for view in packed if isinstance(packed, list) else [packed]:
-        if view is not None and 'gt_sem_seg' in view:
+    views = packed if isinstance(packed, list) else [packed]
+    return [view for view in views if view is not None]
+
+
+def _label_maps(sample: Any) -> Iterator[Any]:
+    for view in _views(sample):
+        if 'gt_sem_seg' in view:
             yield view.gt_sem_seg.data
 
 
@@ -479,6 +490,17 @@ def require_some_labels(counts: LabelCounts, meta: Mapping[str, Any], key: str) 
             'its classes, reduce_zero_label and split fit the masks? '
             'Are the masks of this folder those of these images?'
         )
+
+
+def require_needed_data(segmentor: Any, counts: LabelCounts, key: str) -> None:
+    """A head may need other data than labels, which a pipeline has to make."""
+    head = getattr(segmentor, 'decode_head', None)
+    for kind, maker in getattr(head, 'needed_data', {}).items():
+        if counts.samples and kind not in counts.kinds:
+            raise ProtocolError(
+                f'{key}.dataset: {type(head).__name__} needs {kind}, which its '
+                f"pipeline does not make: put dict(type='{maker}') before PackSegInputs"
+            )
 
 
 def require_matching_prompts(
@@ -617,6 +639,7 @@ class ProtocolCheckHook(Hook):
         require_competing_rows(segmentor)
         require_ignored_padding(segmentor, meta)
         counts = self._look(dataset, key)
+        require_needed_data(segmentor, counts, key)
         require_legal_labels(counts, allowed_in_training(meta), meta, key)
         require_some_labels(counts, meta, key)
         self._tell(counts, meta, key)

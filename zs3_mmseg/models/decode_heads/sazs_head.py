@@ -66,6 +66,8 @@ class SAZSHead(ZeroShotHead):
 
     score_kind: ScoreKind = 'softmax'
     pair_rows = 2
+    #: Data of training samples beside their labels, and the transform that makes it.
+    needed_data = {'gt_edge_map': 'GenerateClassEdges'}
 
     def __init__(
         self,
@@ -181,8 +183,8 @@ def _edge_maps(samples: SampleList, size: Sequence[int]) -> Tensor:
         if 'gt_edge_map' not in sample:
             path = sample.metainfo.get('img_path', 'a training sample')
             raise ValueError(
-                f'{path} has no gt_edge_map: put dict(type='
-                '"GenerateClassEdges") before PackSegInputs in the training pipeline'
+                f"{path} has no gt_edge_map: put dict(type='GenerateClassEdges') "
+                'before PackSegInputs in the training pipeline'
             )
         edges = sample.gt_edge_map.data
         missing = (0, size[1] - edges.shape[2], 0, size[0] - edges.shape[1])
