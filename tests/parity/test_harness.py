@@ -89,6 +89,29 @@ def test_shapes_and_nans_are_compared_too(actual: Any, reference: Any) -> None:
         registry.assert_close(actual, reference)
 
 
+NAN = float('nan')
+
+
+@pytest.mark.parametrize(
+    ('actual', 'reference', 'passes'),
+    [
+        ([5.0, 2.0], [NAN, 2.0], True),
+        ([5.0, 2.0], [NAN, 3.0], False),
+        ([NAN, 2.0], [NAN, 2.0], False),
+        ([0.0], [NAN], True),
+        ([1.0, 2.0], [1.0, 2.0], False),
+    ],
+)
+def test_where_the_reference_is_said_to_be_nan(
+    actual: Any, reference: Any, passes: bool
+) -> None:
+    if passes:
+        registry.assert_close(actual, reference, undefined=True)
+    else:
+        with pytest.raises(AssertionError):
+            registry.assert_close(actual, reference, undefined=True)
+
+
 @pytest.fixture(scope='module')
 def esda() -> tuple[registry.GoldenFile, checks_esda.Model]:
     golden = registry.GoldenFile(harness.DEFAULT_DIR / 'esda_main.json')

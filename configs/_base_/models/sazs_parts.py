@@ -38,6 +38,7 @@ model = dict(
             type='EigenFusion',
             proposer=dict(
                 type='EigenSegmenter',
+                centre=False,
                 features=dict(
                     type='TIMMBackbone',
                     model_name='vit_small_patch16_224.dino',
