@@ -100,19 +100,15 @@ def pair_confusion(
         void: one of :data:`VOID_RULES`.
 
     Returns:
-        (3, 2) int64; the last row is 0 unless ``void`` is ``'union'``.
+        (2, 2) int64, or (3, 2) if ``void`` is ``'union'``.
     """
-    confusion = np.zeros((3, 3), dtype=np.int64)
+    rows = 3 if void == 'union' else 2
     if void != 'ignore':
         label = 0 if void == 'background' else 2
         truth = truth.masked_fill(truth == ignore_index, label)
         ignore_index = -1
-    if void == 'union':
-        count_pixels(prediction, truth, 3, ignore_index).add_to(confusion)
-        return confusion[:, :2]
-    both = np.zeros((2, 2), dtype=np.int64)
-    count_pixels(prediction, truth, 2, ignore_index).add_to(both)
-    confusion[:2, :2] = both
+    confusion = np.zeros((rows, rows), dtype=np.int64)
+    count_pixels(prediction, truth, rows, ignore_index).add_to(confusion)
     return confusion[:, :2]
 
 
