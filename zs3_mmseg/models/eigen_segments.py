@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from scipy.linalg import eigh
 from scipy.sparse.linalg import eigsh
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from mmseg.registry import MODELS
@@ -131,8 +132,8 @@ def smaller_side_up(vectors: np.ndarray) -> np.ndarray:
     return np.where(turned[:, None], -vectors, vectors)
 
 
-def clusters(vectors: np.ndarray, count: int, iterations: int = 10) -> np.ndarray:
-    """Group patches by where they lie among eigenvectors (K, N); labels (N,).
+def _grouped(vectors: np.ndarray, count: int, iterations: int) -> np.ndarray:
+    """Return squared distances (N, M) of patches to the centres of their groups.
 
     k-means of the rows ``Y`` (N, K), each of length 1, from centres that are as far
     apart as possible. It reads distances only, so neither signs nor a rotation of the
@@ -154,7 +155,25 @@ def clusters(vectors: np.ndarray, count: int, iterations: int = 10) -> np.ndarra
                 for k, centre in enumerate(centres)
             ]
         )
-    return ((rows[:, None] - centres) ** 2).sum(-1).argmin(axis=1)
+    return ((rows[:, None] - centres) ** 2).sum(-1)
+
+
+def clusters(vectors: np.ndarray, count: int, iterations: int = 10) -> np.ndarray:
+    """Group patches by where they lie among eigenvectors (K, N); labels (N,)."""
+    return _grouped(vectors, count, iterations).argmin(axis=1)
+
+
+def soft_clusters(
+    vectors: np.ndarray, count: int, temperature: float, iterations: int = 10
+) -> np.ndarray:
+    """Return how much each patch belongs to each group, (N, count).
+
+    The softmax over groups of minus squared distance over ``temperature``; groups that
+    a small image cannot have get nothing.
+    """
+    distances = _grouped(vectors, count, iterations)
+    shares = softmax(-distances / temperature, axis=1)
+    return np.pad(shares, ((0, 0), (0, count - shares.shape[1])))
 
 
 METHODS = ('laplacian', 'svd', 'features')

@@ -5,6 +5,7 @@ from .lseg_head import LSegHead
 from .mask_scores import MaskScores
 from .proposal_head import ProposalHead
 from .sazs_head import SAZSHead
+from .spec_fuse_head import SpecFuseHead
 from .text_heads import CosineRegressionHead, DenseTextHead, TextPixelHead
 from .zegclip_head import ZegCLIPHead
 from .zero_shot_head import ZeroShotHead
@@ -18,6 +19,7 @@ __all__ = [
     'MaskScores',
     'ProposalHead',
     'SAZSHead',
+    'SpecFuseHead',
     'TextPixelHead',
     'ZS3DeepLabHead',
     'ZegCLIPHead',

@@ -383,10 +383,13 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             self._require_embeddings()
             wanted = declared(head_class) - decode_head.keys()
             place = decode_head.get('in_index', -1)
-            if 'in_channels' in wanted and isinstance(place, int):
+            if 'in_channels' in wanted:
                 if isinstance(widths, (list, tuple)):
                     picked_maps('decode_head', place, widths)
-                    decode_head['in_channels'] = widths[place]
+                    one = isinstance(place, int)
+                    decode_head['in_channels'] = (
+                        widths[place] if one else [widths[i] for i in place]
+                    )
                 elif _is_required(head_class, 'in_channels'):
                     raise ConfigError(
                         'model.decode_head.in_channels is missing: '
