@@ -385,11 +385,9 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             place = decode_head.get('in_index', -1)
             if 'in_channels' in wanted:
                 if isinstance(widths, (list, tuple)):
-                    picked_maps('decode_head', place, widths)
+                    chosen = picked_maps('decode_head', place, widths)
                     one = isinstance(place, int)
-                    decode_head['in_channels'] = (
-                        widths[place] if one else [widths[i] for i in place]
-                    )
+                    decode_head['in_channels'] = chosen[0] if one else chosen
                 elif _is_required(head_class, 'in_channels'):
                     raise ConfigError(
                         'model.decode_head.in_channels is missing: '
