@@ -3,17 +3,9 @@
 # what a fourth one is.) These are the things of shapes_a; benchmarks/shapes_folds.py
 # has those of shapes_b and shapes_c, and the decoder as released, as well. 1 process x
 # 8 pairs.
-_base_ = ['./shapes_tiny_fixed.py']
+_base_ = ['./shapes_tiny_fixed.py', '../_base_/datasets/shapes_things.py']
 
-things = dict(
-    name='shapes_a_things',
-    classes=[
-        *('star', 'heart', 'moon', 'arrow', 'house', 'tree', 'fish', 'flower'),
-        *('cup', 'key', 'boat', 'umbrella', 'car', 'mushroom', 'butterfly', 'rocket'),
-    ],
-    unseen=['car', 'mushroom', 'butterfly', 'rocket'],
-)
-split = dict(_delete_=True, **things)  # in the base it is a name
+split = dict(_delete_=True, **_base_.things)  # in the base it is a name
 model = dict(split=split)
 train_dataloader = dict(dataset=dict(split=split))
 val_dataloader = dict(dataset=dict(split=split))
