@@ -195,7 +195,11 @@ def test_variables_of_an_inherited_config_stay_plain(tmp_path: Path) -> None:
     assert config.model['_scope_'] == SCOPE
 
 
-@pytest.mark.parametrize('name', shipped_configs())
+#: They have pipelines and no data set, which mmseg's inferencer asks for.
+WITHOUT_DATA = ('clip_dense/photo_vitb16', 'clip_dense/photo_vitb16_laion2b')
+
+
+@pytest.mark.parametrize('name', sorted({*shipped_configs()} - {*WITHOUT_DATA}))
 def test_mmsegs_inferencer_finds_what_it_reads_of_every_config(name: str) -> None:
     config = Config.fromfile(shipped_configs()[name])
     assert config.test_dataloader.dataset.pipeline == config.test_pipeline

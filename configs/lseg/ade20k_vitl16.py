@@ -63,7 +63,7 @@ train_dataloader = dict(
     sampler=dict(type='EpochDrawSampler'),
     dataset=dict(dataset=dict(pipeline=train_pipeline)),
 )
-test_dataloader = dict(dataset=dict(dataset=dict(pipeline=test_pipeline)))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 val_dataloader = test_dataloader
 # Classes without a pixel count as 0, as in the official code.
 val_evaluator = dict(absent='zero')

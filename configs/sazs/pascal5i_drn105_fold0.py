@@ -6,13 +6,13 @@ _base_ = [
     '../_base_/schedules/sazs_20e.py',
 ]
 
-native = [
+test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
 model = dict(split=_base_.split)
-test_dataloader = dict(dataset=dict(dataset=dict(pipeline=native)))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 # The rate that the code names for its last layers lasts for no iteration.
 optim_wrapper = dict(optimizer=dict(lr=0.01))
 train_cfg = dict(max_epochs=40)

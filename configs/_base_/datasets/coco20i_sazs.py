@@ -19,4 +19,4 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(dataset=dict(dataset=dict(pipeline=test_pipeline)))
-test_dataloader = dict(dataset=dict(dataset=dict(pipeline=test_pipeline)))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

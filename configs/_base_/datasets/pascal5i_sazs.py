@@ -32,4 +32,4 @@ val_dataloader = dict(
         )
     )
 )
-test_dataloader = dict(dataset=dict(dataset=dict(pipeline=test_pipeline)))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmengine.config import Config
 from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
@@ -34,7 +35,7 @@ class Labels:
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample = SegDataSample()
         sample.gt_sem_seg = PixelData(data=torch.tensor([[self.labels]]))
-        return dict(data_samples=sample)
+        return dict(inputs=torch.zeros(3, 1, len(self.labels)), data_samples=sample)
 
 
 def ours(
@@ -85,9 +86,8 @@ def stock_head(num_classes: int) -> nn.Module:
 def train(model: nn.Module, dataset: Any) -> None:
     loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset))
     hook = ProtocolCheckHook()
-    hook.before_train(
-        SimpleNamespace(model=model, train_loop=loop, val_loop=None, hooks=[hook])
-    )
+    parts = dict(train_loop=loop, val_loop=None, hooks=[hook], cfg=Config())
+    hook.before_train(SimpleNamespace(model=model, **parts))
 
 
 def evaluate(model: nn.Module, dataset: Any, *metrics: Any) -> None:

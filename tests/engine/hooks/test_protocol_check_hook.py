@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.datasets.transforms import PackSegInputs
 from mmseg.evaluation import IoUMetric
-from mmseg.models import EncoderDecoder
+from mmseg.models import EncoderDecoder, SegTTAModel
 from mmseg.registry import HOOKS, MODELS
 from mmseg.structures import SegDataSample
 
@@ -26,7 +26,7 @@ from zs3_mmseg.datasets.wrappers import leaves
 from zs3_mmseg.engine.hooks import ProtocolCheckHook
 from zs3_mmseg.engine.protocol import ProtocolError
 from zs3_mmseg.evaluation import ZeroShotIoUMetric
-from zs3_mmseg.models.segmentors import ZeroShotEncoderDecoder, ZeroShotTTAModel
+from zs3_mmseg.models.segmentors import ZeroShotEncoderDecoder
 
 CLASSES = ['dog', 'cat', 'cow']
 SPLIT = dict(classes=CLASSES, unseen=['cow'])
@@ -71,6 +71,8 @@ def data(folder: dict[str, Any], phase: str = 'train', **arguments: Any) -> Any:
 
 class Segmentor(nn.Module):
     """What the hook may know of a zero-shot segmentor."""
+
+    score_kind = 'softmax'
 
     def __init__(self, split: Any = SPLIT, setting: str = 'inductive', **more: Any):
         super().__init__()
@@ -417,7 +419,7 @@ def test_samples_that_no_model_takes(
 
 
 def test_averages_need_several_views(folder: dict) -> None:
-    model = ZeroShotTTAModel(Segmentor(test_step=None, test_cfg={}))
+    model = SegTTAModel(Segmentor(test_step=None, test_cfg={}))
     ProtocolCheckHook().before_val(val_of(folder, packed(4, 4, views=2), model))
     with pytest.raises(ProtocolError, match="needs dict\\(type='TestTimeAug'"):
         ProtocolCheckHook().before_val(val_of(folder, packed(4, 4), model))

@@ -28,7 +28,7 @@ def test_wrong_options_are_named(cfg, message):
 
 def test_single_ints_mean_squares_and_foreign_keys_are_left_alone():
     options = InferenceOptions.from_cfg(
-        dict(mode='slide', crop_size=9, stride=[4, 5], size=3)
+        dict(mode='slide', crop_size=9, stride=[4, 5], foreign=3)
     )
     assert (options.crop_size, options.stride) == ((9, 9), (4, 5))
 
