@@ -54,10 +54,10 @@ def test_training_and_test_on_shapes(
     options = ['--cfg-options', *SHORT]
     trained = run_tool('train.py', config, *options, folder=tmp_path)
     assert trained.status == 0, trained.output
-    checkpoint = tmp_path / f'work_dirs/{name}/iter_2.pth'
+    checkpoint = tmp_path / f'work_dirs/lseg/{name}/iter_2.pth'
     tested = run_tool('test.py', config, checkpoint, *options, folder=tmp_path)
     assert tested.status == 0, tested.output
-    scores = json.loads((tmp_path / f'work_dirs/{name}/metrics.json').read_text())
+    scores = json.loads((tmp_path / f'work_dirs/lseg/{name}/metrics.json').read_text())
     assert score in scores
 
 
@@ -81,7 +81,7 @@ def test_scales_and_windows_are_added_up(run_tool, tmp_path: Path) -> None:
     tested = run_tool(
         'test.py',
         own,
-        tmp_path / 'work_dirs/shapes_tiny/iter_2.pth',
+        tmp_path / 'work_dirs/lseg/shapes_tiny/iter_2.pth',
         '--tta',
         *options,
         folder=tmp_path,

@@ -26,7 +26,7 @@ def test_shapes_honest_and_oracle(run_tool, tmp_path: Path) -> None:
     trained = run_tool('train.py', config, *options, folder=tmp_path)
     assert trained.status == 0, trained.output
     assert 'decode.loss_attention' in trained.output
-    checkpoint = tmp_path / 'work_dirs/shapes_tiny/iter_2.pth'
+    checkpoint = tmp_path / 'work_dirs/sazs/shapes_tiny/iter_2.pth'
     assert {*safe_load(checkpoint)['state_dict']['_extra_state']['beside']} == {
         'others'
     }
@@ -37,7 +37,7 @@ def test_shapes_honest_and_oracle(run_tool, tmp_path: Path) -> None:
         tested = run_tool('test.py', config, checkpoint, *options, folder=tmp_path)
         assert tested.status == 0, tested.output
         assert ('ORACLE' in tested.output) == ('oracle' in name)
-        folder = tmp_path / 'work_dirs' / name
+        folder = tmp_path / 'work_dirs/sazs' / name
         scores |= json.loads((folder / 'metrics.json').read_text())
     assert {'mIoU', 'FB_IoU', 'oracle_mIoU', 'oracle_FB_IoU'} <= {*scores}
 
@@ -45,8 +45,8 @@ def test_shapes_honest_and_oracle(run_tool, tmp_path: Path) -> None:
 def test_training_without_edges(run_tool, tmp_path: Path) -> None:
     (tmp_path / 'bare.py').write_text(
         f"_base_ = ['{CONFIGS / 'shapes_tiny.py'}']\n"
-        'pipeline = [*_base_.train_pipeline[:-2], _base_.train_pipeline[-1]]\n'
-        'train_dataloader = dict(dataset=dict(pipeline=pipeline))\n'
+        'train_pipeline = [*_base_.train_pipeline[:-2], _base_.train_pipeline[-1]]\n'
+        'train_dataloader = dict(dataset=dict(pipeline=train_pipeline))\n'
     )
     options = ['--cfg-options', *SHORT]
     trained = run_tool('train.py', 'bare.py', *options, folder=tmp_path)

@@ -303,7 +303,9 @@ class LabelStep:
         """Undo what moved the labels; other changes of them are meant."""
         labels, mirrored = results[LABELS_DONE]
         now = results.get('flip', False)
-        if now != mirrored or results['gt_seg_map'].shape != labels.shape:
+        # A transform may have said that labels are wanted at another size.
+        size = tuple(results.get('ori_shape', labels.shape))[:2]
+        if now != mirrored or results['gt_seg_map'].shape != size:
             results['gt_seg_map'] = labels
         results[LABELS_DONE] = results['gt_seg_map'], now
         return results

@@ -9,11 +9,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageFilter
 
+import mmcv
 from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmseg.registry import TRANSFORMS
 
 from zs3_mmseg.utils.labels import IGNORE_INDEX
+from zs3_mmseg.utils.names import choose
 
 __all__ = [
     'ForegroundCrop',
@@ -325,14 +327,28 @@ class RandomGaussianBlur(BaseTransform):
 class ScoreAtInputSize(BaseTransform):
     """Take the image as it is now for the original, as LSeg's two-word test does.
 
-    Predictions then have the size of the network's input, and so must the label map:
-    load annotations before the resize, and put this behind it.
+    Predictions then have the size of the network's input, and so has the label map,
+    resized by nearest neighbour: load annotations before this.
+
+    Args:
+        backend: what resizes, ``'cv2'`` or ``'pillow'``, as in mmcv's ``Resize``.
     """
 
+    def __init__(self, backend: str = 'cv2') -> None:
+        self.backend = choose('ScoreAtInputSize.backend', backend, ('cv2', 'pillow'))
+
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Replace ``ori_shape``."""
-        results['ori_shape'] = results['img'].shape[:2]
+        """Replace ``ori_shape`` and ``gt_seg_map``."""
+        height, width = results['img'].shape[:2]
+        results['ori_shape'] = (height, width)
+        if 'gt_seg_map' in results:
+            results['gt_seg_map'] = mmcv.imresize(
+                results['gt_seg_map'],
+                (width, height),
+                interpolation='nearest',
+                backend=self.backend,
+            )
         return results
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}()'
+        return f'{type(self).__name__}(backend={self.backend!r})'

@@ -13,7 +13,7 @@ lseg_test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     dict(type='Resize', scale=lseg_size, keep_ratio=False, backend='pillow'),
-    dict(type='ScoreAtInputSize'),
+    dict(type='ScoreAtInputSize', backend='pillow'),
     dict(type='PackSegInputs'),
 ]
 # Any object counts, however small.

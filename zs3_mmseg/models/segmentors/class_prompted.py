@@ -156,16 +156,6 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
 
     def _check_options(self) -> None:
         super()._check_options()
-        channels = getattr(self.decode_head, 'out_channels', 2)
-        if channels != 2:
-            raise ConfigError(
-                f'model.decode_head ({type(self.decode_head).__name__}) has {channels} '
-                'channels, and ClassPromptedSegmentor tells one name from the rest: '
-                'use a head with two, such as ESDAHead, or set '
-                "model.type='ZeroShotEncoderDecoder'"
-            )
-        wanted = inspect.signature(self.decode_head.forward).parameters
-        tokens = wanted.get('text_tokens')
         rows = getattr(self.decode_head, 'pair_rows', 1)
         if (self.other_name is not None) != (rows == 2):
             head = type(self.decode_head).__name__
@@ -175,6 +165,16 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
                 if rows == 2
                 else f'{head} reads one row for each name: leave out model.other_name'
             )
+        channels = getattr(self.decode_head, 'out_channels', 2)
+        if rows == 1 and channels != 2:
+            raise ConfigError(
+                f'model.decode_head ({type(self.decode_head).__name__}) has {channels} '
+                'channels, and ClassPromptedSegmentor tells one name from the rest: '
+                'use a head with two, such as ESDAHead, or set '
+                "model.type='ZeroShotEncoderDecoder'"
+            )
+        wanted = inspect.signature(self.decode_head.forward).parameters
+        tokens = wanted.get('text_tokens')
         needs_tokens = tokens is not None and tokens.default is inspect.Parameter.empty
         if needs_tokens and not self.vocabulary.has_tokens:
             raise ValueError(
