@@ -150,6 +150,8 @@ _FOR_THE_FILE = (
     'Config:\n',
     'Hooks will be executed',
     'Distributed training is not used',
+    # A line for each parameter with a rate or decay of its own.
+    'paramwise_options -- ',
     # Its own use of its own old names.
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',
