@@ -5,19 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 
-from zs3_mmseg.models.towers.positions import INTERPOLATIONS, resize_positions
+from zs3_mmseg.models.towers.positions import INTERPOLATIONS
 from zs3_mmseg.utils.checkpoint import safe_load, state_dict_of
 from zs3_mmseg.utils.names import choose
 
-from .blocks import whole_patches
+from .timm_vit import embedded, plain_vit
 
 
 @MODELS.register_module()
@@ -65,7 +63,7 @@ class ReadoutViT(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         self.pos_interp = choose('pos_interp', pos_interp, INTERPOLATIONS)
-        vit = _created(model, pretrained is True, **model_options)
+        vit = plain_vit(type(self).__name__, model, pretrained is True, **model_options)
         if not 0 <= last_block < len(vit.blocks):
             raise ValueError(
                 f'ReadoutViT.last_block={last_block} is none of the {len(vit.blocks)} '
@@ -107,36 +105,9 @@ class ReadoutViT(BaseModule):
         Args:
             img: ``(N, 3, H, W)``, normalised; ``h = ceil(H / patch_size)``.
         """
-        vit = self.vit
-        patches = vit.patch_embed.proj(whole_patches(img, self.patch_size, 'pad'))
-        grid = (patches.shape[2], patches.shape[3])
-        first = vit.cls_token.expand(len(img), -1, -1)
-        tokens = torch.cat([first, patches.flatten(2).transpose(1, 2)], dim=1)
-        old_grid = vit.patch_embed.grid_size
-        positions = resize_positions(vit.pos_embed[0], grid, old_grid, self.pos_interp)
-        tokens = vit.blocks(vit.norm_pre(vit.pos_drop(tokens + positions)))
+        tokens, grid = embedded(self.vit, img, self.pos_interp)
+        tokens = self.vit.blocks(tokens)
         first, rest = tokens[:, :1], tokens[:, 1:]
         joined = self.readout(torch.cat([rest, first.expand_as(rest)], dim=-1))
         maps = joined.transpose(1, 2).unflatten(2, grid)
         return (self.upsample(self.project(maps)),)
-
-
-def _created(model: str, pretrained: bool, **options: Any) -> Any:
-    try:
-        vit: Any = timm.create_model(
-            model, pretrained=pretrained, num_classes=0, **options
-        )
-    except OSError as error:  # the errors of its hub are such
-        raise FileNotFoundError(
-            f'the weights of {model} cannot be fetched ({str(error).splitlines()[0]}): '
-            'give a local file as model.backbone.pretrained'
-        ) from error
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f'ReadoutViT(model={model!r}): {error}') from error
-    plain = isinstance(vit, VisionTransformer) and vit.num_prefix_tokens == 1
-    if not plain or vit.pos_embed is None or vit.no_embed_class:
-        raise ValueError(
-            f'ReadoutViT(model={model!r}): {type(vit).__name__} is no plain ViT with '
-            "one class token and learned positions, such as 'vit_large_patch16_384'"
-        )
-    return vit

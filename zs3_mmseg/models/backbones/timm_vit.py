@@ -59,7 +59,7 @@ class TimmViT(BaseModule):
         super().__init__()
         self.pos_interp = choose('pos_interp', pos_interp, INTERPOLATIONS)
         self.grid_mode = 'pad'
-        vit = _created(model, pretrained is True, **kwargs)
+        vit = plain_vit(type(self).__name__, model, pretrained is True, **kwargs)
         self.patch_size = int(vit.patch_embed.patch_size[0])
         self.out_indices = check_blocks('out_indices', out_indices, len(vit.blocks))
         if not self.out_indices:
@@ -100,19 +100,7 @@ class TimmViT(BaseModule):
             img: ``(N, 3, H, W)``, normalised; ``h = ceil(H / patch)``.
         """
         vit = self.vit
-        patches = vit.patch_embed.proj(whole_patches(img, self.patch_size, 'pad'))
-        grid = (patches.shape[2], patches.shape[3])
-        tokens = torch.cat(
-            [
-                vit.cls_token.expand(len(img), -1, -1),
-                vit.patch_embed.norm(patches.flatten(2).transpose(1, 2)),
-            ],
-            dim=1,
-        )
-        positions = resize_positions(
-            vit.pos_embed[0], grid, vit.patch_embed.grid_size, self.pos_interp
-        )
-        tokens = vit.norm_pre(vit.pos_drop(tokens + positions))
+        tokens, grid = embedded(vit, img, self.pos_interp)
         maps, classes = [], []
         for index, block in enumerate(vit.blocks):
             tokens = block(tokens)
@@ -122,8 +110,25 @@ class TimmViT(BaseModule):
         return TowerOutput(tuple(maps), cls_tokens=torch.stack(classes, dim=1))
 
 
-def _created(model: str, pretrained: bool, **kwargs: Any) -> Any:
-    """Make a model of timm; refuse what has other tokens than patches and class."""
+def embedded(vit: Any, img: Tensor, pos_interp: str) -> tuple[Tensor, tuple[int, int]]:
+    """Return what enters the first block, ``(N, 1 + h w, C)``, and the grid (h, w)."""
+    patch_size = int(vit.patch_embed.patch_size[0])
+    patches = vit.patch_embed.proj(whole_patches(img, patch_size, 'pad'))
+    grid = (patches.shape[2], patches.shape[3])
+    first = vit.cls_token.expand(len(img), -1, -1)
+    rest = vit.patch_embed.norm(patches.flatten(2).transpose(1, 2))
+    positions = resize_positions(
+        vit.pos_embed[0], grid, vit.patch_embed.grid_size, pos_interp
+    )
+    tokens = torch.cat([first, rest], dim=1)
+    return vit.norm_pre(vit.pos_drop(tokens + positions)), grid
+
+
+def plain_vit(reader: str, model: str, pretrained: bool, **kwargs: Any) -> Any:
+    """Make a model of timm; refuse what has other tokens than patches and class.
+
+    ``reader`` is the backbone that wants it, for messages.
+    """
     # Not before somebody wants one: it takes seconds, as open_clip does.
     import timm
     from timm.models.vision_transformer import VisionTransformer
@@ -138,11 +143,11 @@ def _created(model: str, pretrained: bool, **kwargs: Any) -> Any:
             'give a local file as model.backbone.pretrained'
         ) from error
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f'TimmViT(model={model!r}): {error}') from error
+        raise ValueError(f'{reader}(model={model!r}): {error}') from error
     plain = isinstance(vit, VisionTransformer) and vit.num_prefix_tokens == 1
     if not plain or vit.pos_embed is None or vit.no_embed_class:
         raise ValueError(
-            f'TimmViT(model={model!r}): {type(vit).__name__} is no plain ViT with one '
+            f'{reader}(model={model!r}): {type(vit).__name__} is no plain ViT with one '
             "class token and learned positions, such as 'vit_base_patch16_384'"
         )
     return vit
