@@ -33,7 +33,7 @@ CHANGED_OPTIONS: dict[str, str] = {
     f'MODELS.{segmentor}.{option}': 'has a default, so that the message names the key'
     for segmentor in ('ZeroShotEncoderDecoder', 'ClassPromptedSegmentor')
     for option in ('class_embeddings', 'split', 'setting')
-}
+} | {'MODELS.NonExclusiveLoss.class_chunk': 'is 16 by default'}
 #: Name of a shipped config -> what the CHANGELOG says of its change.
 CHANGED_CONFIGS: dict[str, str] = {
     'clip_dense/own_folder': 'a tta_pipeline; pictures keep their shape in training',

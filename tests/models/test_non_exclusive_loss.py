@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from zs3_mmseg.models.losses import NonExclusiveLoss
+from zs3_mmseg.models.losses import NonExclusiveLoss, pixel_cross_entropy
 
 VOID = 255
 SIZE = (12, 10)
@@ -27,9 +27,17 @@ def batch(classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return logits.requires_grad_(), labels
 
 
-def written_out(logits: Tensor, labels: Tensor, ignore_void: bool) -> Tensor:
+def written_out(
+    logits: Tensor,
+    labels: Tensor,
+    ignore_void: bool,
+    gamma: float = 2.0,
+    align_corners: bool = False,
+) -> Tensor:
     """Both terms with masks of all classes at once, weights as published."""
-    full = F.interpolate(logits, SIZE, mode='bilinear', align_corners=False).double()
+    full = F.interpolate(
+        logits.double(), SIZE, mode='bilinear', align_corners=align_corners
+    )
     classes = torch.arange(logits.shape[1]).view(1, -1, 1, 1)
     target = (labels.unsqueeze(1) == classes).double()
     counted = (labels != VOID).double().unsqueeze(1)
@@ -42,7 +50,7 @@ def written_out(logits: Tensor, labels: Tensor, ignore_void: bool) -> Tensor:
     miss = p * (1 - target) + (1 - p) * target
     cross = F.binary_cross_entropy_with_logits(full, target, reduction='none')
     pixels = counted.sum((1, 2, 3)).clamp(min=1)
-    focal = ((weight * miss**2 * cross * counted).sum((1, 2, 3)) / pixels).sum()
+    focal = ((weight * miss**gamma * cross * counted).sum((1, 2, 3)) / pixels).sum()
     overlap = (p * target).sum((2, 3))
     dice = 1 - (2 * overlap + 1) / ((p * counted + target).sum((2, 3)) + 1)
     return 100 * focal / number + (dice * present).sum() / number
@@ -52,20 +60,78 @@ def written_out(logits: Tensor, labels: Tensor, ignore_void: bool) -> Tensor:
     classes=st.integers(1, 9),
     chunk=st.integers(1, 10),
     ignore_void=st.booleans(),
+    gamma=st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0]),
+    align_corners=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_value_and_gradient_do_not_depend_on_chunks(
-    classes: int, chunk: int, ignore_void: bool, seed: int
+def test_value_and_gradient_are_those_of_the_formula(
+    classes: int,
+    chunk: int,
+    ignore_void: bool,
+    gamma: float,
+    align_corners: bool,
+    seed: int,
 ) -> None:
     logits, labels = batch(classes, seed)
-    expected = written_out(logits, labels, ignore_void)
+    expected = written_out(logits, labels, ignore_void, gamma, align_corners)
     (expected_gradient,) = torch.autograd.grad(expected, logits)
-    loss = NonExclusiveLoss(ignore_void=ignore_void, class_chunk=chunk)
-    total = sum(loss(logits, labels).values())
+    loss = NonExclusiveLoss(ignore_void=ignore_void, class_chunk=chunk, gamma=gamma)
+    total = sum(loss(logits, labels, align_corners=align_corners).values())
     (gradient,) = torch.autograd.grad(total, logits)
     torch.testing.assert_close(total, expected.float(), rtol=1e-5, atol=1e-6)
     scale = expected_gradient.abs().max().item()
     torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize('name', ['loss_mask', 'loss_dice'])
+@pytest.mark.parametrize('ignore_void', [False, True])
+def test_the_gradient_is_that_of_small_steps(name: str, ignore_void: bool) -> None:
+    logits, labels = batch(3)
+    loss = NonExclusiveLoss(class_chunk=2, gamma=1.5, ignore_void=ignore_void)
+    # The closed form differentiates nothing on its way: a wrong sign would stay unseen.
+    assert torch.autograd.gradcheck(
+        lambda logits: loss(logits, labels)[name],
+        logits.detach().double().requires_grad_(),
+    )
+
+
+@pytest.mark.parametrize('size', [90.0, 1e3, 1e6])
+def test_logits_far_out_have_the_loss_that_they_should(size: float) -> None:
+    logits = torch.tensor([size, -size]).view(1, 2, 1, 1).requires_grad_()
+    labels = torch.ones(1, *SIZE, dtype=torch.long)
+    loss = NonExclusiveLoss(dice_weight=0)(logits, labels)['loss_mask']
+    (gradient,) = torch.autograd.grad(loss, logits)
+    # A certain negative and a certain positive, both wrong: alpha p^2 |x| each.
+    torch.testing.assert_close(loss.item(), 100 * size, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient.flatten(), torch.tensor([75.0, -25.0]))
+
+
+def test_half_precision_is_summed_in_single() -> None:
+    logits, labels = batch(5)
+    half = logits.detach().bfloat16().requires_grad_()
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        total = sum(NonExclusiveLoss()(half, labels).values())
+    (gradient,) = torch.autograd.grad(total, half)
+    exact = half.detach().float().requires_grad_()
+    expected = written_out(exact, labels, ignore_void=False)
+    (expected_gradient,) = torch.autograd.grad(expected, exact)
+    assert total.dtype == torch.float32
+    torch.testing.assert_close(total, expected.float(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient, expected_gradient.bfloat16())
+
+
+@pytest.mark.parametrize(
+    'loss',
+    [
+        lambda logits, labels: NonExclusiveLoss()(logits, labels)['loss_mask'],
+        lambda logits, labels: pixel_cross_entropy(logits, labels, ignore_index=VOID),
+    ],
+)
+def test_a_second_derivative_is_refused(loss) -> None:
+    logits, labels = batch(3)
+    value = loss(logits, labels)
+    with pytest.raises(RuntimeError, match='no second derivative'):
+        torch.autograd.grad(value, logits, create_graph=True)
 
 
 def test_each_term_has_its_own_gradient_through_the_chunks() -> None:

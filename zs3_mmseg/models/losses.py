@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mmengine.dist import all_reduce
 from mmseg.registry import MODELS
 
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 
-__all__ = ['EdgeAttentionLoss', 'MMDLoss', 'NonExclusiveLoss']
+from .resize import resize_for_loss
+
+__all__ = ['EdgeAttentionLoss', 'MMDLoss', 'NonExclusiveLoss', 'pixel_cross_entropy']
 
 #: Variances of the official code of ZS3Net; its paper names 60 in place of 80.
 ZS3_BANDWIDTHS = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0)
+
+#: Classes of an image at label resolution at a time: few enough for a cache, enough to
+#: keep a device busy.
+CLASS_CHUNK = 16
 
 
 @MODELS.register_module()
@@ -160,6 +166,119 @@ def squared_distances(one: Tensor, other: Tensor) -> Tensor:
     return (norms - 2 * one @ other.T).clamp_min(0)
 
 
+class _Maps:
+    """Logits of some classes of one image at label resolution.
+
+    Attributes:
+        logits: ``(k, X)``, at the ``X`` pixels of the labels.
+        own: ``(1, X)``, whether the label of a pixel is one of the classes.
+        row: ``(1, X)``, which one; 0 where it is none.
+    """
+
+    def __init__(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        classes: Sequence[int],
+        align_corners: bool,
+    ) -> None:
+        """Take ``(K, h, w)`` logits, ``(H, W)`` labels (-1: none) and class numbers."""
+        with torch.enable_grad():
+            self._small = logits.detach()[classes][None].requires_grad_()
+            self._full = resize_for_loss(self._small, labels.shape, align_corners)
+        self.logits = self._full.detach()[0].flatten(1)
+        # The last place is that of -1.
+        rows = labels.new_full((len(logits) + 1,), -1)
+        rows[classes] = torch.arange(len(classes), device=labels.device)
+        row = rows[labels.flatten()][None]
+        self.own, self.row = row >= 0, row.clamp(min=0)
+
+    def adjoint(self, slopes: Tensor) -> Tensor:
+        """Turn slopes ``(k, X)`` of the full maps into those of the small."""
+        slopes = slopes.view_as(self._full)
+        return torch.autograd.grad(self._full, self._small, slopes)[0][0]
+
+
+def _refuse_second_derivatives() -> None:
+    """Raise in a backward pass that is to be differentiated itself."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            'this loss makes its gradient with its value, and has no second '
+            'derivative: drop create_graph=True, or take a penalty on gradients of '
+            'something else'
+        )
+
+
+def pixel_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    ignore_index: int,
+    align_corners: bool = False,
+    class_chunk: int = CLASS_CHUNK,
+) -> Tensor:
+    """Mean softmax cross-entropy over the labelled pixels ``V`` of a batch.
+
+    ``L = 1/|V| sum_{x in V} (log sum_k exp(z_kx) - z_yx)`` of the logits ``z (N, K, h,
+    w)``, resized to the labels ``y (N, H, W)``, which are in ``0..K-1`` or
+    ``ignore_index``; 0 if no pixel is labelled.
+
+    Logits are resized image by image and ``class_chunk`` classes at a time: once for
+    the sum under the logarithm, and once more for the gradient, ``softmax(z)_k - [k =
+    y]``, which is made at once and kept at the resolution of the logits. A second
+    derivative is refused.
+    """
+    labelled = labels != ignore_index
+    precise = torch.promote_types(logits.dtype, torch.float32)
+    with torch.autocast(logits.device.type, enabled=False):
+        total = _CrossEntropy.apply(
+            logits.to(precise),
+            torch.where(labelled, labels, -1),
+            align_corners,
+            class_chunk,
+        )
+    return total / labelled.sum().clamp(min=1)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """The cross-entropy of all labelled pixels, summed, and its gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, align_corners: bool, class_chunk: int
+    ) -> Tensor:
+        value, slopes = logits.new_zeros(()), torch.zeros_like(logits)
+        num_classes = logits.shape[1]
+        chunks = [
+            list(range(first, min(first + class_chunk, num_classes)))
+            for first in range(0, num_classes, class_chunk)
+        ]
+        for image in range(len(logits)):
+            labelled = (labels[image] >= 0).flatten()  # (X,)
+            below: Tensor | None = None
+            for chunk in chunks:
+                maps = _Maps(logits[image], labels[image], chunk, align_corners)
+                part = maps.logits.logsumexp(0)
+                below = part if below is None else torch.logaddexp(below, part)
+                value -= (maps.logits.gather(0, maps.row) * maps.own).sum()
+            assert below is not None  # there is at least one class
+            value += (below * labelled).sum()
+            for chunk in chunks if ctx.needs_input_grad[0] else ():
+                if len(chunks) > 1:
+                    maps = _Maps(logits[image], labels[image], chunk, align_corners)
+                slope = (maps.logits - below).exp_().mul_(labelled)
+                slope.scatter_add_(0, maps.row, -maps.own.to(slope.dtype))
+                slopes[image, chunk] = maps.adjoint(slope)
+        ctx.save_for_backward(slopes)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivatives()
+        (slopes,) = ctx.saved_tensors
+        return gradient * slopes, None, None, None
+
+
 @MODELS.register_module()
 class NonExclusiveLoss(nn.Module):
     r"""Focal and dice loss of one mask per class (ZegCLIP, arXiv 2212.03588, eq. 8).
@@ -190,7 +309,8 @@ class NonExclusiveLoss(nn.Module):
 
     In the dice term ``sum p t`` adds up each pixel's own probability by class, and
     ``sum t`` counts labels. Masks are resized ``class_chunk`` classes at a time, and
-    once more in the backward pass instead of being kept.
+    their gradients are made with them, in closed form, so that nothing at label
+    resolution is kept or made again; a second derivative is refused.
 
     Args:
         mask_weight: :math:`w_{mask}`.
@@ -200,8 +320,8 @@ class NonExclusiveLoss(nn.Module):
         gamma: focal exponent, >= 0.
         ignore_void: leave unlabelled pixels out of all sums over :math:`x` (and out of
             :math:`X`), where the official code counts them as negatives.
-        class_chunk: how many classes are handled at label resolution at a time. Up to
-            this many are handled at once and nothing is computed twice.
+        class_chunk: how many classes of an image are handled at label resolution at a
+            time.
 
     Raises:
         ValueError: if ``class_chunk`` is less than 1.
@@ -216,7 +336,7 @@ class NonExclusiveLoss(nn.Module):
         alpha: float = 0.25,
         gamma: float = 2.0,
         ignore_void: bool = False,
-        class_chunk: int = 32,
+        class_chunk: int = CLASS_CHUNK,
     ) -> None:
         super().__init__()
         if class_chunk < 1:
@@ -246,111 +366,126 @@ class NonExclusiveLoss(nn.Module):
         Returns:
             scalars ``loss_mask`` and ``loss_dice``.
         """
-        mask_logits = mask_logits.float()
-        num_classes = mask_logits.shape[1]
+        # Half precision has too few digits for sums over pixels.
+        precise = torch.promote_types(mask_logits.dtype, torch.float32)
         labelled = labels != ignore_index  # (N, H, W)
-        counts = _pixels_of_class(labels, labelled, num_classes)  # (N, K)
-        focal, dice = [], []
-        for first in range(0, num_classes, self.class_chunk):
-            part = slice(first, first + self.class_chunk)
-            chunk = mask_logits[:, part], counts[:, part], labels, labelled
-            if num_classes <= self.class_chunk:
-                terms = self._terms(*chunk, first, align_corners)
-            else:
-                terms = checkpoint(
-                    self._terms,
-                    *chunk,
-                    first,
-                    align_corners,
-                    use_reentrant=False,
-                    preserve_rng_state=False,
-                )
-            focal.append(terms[0])
-            dice.append(terms[1])
+        counts = _pixels_of_class(labels, labelled, mask_logits.shape[1])  # (N, K)
+        with torch.autocast(mask_logits.device.type, enabled=False):
+            focal, dice = _FocalAndDice.apply(
+                mask_logits.to(precise),
+                torch.where(labelled, labels, -1),
+                (counts > 0).tolist(),
+                align_corners,
+                self,
+            )
         present = (counts > 0).sum().float()
         all_reduce(present, op='mean')
         present = present.clamp(min=1)
         return {
-            'loss_mask': self.mask_weight * torch.stack(focal).sum() / present,
-            'loss_dice': self.dice_weight * torch.stack(dice).sum() / present,
+            'loss_mask': self.mask_weight * focal / present,
+            'loss_dice': self.dice_weight * dice / present,
         }
 
-    def _terms(
-        self,
-        mask_logits: Tensor,
-        counts: Tensor,
-        labels: Tensor,
-        labelled: Tensor,
-        first: int,
-        align_corners: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """Sum focal and dice terms over images and ``k`` classes from ``first`` on.
+    def focal(self, maps: _Maps, counted: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the focal terms of some classes, summed, and their slopes ``(k, X)``.
 
-        ``mask_logits`` ``(N, k, h, w)`` and ``counts`` ``(N, k)`` are of these classes,
-        ``labels`` ``(N, H, W)`` of all; ``labelled`` says which of them mean a class.
+        ``counted`` ``(1, X)`` is 1 at the pixels that count, None: all.
         """
-        labels = labels - first
-        logits = F.interpolate(
-            mask_logits,
-            size=labels.shape[-2:],
-            mode='bilinear',
-            align_corners=align_corners,
-        ).flatten(2)  # (N, k, HW)
-        own = labelled & (labels >= 0) & (labels < mask_logits.shape[1])
-        # Pixels of no class here read the first and are masked out of what it gives.
-        label = torch.where(own, labels, 0).flatten(1)  # (N, HW)
-        positive = own.flatten(1).to(logits.dtype)  # (N, HW)
-        own_logits = logits.gather(1, label.unsqueeze(1))  # (N, 1, HW)
-        counted = None
-        if self.ignore_void:
-            counted = labelled.flatten(1).to(logits.dtype)  # (N, HW)
-        focal = self._focal(logits, own_logits, positive, counted)
-        dice = self._dice(logits, own_logits, label, positive, counted, counts)
-        return focal.sum(), (dice * (counts > 0)).sum()
-
-    def _focal(
-        self,
-        logits: Tensor,
-        own_logits: Tensor,
-        positive: Tensor,
-        counted: Tensor | None,
-    ) -> Tensor:
-        """Return the focal term of each image, summed over classes: ``(N,)``."""
-        negatives = self._as_negative(logits, logits.sigmoid())
-        own_probability = own_logits.sigmoid()
-        own_negative = self._as_negative(own_logits, own_probability)
-        difference = self._as_positive(own_logits, own_probability) - own_negative
-        pixels = logits.new_tensor(float(logits.shape[2]))
+        power, s, slope = self._negative(maps.logits)
+        values = power.mul_(s)
+        own_power, own_s, own_slope = self._negative(-maps.logits.gather(0, maps.row))
+        own_values = self.alpha * own_power.mul_(own_s)
+        own_values -= (1 - self.alpha) * values.gather(0, maps.row)
+        pixels: Tensor | float = float(maps.logits.shape[1])
         if counted is not None:
-            negatives = negatives * counted.unsqueeze(1)
-            pixels = counted.sum(-1).clamp(min=1)  # (N,)
-        per_pixel = negatives.sum(1) + difference[:, 0] * positive
-        return per_pixel.sum(-1) / pixels
+            values, slope = values.mul_(counted), slope.mul_(counted)
+            pixels = counted.sum().clamp(min=1)
+        slope *= 1 - self.alpha
+        own_slope = torch.where(
+            maps.own, own_slope.mul_(-self.alpha), slope.gather(0, maps.row)
+        )
+        slope.scatter_(0, maps.row, own_slope)
+        value = (1 - self.alpha) * values.sum() + (own_values * maps.own).sum()
+        return value / pixels, slope.div_(pixels)
 
-    def _as_negative(self, logits: Tensor, p: Tensor) -> Tensor:
-        """``(1 - alpha) p^gamma (-log(1 - p))``."""
-        return (1 - self.alpha) * p.pow(self.gamma) * F.softplus(logits)
+    def _negative(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ``p^gamma``, ``s = -log(1 - p)`` and the slope of ``p^gamma s``.
 
-    def _as_positive(self, logits: Tensor, p: Tensor) -> Tensor:
-        """``alpha (1 - p)^gamma (-log p)``."""
-        return self.alpha * (1 - p).pow(self.gamma) * F.softplus(-logits)
+        The slope is ``p^gamma (gamma (1 - p) s + p)``. A positive pixel has the term of
+        a negative one with the logit's sign turned round.
+        """
+        p, rest = logits.sigmoid(), logits.neg().sigmoid_()
+        # Several times faster than softplus, which it equals: where the logarithm
+        # reaches the end of the numbers, it is the logit itself.
+        s = rest.clamp_min(torch.finfo(rest.dtype).tiny).log_().neg_()
+        s = torch.maximum(s, logits, out=s)
+        power = p.pow(self.gamma)
+        slope = rest.mul_(s).mul_(self.gamma).add_(p).mul_(power)
+        return power, s, slope
 
     @staticmethod
-    def _dice(
-        logits: Tensor,
-        own_logits: Tensor,
-        label: Tensor,
-        positive: Tensor,
-        counted: Tensor | None,
-        counts: Tensor,
-    ) -> Tensor:
-        """Return the dice term of each image and class, present or not: ``(N, k)``."""
-        probability = logits.sigmoid()
+    def dice(maps: _Maps, counted: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the dice terms of present classes, summed, and slopes ``(k, X)``.
+
+        With ``O = sum p t`` and ``D = sum p + sum t + 1`` the slope is ``p (1 - p) ((2
+        O + 1) / D^2 - 2 t / D)``. ``counted`` as in :meth:`focal`.
+        """
+        p = maps.logits.sigmoid()
+        slope = p * (1 - p)
         if counted is not None:
-            probability = probability * counted.unsqueeze(1)
-        own_probability = own_logits.sigmoid()[:, 0] * positive
-        overlap = torch.zeros_like(counts).scatter_add(1, label, own_probability)
-        return 1 - (2 * overlap + 1) / (probability.sum(-1) + counts + 1)
+            p, slope = p.mul_(counted), slope.mul_(counted)
+        own = maps.own.to(p.dtype)
+        overlap, pixels = p.new_zeros(2, len(p))
+        overlap.scatter_add_(0, maps.row[0], (p.gather(0, maps.row) * own)[0])
+        pixels.scatter_add_(0, maps.row[0], own[0])
+        below = p.sum(1) + pixels + 1
+        own_slope = slope.gather(0, maps.row) * own * (-2 / below)[maps.row]
+        slope *= ((2 * overlap + 1) / below.square())[:, None]
+        slope.scatter_add_(0, maps.row, own_slope)
+        return (1 - (2 * overlap + 1) / below).sum(), slope
+
+
+class _FocalAndDice(torch.autograd.Function):
+    """The sums of both terms over images and classes, and their gradients.
+
+    Both gradients are known in closed form as soon as the sums are. They are made at
+    once, class chunk by class chunk, and kept at the resolution of the logits.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        mask_logits: Tensor,
+        labels: Tensor,
+        present: list[list[bool]],
+        align_corners: bool,
+        loss: NonExclusiveLoss,
+    ) -> tuple[Tensor, Tensor]:
+        sums = [mask_logits.new_zeros(()) for _ in range(2)]
+        slopes = [torch.zeros_like(mask_logits) for _ in range(2)]
+        for image, logits in enumerate(mask_logits):
+            counted = None
+            if loss.ignore_void:
+                counted = (labels[image] >= 0).flatten()[None].to(logits.dtype)
+            found = [index for index, is_there in enumerate(present[image]) if is_there]
+            terms = (loss.focal, range(len(logits))), (loss.dice, found)
+            for place, (term, classes) in enumerate(terms):
+                for first in range(0, len(classes), loss.class_chunk):
+                    chunk = list(classes[first : first + loss.class_chunk])
+                    maps = _Maps(logits, labels[image], chunk, align_corners)
+                    value, slope = term(maps, counted)
+                    sums[place] += value
+                    if ctx.needs_input_grad[0]:
+                        slopes[place][image, chunk] = maps.adjoint(slope)
+        ctx.save_for_backward(*slopes)
+        return sums[0], sums[1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivatives()
+        focal, dice = ctx.saved_tensors
+        slope = gradients[0] * focal + gradients[1] * dice
+        return slope, None, None, None, None
 
 
 def _pixels_of_class(labels: Tensor, labelled: Tensor, num_classes: int) -> Tensor:

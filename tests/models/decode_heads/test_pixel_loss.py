@@ -6,10 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zs3_mmseg.models.decode_heads.zero_shot_head import (
-    pixel_accuracy,
-    pixel_cross_entropy,
-)
+from zs3_mmseg.models.decode_heads.zero_shot_head import pixel_accuracy
+from zs3_mmseg.models.losses import pixel_cross_entropy
 
 
 @pytest.fixture
@@ -21,14 +19,21 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return logits, labels
 
 
+@pytest.mark.parametrize('class_chunk', [1, 2, 5, 32])
 @pytest.mark.parametrize('align_corners', [False, True])
-def test_cross_entropy_is_that_of_resized_logits(batch, align_corners) -> None:
+def test_cross_entropy_is_that_of_resized_logits(
+    batch, align_corners, class_chunk
+) -> None:
     logits, labels = batch
     full = F.interpolate(logits, (11, 9), mode='bilinear', align_corners=align_corners)
     expected = F.cross_entropy(full, labels, ignore_index=255)
     (expected_gradient,) = torch.autograd.grad(expected, logits)
     loss = pixel_cross_entropy(
-        logits, labels, ignore_index=255, align_corners=align_corners
+        logits,
+        labels,
+        ignore_index=255,
+        align_corners=align_corners,
+        class_chunk=class_chunk,
     )
     (gradient,) = torch.autograd.grad(loss, logits)
     torch.testing.assert_close(loss, expected)

@@ -17,6 +17,7 @@ from mmseg.utils import ConfigType, SampleList
 
 from zs3_mmseg.models.backbones.blocks import run_block
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
+from zs3_mmseg.models.losses import pixel_cross_entropy
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 from zs3_mmseg.utils.names import choose
@@ -25,7 +26,6 @@ from .zero_shot_head import (
     ScoreKind,
     ZeroShotHead,
     pixel_accuracy,
-    pixel_cross_entropy,
     single_rows,
 )
 

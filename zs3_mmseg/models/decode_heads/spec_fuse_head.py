@@ -27,13 +27,13 @@ from zs3_mmseg.models.eigen_segments import (
     soft_clusters,
     svd_vectors,
 )
+from zs3_mmseg.models.losses import pixel_cross_entropy
 from zs3_mmseg.utils.names import choose
 
 from .text_heads import cosine_maps
 from .zero_shot_head import (
     ZeroShotHead,
     pixel_accuracy,
-    pixel_cross_entropy,
     reduce_queries,
     single_rows,
 )

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import ConfigType, SampleList
 
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
+from zs3_mmseg.models.losses import pixel_cross_entropy
+from zs3_mmseg.models.resize import resize_for_loss, resize_maps
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 from zs3_mmseg.utils.names import choose
@@ -84,42 +84,6 @@ def single_rows(queries: ClassQueries, reader: str) -> Tensor:
     return queries.embeddings
 
 
-def pixel_cross_entropy(
-    logits: Tensor, labels: Tensor, *, ignore_index: int, align_corners: bool = False
-) -> Tensor:
-    """Mean softmax cross-entropy over the labelled pixels ``V`` of a batch.
-
-    ``L = 1/|V| sum_{x in V} (log sum_k exp(z_kx) - z_yx)`` of the logits ``z (N, K, h,
-    w)``, resized to the labels ``y (N, H, W)``, which are in ``0..K-1`` or
-    ``ignore_index``; 0 if no pixel is labelled.
-
-    Logits are resized to the labels image by image, and resized once more in the
-    backward pass instead of being kept: with 156 classes at 512x512, a batch of 16
-    would otherwise keep 2.6 GB twice.
-    """
-
-    def one_image(image_logits: Tensor, image_labels: Tensor) -> Tensor:
-        full = _resized(image_logits, image_labels, align_corners)
-        return F.cross_entropy(
-            full, image_labels, ignore_index=ignore_index, reduction='sum'
-        )
-
-    losses = [
-        checkpoint(
-            one_image,
-            image_logits,
-            image_labels,
-            use_reentrant=False,
-            preserve_rng_state=False,
-        )
-        for image_logits, image_labels in zip(
-            logits.float().split(1), labels.split(1), strict=True
-        )
-    ]
-    labelled = (labels != ignore_index).sum().clamp(min=1)
-    return torch.stack(losses).sum() / labelled
-
-
 @torch.no_grad()
 def pixel_accuracy(
     logits: Tensor,
@@ -138,19 +102,13 @@ def pixel_accuracy(
     for image, truth in zip(logits.float().split(1), labels.split(1), strict=True):
         running = RunningArgmax()
         for part in image.split(class_chunk, dim=1):
-            running.update(_resized(part, truth, align_corners)[0])
+            full = resize_for_loss(part, truth.shape[-2:], align_corners)
+            running.update(full[0])
         found = running.best()
         assert found is not None  # there is at least one class
         # An ignored label equals no class index, so it counts as no hit.
         hits += (found[1] == truth[0]).sum()
     return 100 * hits / (labels != ignore_index).sum().clamp(min=1)
-
-
-def _resized(logits: Tensor, labels: Tensor, align_corners: bool) -> Tensor:
-    """Bring logits ``(1, K, h, w)`` to the size of labels ``(1, H, W)``."""
-    return F.interpolate(
-        logits, size=labels.shape[-2:], mode='bilinear', align_corners=align_corners
-    )
 
 
 ScoreKind = Literal['logit', 'sigmoid', 'softmax', 'mask_sum']
@@ -425,12 +383,7 @@ class ZeroShotHead(BaseDecodeHead):
         """Return the best unseen class of each pixel of one image, ``(1, H, W)``."""
 
         def full(maps: Tensor) -> Tensor:
-            return F.interpolate(
-                maps.float(),
-                size=size,
-                mode='bilinear',
-                align_corners=self.align_corners,
-            )
+            return resize_maps(maps.float(), size, self.align_corners)
 
         candidates = full(logits[:, unseen])
         best = unseen[candidates.argmax(dim=1)]

@@ -15,11 +15,12 @@ from mmseg.utils import ConfigType, OptConfigType, SampleList, add_prefix
 from zs3_mmseg.models.backbones.outputs import TowerOutput
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads.zero_shot_head import single_rows
+from zs3_mmseg.models.resize import resize_maps
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import did_you_mean
 
 from .encoder_decoder import ZeroShotEncoderDecoder, call_with, with_labels
-from .inference import GROUPS, covered_size, resize_maps
+from .inference import GROUPS, covered_size
 from .input_image import input_image
 from .vocabulary import Vocabulary
 

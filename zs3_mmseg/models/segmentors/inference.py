@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmengine.structures import PixelData
@@ -23,9 +22,9 @@ from mmseg.structures import SegDataSample
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads.mask_scores import MaskScores
 from zs3_mmseg.models.decode_heads.zero_shot_head import RunningArgmax, reduce_queries
+from zs3_mmseg.models.resize import Size, resize_maps
 from zs3_mmseg.utils.names import choose, did_you_mean
 
-Size = tuple[int, int]
 MODES = ('whole', 'slide')
 #: Value of ``return_scores`` that keeps the best class of each group.
 GROUPS = 'groups'
@@ -166,19 +165,6 @@ def covered_size(backbone: nn.Module, image: Size) -> Size:
         return image
     patch = int(backbone.patch_size)  # type: ignore[arg-type]
     return (-(-image[0] // patch) * patch, -(-image[1] // patch) * patch)
-
-
-def resize_maps(maps: Tensor, size: Size, align_corners: bool) -> Tensor:
-    """Resize ``(N, C, h, w)`` bilinearly; maps of that size are returned as they are.
-
-    Each channel's result is the same whatever channels are resized with it.
-    """
-    if tuple(maps.shape[-2:]) == tuple(size):
-        return maps
-    # Slices of one channel could otherwise pass for channels-last, whose kernel
-    # rounds differently.
-    maps = maps.contiguous(memory_format=torch.contiguous_format)
-    return F.interpolate(maps, size=size, mode='bilinear', align_corners=align_corners)
 
 
 _FLIPPED = {'horizontal': (-1,), 'vertical': (-2,), 'diagonal': (-2, -1)}

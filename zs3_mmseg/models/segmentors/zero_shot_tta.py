@@ -15,11 +15,12 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from mmseg.utils import SampleList
 
+from zs3_mmseg.models.resize import resize_maps
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import choose
 
 from .encoder_decoder import ZeroShotEncoderDecoder
-from .inference import ImageResult, resize_maps
+from .inference import ImageResult
 
 
 @MODELS.register_module()

@@ -1,0 +1,52 @@
+"""Bilinear resizing of maps: of results, and of logits inside a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Size = tuple[int, int]
+#: With more multiplications for each pixel of the result, products are slower than the
+#: four neighbours that a bilinear resize reads (``benchmarks/training_step.py``).
+MOST_PRODUCTS = 100
+
+
+def resize_maps(maps: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """Resize ``(N, C, h, w)`` bilinearly; maps of that size are returned as they are.
+
+    Each channel's result is the same whatever channels are resized with it.
+    """
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    # Slices of one channel could otherwise pass for channels-last, whose kernel
+    # rounds differently.
+    maps = maps.contiguous(memory_format=torch.contiguous_format)
+    return F.interpolate(
+        maps, size=tuple(size), mode='bilinear', align_corners=align_corners
+    )
+
+
+def resize_for_loss(maps: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """Resize ``(N, C, h, w)`` as :func:`resize_maps` does, but for the last digit.
+
+    Bilinear interpolation is the same for all rows and for all columns, ``A X B^T``
+    with two small matrices. For maps that are small and become large, two products are
+    faster than the kernel of torch, forward and backward.
+    """
+    height, width = maps.shape[-2:]
+    if height * (1 + width / size[0]) > MOST_PRODUCTS or (height, width) == tuple(size):
+        return resize_maps(maps, size, align_corners)
+    rows = _matrix(maps, height, size[0], align_corners)
+    columns = _matrix(maps, width, size[1], align_corners)
+    return rows @ (maps @ columns.T)
+
+
+def _matrix(maps: Tensor, before: int, after: int, align_corners: bool) -> Tensor:
+    """Return the matrix ``(after, before)`` that resizes one side, made by torch."""
+    identity = torch.eye(before, dtype=maps.dtype, device=maps.device)
+    return F.interpolate(
+        identity[None], size=after, mode='linear', align_corners=align_corners
+    )[0].T
