@@ -1,9 +1,12 @@
 """Claim: ESDA beats dense CLIP with the best single threshold, asked class by class.
 
 ``python benchmarks/shapes_folds.py`` trains ESDA as released, with one of three options
-as evidently meant and with all of them, on three folds of the things of Shapes with
-several seeds, through ``tools/train.py`` and ``tools/test.py``, and prints mean fold
-IoU and FB-IoU. It can be interrupted and started again. Dense CLIP's mask of a name is
+as evidently meant and with all of them, and LSeg and SAZS beside them, on three folds
+of the things of Shapes with several seeds, through ``tools/train.py`` and
+``tools/test.py``, and prints mean fold IoU and FB-IoU. It can be interrupted and
+started again. The weights of SAZS are tested three times: with eigensegments that the
+prediction chooses, without, and with those that the GROUND TRUTH chooses, which is no
+result of a method and is called oracle. Dense CLIP's mask of a name is
 where the cosine with its row is above one threshold for all classes: the best on the
 val scenes for the seen classes, or the best on the test scenes themselves, for mIoU or
 for FB-IoU, which no method could know.
@@ -42,6 +45,7 @@ from zs3_mmseg.utils.experiments import (
 
 PAIRS = ROOT / 'configs/esda/shapes_tiny_things.py'
 DENSE = ROOT / 'configs/clip_dense/shapes_tiny.py'
+SAZS = ROOT / 'configs/sazs/shapes_tiny_things.py'
 # The last iteration is tested, so that validation would choose nothing.
 NO_VALIDATION: dict[str, object] = {'train_cfg.val_begin': 10**9}
 AS_RELEASED: dict[str, object] = {
@@ -67,7 +71,29 @@ FOLDS = (
     variant('esda_fixed_prior', 'prior_target'),
     variant('esda_fixed_void', 'void_pixels'),
     variant('esda_fixed', 'token_order', 'prior_target', 'void_pixels'),
+    Method('lseg_things', ROOT / 'configs/lseg/shapes_tiny_things.py', trained=True),
+    Method('sazs_things', SAZS, trained=True),
 )
+#: Further tests of weights that another method has trained.
+MORE_TESTS = {
+    'sazs_things': (
+        Method('sazs_things_plain', SAZS, options={'model.post_processors': []}),
+        Method(
+            'sazs_things_oracle',
+            SAZS,
+            options={
+                'model.post_processors': [],
+                'test_evaluator.oracle': True,
+                **{
+                    f'test_evaluator.proposer.{key}': value
+                    for key, value in Config.fromfile(SAZS)
+                    .model.post_processors[0]
+                    .proposer.items()
+                },
+            },
+        ),
+    ),
+}
 #: Which threshold of dense CLIP: the best on this part for this score.
 BEST = {
     'dense_clip_val': ('val', 'mean_iou'),
@@ -206,14 +232,21 @@ def main() -> None:
                 results.setdefault(subset, {}).setdefault(split, {})[name] = [scores]
         for method in methods:
             for seed in args.seeds:
-                outcome = runner.run(
-                    method,
-                    run_name=f'{method.name}/{split}/seed{seed}',
-                    options=fold_options(options_for(method, split, seed, args), split),
-                    subsets=args.subsets,
-                )
-                for subset, metrics in outcome.metrics.items():
-                    results[subset][split].setdefault(method.name, []).append(metrics)
+                weights: dict[str, object] = {}
+                for test in (method, *MORE_TESTS.get(method.name, ())):
+                    options = options_for(test, split, seed, args)
+                    outcome = runner.run(
+                        test,
+                        run_name=f'{test.name}/{split}/seed{seed}',
+                        options={**fold_options(options, split), **weights},
+                        subsets=args.subsets,
+                    )
+                    weights = weights or {'load_from': outcome.checkpoint}
+                    for subset, metrics in outcome.metrics.items():
+                        named = {
+                            k.removeprefix('oracle_'): v for k, v in metrics.items()
+                        }
+                        results[subset][split].setdefault(test.name, []).append(named)
     for subset, splits in results.items():
         for split, rows in splits.items():
             report(f'{subset}, {split}', rows)

@@ -19,6 +19,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from scipy.io import savemat
 
+from zs3_mmseg.datasets.splits.fss1000 import FSS1000
+
 #: A pixel that belongs to no class.
 VOID = ''
 Truth = dict[str, dict[str, np.ndarray]]
@@ -444,6 +446,24 @@ def cityscapes(folder: Path) -> Official:
         truth['train'],
         truth['val'],
     )
+
+
+#: Each pixel is a block of 20 x 20 in the pictures and masks of :func:`fss1000`.
+GREY = np.array([[0, 127, 128], [255, 1, 200]], np.uint8)
+
+
+def fss1000(folder: Path, pictures: Mapping[str, int] | None = None) -> None:
+    """FSS-1000: the folders of all classes, and so many pictures in some of them."""
+    for names in FSS1000.values():
+        for name in names:
+            (folder / name).mkdir(parents=True)
+    pictures = pictures or {'zucchini': 1, 'acorn': 1, 'abacus': 2, 'bus': 2}
+    for name, count in pictures.items():
+        for number in range(1, count + 1):
+            blocks = np.kron(GREY, np.ones((20, 20), np.uint8))
+            image = Image.fromarray(np.repeat(blocks[..., None], 3, axis=2))
+            image.save(folder / f'{name}/{number}.jpg')
+            image.save(folder / f'{name}/{number}.png')
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def test_parts_of_a_config_fit(path: Path) -> None:
     )
     assert model.split == get_split(trained.split) == get_split(tested.split)
     assert trained.get('setting', 'inductive') == model.setting
-    folds = 'fold' in path.stem
+    folds = 'fold' in path.stem or 'fss' in path.stem
     assert isinstance(model, ClassPromptedSegmentor) == folds
     assert model.decode_head.void_pixels == ('background' if folds else 'ignore')
     # Images with unseen objects stay in the two-word training.

@@ -265,7 +265,7 @@ def test_votes_stay_within_cells() -> None:
 
 def test_maps_of_several_classes_are_no_foreground() -> None:
     labels = torch.full((1, 12, 12), 2)
-    with pytest.raises(ValueError, match="use rule='vote'"):
+    with pytest.raises(ValueError, match="set rule='vote'"):
         EigenFusion(Given(MASKS))(labels, IMAGE)
 
 

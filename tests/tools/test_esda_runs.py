@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zs3_mmseg.datasets.preparation import prepare
+
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/esda'
 SHORT = [
     'train_cfg.max_iters=2',
@@ -117,6 +119,58 @@ def write_voc(root: Path) -> None:
             image = np.repeat(mask[..., None] * 7, 3, axis=2)
             Image.fromarray(image).save(root / f'JPEGImages/{names[-1]}.jpg')
         (root / f'ImageSets/Segmentation/{part}.txt').write_text('\n'.join(names))
+
+
+def write_coco(root: Path) -> None:
+    """A miniature of COCO 2014: bicycles and cars to train, persons to test."""
+    subsets = {
+        'train2014': ['bicycle', 'car', 'car', 'bicycle', 'person'],
+        'val2014': ['person', 'person', 'car'],
+    }
+    numbers = {'person': 1, 'bicycle': 2, 'car': 3}
+    corners = [10, 5, 30, 5, 30, 25, 10, 25]
+    for subset, names in subsets.items():
+        (root / f'images/{subset}').mkdir(parents=True)
+        images, annotations = [], []
+        for index, name in enumerate(names):
+            image = np.full((40, 60, 3), 20 + 50 * numbers[name], np.uint8)
+            image[5:25, 10:30] = 255
+            file = f'{subset}_{index}.jpg'
+            Image.fromarray(image).save(root / f'images/{subset}/{file}')
+            images.append(dict(id=index, file_name=file, height=40, width=60))
+            annotations.append(
+                dict(
+                    id=index,
+                    image_id=index,
+                    category_id=numbers[name],
+                    segmentation=[corners],
+                    iscrowd=0,
+                )
+            )
+        content = dict(
+            categories=[dict(id=number, name=name) for name, number in numbers.items()],
+            images=images,
+            annotations=annotations,
+        )
+        (root / f'instances_{subset}.json').write_text(json.dumps(content))
+    prepare('coco20i', root, workers=1)
+
+
+@pytest.mark.slow
+def test_coco_fold_by_epochs(run_tool, tmp_path: Path) -> None:
+    write_coco(tmp_path / 'data/coco2014')
+    (tmp_path / 'tower.json').write_text(json.dumps(TOWER))
+    config = tmp_path / 'tiny_fold.py'
+    fold = CONFIGS / 'coco20i_vitb16_fold0.py'
+    config.write_text(TINY.format(config=fold, tower=tmp_path / 'tower.json'))
+    short = ['--cfg-options', 'train_cfg.max_epochs=1']
+    trained = run_tool('train.py', config, *short, folder=tmp_path)
+    assert trained.status == 0, trained.output
+    assert re.search(r'\(train\): 3 of 5 images with seen classes', trained.output)
+    best = next((tmp_path / 'work_dirs/tiny_fold').glob('best_mIoU_epoch_*.pth'))
+    tested = run_tool('test.py', config, best, folder=tmp_path)
+    assert tested.status == 0, tested.output
+    assert '2 of 3 images with unseen classes' in tested.output
 
 
 @pytest.mark.slow

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from official_layouts import fss1000
 from PIL import Image
-from test_esda_runs import write_voc
+from test_esda_runs import write_coco, write_voc
 from torch import Tensor
 
 from mmengine.config import Config
@@ -134,6 +135,32 @@ def test_pascal_fold_with_two_words(run_tool, tmp_path: Path) -> None:
     # Scored as the network sees them, not at 40 x 60.
     masks = [*(tmp_path / 'masks').glob('*.png')]
     assert {Image.open(path).size for path in masks} == {(480, 480)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('name', 'folder', 'write', 'seen'),
+    [
+        ('coco20i_vitl16_fold0', 'coco2014', write_coco, '3 of 5'),
+        # All folders, and two pictures of each subset.
+        ('fss1000_vitl16', 'FSS-1000', fss1000, '2 of 2'),
+    ],
+)
+def test_other_data_of_pairs(
+    run_tool, tmp_path: Path, name: str, folder: str, write: Any, seen: str
+) -> None:
+    write(tmp_path / 'data' / folder)
+    config = tmp_path / 'tiny_fold.py'
+    config.write_text(TINY_FOLD.format(config=CONFIGS / f'{name}.py'))
+    options = ['test_dataloader.dataset.num_episodes=None'] if 'fss' in name else []
+    options = ['--cfg-options', *options] if options else []
+    trained = run_tool('train.py', config, *options, folder=tmp_path)
+    assert trained.status == 0, trained.output
+    assert f'(train): {seen} images with seen classes' in trained.output
+    checkpoint = tmp_path / 'work_dirs/tiny_fold/epoch_1.pth'
+    tested = run_tool('test.py', config, checkpoint, *options, folder=tmp_path)
+    assert tested.status == 0, tested.output
+    assert 'FB_IoU' in tested.output
 
 
 #: A text tower with room for CLIP's words.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_esda_runs import SHORT, TOWER, write_voc
+from test_esda_runs import SHORT, TOWER, write_coco, write_voc
 
 from mmengine.config import Config
 from mmseg.registry import MODELS
@@ -86,10 +86,12 @@ PAIRS = dict(train='min_pixels=99', val='min_pixels=99')
     [
         ('pascal5i_vitl16_fold0', SMALL_VIT, PAIRS, 'mIoU'),
         ('pascal5i_drn105_fold0', SMALL_DRN, PAIRS, 'mIoU'),
+        ('coco20i_vitl16_fold0', SMALL_VIT, PAIRS, 'mIoU'),
+        ('coco20i_drn105_fold0', SMALL_DRN, PAIRS, 'mIoU'),
         ('voc_vitl16_gzs3', SMALL_VIT, {}, 'hIoU'),
     ],
 )
-def test_recipes_on_a_miniature_of_voc(
+def test_recipes_on_miniatures(
     run_tool,
     tmp_path: Path,
     name: str,
@@ -97,7 +99,10 @@ def test_recipes_on_a_miniature_of_voc(
     options: dict[str, str],
     metric: str,
 ) -> None:
-    write_voc(tmp_path / 'data/VOCdevkit/VOC2012')
+    if name.startswith('coco'):
+        write_coco(tmp_path / 'data/coco2014')
+    else:
+        write_voc(tmp_path / 'data/VOCdevkit/VOC2012')
     (tmp_path / 'tower.json').write_text(json.dumps(TOWER))
     given = dict.fromkeys(('train', 'val', 'test'), '') | options
     if options:

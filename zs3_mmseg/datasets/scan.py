@@ -196,9 +196,13 @@ def masks_key(dataset: BaseDataset, *parts: bytes | str) -> str:
     """Hash what an answer about all masks depends on: bytes, reading, ``parts``."""
     masks = []
     for index in range(len(dataset)):
-        path = dataset.get_data_info(index)['seg_map_path']
-        content = read_file(path, backend_args=getattr(dataset, 'backend_args', None))
-        masks.append(content_hash(bytes(content)))
+        info = dataset.get_data_info(index)
+        content = read_file(
+            info['seg_map_path'], backend_args=getattr(dataset, 'backend_args', None)
+        )
+        # A file may say where its class is, and the data set which one that is.
+        own = [str(info['mask_label'])] if 'mask_label' in info else []
+        masks.append(content_hash(bytes(content), *own))
     # The palette says what colours mean where masks are drawn in colours.
     reading = (
         f'{type(dataset).__qualname__} {getattr(dataset, "label_map", None)} '

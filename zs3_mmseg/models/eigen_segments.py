@@ -24,6 +24,7 @@ from mmseg.registry import MODELS
 from zs3_mmseg.models.post_processors import PostProcessor
 from zs3_mmseg.models.proposers import Proposer
 from zs3_mmseg.utils.cache import cache_dir, content_hash
+from zs3_mmseg.utils.config_keys import ConfigError
 from zs3_mmseg.utils.names import choose
 
 __all__ = ['EigenFusion', 'EigenSegmenter']
@@ -434,8 +435,8 @@ class EigenFusion(PostProcessor):
         weight: share of the mean of ``'vote'``, in 0..1.
 
     Raises:
-        ValueError: for an unknown rule or numbers out of range; in use, if
-            ``'foreground'`` gets labels other than 0 and 1.
+        ValueError: for an unknown rule or numbers out of range; in a segmentor, if
+            ``'foreground'`` meets labels other than 0 and 1.
     """
 
     def __init__(
@@ -460,17 +461,21 @@ class EigenFusion(PostProcessor):
         )
         self.proposer: Proposer = built
 
+    def require_classes(self, num_classes: int) -> None:
+        """Refuse more than a foreground and a background, unless it votes."""
+        if self.rule == 'foreground' and num_classes > 2:
+            raise ConfigError(
+                "EigenFusion(rule='foreground') of model.post_processors is for masks "
+                f"of one class, and gets labels of {num_classes}: set rule='vote' and "
+                'model.test_cfg.return_scores=True, or use ClassPromptedSegmentor'
+            )
+
     def forward(self, prediction: Tensor, image: Tensor) -> Tensor:
         """Return the label map ``(1, H, W)``, or scores ``(K, H, W)``, corrected."""
         masks = self.proposer(image).to(prediction.device)
         if self.rule == 'vote':
             return self._voted(prediction, masks)
-        values = prediction.unique()
-        if ((values != 0) & (values != 1)).any():
-            raise ValueError(
-                "EigenFusion(rule='foreground') is for masks of one class, and got "
-                f"labels up to {int(values.max())}: use rule='vote'"
-            )
+        self.require_classes(int(prediction.max()) + 1)
         best, found = agreeing_mask(masks, prediction[0] == 1, self.tau)
         return prediction if best < 0 else found.to(prediction.dtype)[None]
 

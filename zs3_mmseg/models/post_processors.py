@@ -35,6 +35,9 @@ class PostProcessor(nn.Module, ABC):
         super().__init__()
         self.space = choose('space', space, SPACES)
 
+    def require_classes(self, num_classes: int) -> None:
+        """Refuse, by a ``ValueError``, a number of classes that it is not made for."""
+
     @abstractmethod
     def forward(self, prediction: Tensor, image: Tensor) -> Tensor:
         """Return the prediction changed; the argument stays as it is.

@@ -31,6 +31,7 @@ DESIGNED = [
     'context59_otseg',
     'context59_cascade',
     'cagnet_context33',
+    'fss1000',
     'shapes',
     *(f'shapes_{letter}' for letter in 'abc'),
     *(f'{name}_zs3_{k}' for name in ('voc12', 'context') for k in (2, 4, 6, 8, 10)),

@@ -17,6 +17,7 @@ from mmseg.structures import SegDataSample
 from zs3_mmseg.evaluation import FoldIoUMetric
 from zs3_mmseg.models.class_embeddings import ClassEmbeddings, split_names
 from zs3_mmseg.utils.cache import CACHE_ENV
+from zs3_mmseg.utils.config_keys import ConfigError
 
 SPLIT = dict(name='toy', classes=['ant', 'bee', 'cat', 'dog'], unseen=['bee', 'dog'])
 D = 8
@@ -195,6 +196,16 @@ def test_all_classes_at_once(mode: str) -> None:
         assert len(labels[0][cells == cell].unique()) == 1
     model.set_classes(['ant', 'fly'])
     assert predicted(model, labels_of(1), [None])[0].max() <= 1
+
+
+def test_a_foreground_among_many_classes_is_refused_when_it_is_built() -> None:
+    two = dict(name='two', classes=['ant', 'bee'], unseen=['bee'])
+    with pytest.raises(ConfigError, match='gets labels of 4'):
+        build('ZeroShotEncoderDecoder', post_processors=[FUSION])
+    model = build('ZeroShotEncoderDecoder', split=two, post_processors=[FUSION])
+    with pytest.raises(ConfigError, match='gets labels of 3'):
+        model.set_classes(['ant', 'fly', 'bee'])
+    assert model.class_names == ('ant', 'bee')
 
 
 def test_eigensegments_are_proposals_for_any_classifier() -> None:

@@ -16,6 +16,7 @@ from zs3_mmseg.datasets.splits.classes import (
     CONTEXT59,
     VOC20,
 )
+from zs3_mmseg.datasets.splits.fss1000 import FSS1000
 from zs3_mmseg.datasets.splits.name_files import split_from_folder
 from zs3_mmseg.datasets.splits.zero_shot_split import (
     ZeroShotSplit,
@@ -106,6 +107,13 @@ def _published() -> Iterator[ZeroShotSplit]:
         'CaGNet (ACM MM 2020), 29 seen and 4 unseen of a 33-class Pascal-Context',
     )
     yield from _folds()
+    yield make_split(
+        'fss1000',
+        (*FSS1000['trn'], *FSS1000['val'], *FSS1000['test']),
+        FSS1000['test'],
+        'FSS-1000 (CVPR 2020); seen are 520 classes to train and 240 to validate, as '
+        'drawn by HSNet (ICCV 2021) and used by LSeg',
+    )
     yield from _whole()
     for letter, unseen in _SHAPES_UNSEEN.items():
         yield make_split(

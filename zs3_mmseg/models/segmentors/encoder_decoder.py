@@ -683,6 +683,12 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
                 logger='current',
                 level=logging.WARNING,
             )
+        # Pairs of an image and a name have two labels, whatever the vocabulary.
+        if not getattr(self, 'reads_prompts', False):
+            for processor in self.post_processors:
+                check: Any = getattr(processor, 'require_classes', None)
+                if check is not None:
+                    check(num_classes)
         self.vocabulary.use(classes)
         self.num_classes = self.out_channels = num_classes
         if self._reads_queries and self._channels_are_classes:
