@@ -14,6 +14,7 @@ from mmseg.structures import SegDataSample
 
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads import ZegCLIPHead
+from zs3_mmseg.models.decode_heads.relation_decoder import Layout
 from zs3_mmseg.models.decode_heads.zegclip_head import descriptor
 
 E = 16
@@ -69,6 +70,22 @@ def test_text_alone_does_not_look_at_the_image_token() -> None:
     )
 
 
+def test_masks_of_several_rows_of_a_name_are_averaged() -> None:
+    head, (maps, token) = make(), inputs()
+    apart = queries(6)
+    whole = head(maps, queries=apart, global_token=token)
+    rows = replace(
+        apart,
+        query_to_class=torch.arange(2),
+        seen_mask=torch.ones(2, dtype=torch.bool),
+        prompts_per_row=3,
+    )
+    torch.testing.assert_close(
+        head(maps, queries=rows, global_token=token),
+        torch.stack([whole[:, :3].mean(1), whole[:, 3:].mean(1)], dim=1),
+    )
+
+
 def test_unknown_term() -> None:
     with pytest.raises(ValueError, match="Did you mean 'product'"):
         make(descriptor=('produkt',))
@@ -84,7 +101,8 @@ def test_deep_supervision_adds_the_losses_of_earlier_layers() -> None:
     head, rows = make(deep_supervision=True, num_layers=3), queries(3)
     losses = head.loss((patches,), samples(3), None, queries=rows, global_token=token)
     query = head.q_proj(descriptor(head.terms, rows.embeddings, token))
-    layers = head.decoder(query, patches.flatten(2).transpose(1, 2))
+    memory = patches.flatten(2).transpose(1, 2)
+    layers = head.decoder(query, memory, Layout(patches.shape[-2:]))
     labels = torch.cat([sample.gt_sem_seg.data for sample in samples(3)])
     expected = {'acc_seg'}
     for place, mask in zip(('d0.', 'd1.', ''), layers, strict=True):
@@ -195,6 +213,7 @@ def test_a_mask_bias_shifts_every_mask_and_is_learnt() -> None:
         (dict(cosine_start=20.0, descriptor=('product',)), "'text' in descriptor"),
         (dict(cosine_start=20.0, project_patches=True), 'project_patches=False'),
         (dict(mask_bias=-6.0, loss_decode=None), 'a softmax over classes'),
+        (dict(attention='softmin'), "Did you mean 'softmax'"),
         (dict(loss_decode=dict(type='CrossEntropyLoss')), 'no loss over class masks'),
         (dict(loss_decode=[dict(type='NonExclusiveLoss')]), 'no loss over class masks'),
     ],

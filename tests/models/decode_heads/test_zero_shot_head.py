@@ -81,7 +81,7 @@ def unreduced(queries: ClassQueries) -> Any:
     return SimpleNamespace(**vars(queries) | dict(prompts_per_row=2))
 
 
-@pytest.mark.parametrize('name', HEADS)
+@pytest.mark.parametrize('name', [n for n in HEADS if not n.startswith('zegclip')])
 def test_prompts_that_are_not_averaged_are_refused(name: str) -> None:
     head = HEADS[name]()
     maps, given = given_to(head)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmseg.registry import MODELS
@@ -18,171 +16,13 @@ from zs3_mmseg.models.class_embeddings.queries import ClassQueries
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import choose
 
+from .relation_decoder import Layout, MaskDecoder
 from .zero_shot_head import (
     ScoreKind,
     ZeroShotHead,
     pixel_accuracy,
     reduce_queries,
-    single_rows,
 )
-
-
-def matching_logits(query: Tensor, key: Tensor, num_heads: int) -> Tensor:
-    """Mean over heads of the pre-softmax attention map, which is the class mask.
-
-    ``1/H sum_h q_h k_h^T / sqrt(E / H)`` of projected queries ``(N, Q, E)`` and patches
-    ``(N, M, E)`` is one product over all channels, so no per-head map is made:
-    ``(N, Q, M)``.
-    """
-    scale = num_heads * (query.shape[-1] / num_heads) ** 0.5
-    return (query / scale) @ key.transpose(1, 2)
-
-
-class CrossAttention(nn.Module):
-    """Multi-head attention of class queries to patches, with biases everywhere."""
-
-    def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.1) -> None:
-        super().__init__()
-        if dim % num_heads:
-            raise ValueError(f'{dim} channels do not divide into {num_heads} heads')
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.q = nn.Linear(dim, dim)
-        self.k = nn.Linear(dim, dim)
-        self.v = nn.Linear(dim, dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, query: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Attend with queries ``(N, Q, E)`` to patches ``(N, M, E)``.
-
-        Returns the attended values ``(N, Q, E)``, and the projected queries and keys.
-        """
-        q, k, v = self.q(query), self.k(memory), self.v(memory)
-        heads = [
-            tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for tokens in (q, k, v)
-        ]
-        attended = F.scaled_dot_product_attention(
-            heads[0],
-            heads[1],
-            heads[2],
-            dropout_p=self.dropout if self.training else 0.0,
-        )
-        return self.proj(attended.transpose(1, 2).flatten(2)), q, k
-
-
-class MaskDecoderLayer(nn.Module):
-    """Cross-attention and feed-forward, both post-norm; no self-attention."""
-
-    def __init__(
-        self, dim: int, num_heads: int, *, ffn_dim: int, dropout: float = 0.1
-    ) -> None:
-        super().__init__()
-        self.attn = CrossAttention(dim, num_heads, dropout=dropout)
-        self.linear1 = nn.Linear(dim, ffn_dim)
-        self.linear2 = nn.Linear(ffn_dim, dim)
-        self.norm2 = nn.LayerNorm(dim)
-        self.norm3 = nn.LayerNorm(dim)
-        self.drop = nn.Dropout(dropout)
-
-    def forward(self, query: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Return refined queries ``(N, Q, E)`` and this layer's masks ``(N, Q, M)``."""
-        attended, q, k = self.attn(query, memory)
-        query = self.norm2(query + self.drop(attended))
-        hidden = self.drop(F.relu(self.linear1(query)))
-        query = self.norm3(query + self.drop(self.linear2(hidden)))
-        return query, matching_logits(q, k, self.attn.num_heads)
-
-
-class MatchingLayer(nn.Module):
-    """The last layer: of its attention only the map is used, so only ``q`` and ``k``.
-
-    The official code also holds its values, projection, feed-forward and norms, which
-    no gradient ever reaches.
-    """
-
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.q = nn.Linear(dim, dim)
-        self.k = nn.Linear(dim, dim)
-
-    def forward(self, query: Tensor, memory: Tensor) -> Tensor:
-        """Return mask logits ``(N, Q, M)``."""
-        return matching_logits(self.q(query), self.k(memory), self.num_heads)
-
-
-class MaskDecoder(nn.Module):
-    """A stack of :class:`MaskDecoderLayer` that ends in a :class:`MatchingLayer`.
-
-    Queries never look at each other, so any subset of the classes gives the rows that
-    the whole vocabulary gives. ``num_layers`` counts the last one, too. With
-    ``identical_layers`` all layers start as copies of the first, as in the official
-    code; else each is drawn on its own.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        *,
-        num_layers: int = 3,
-        num_heads: int = 8,
-        ffn_dim: int | None = None,
-        dropout: float = 0.1,
-        identical_layers: bool = True,
-    ) -> None:
-        super().__init__()
-        if num_layers < 1:
-            raise ValueError(f'num_layers must be at least 1, not {num_layers}')
-        layers = [
-            MaskDecoderLayer(
-                dim, num_heads, ffn_dim=ffn_dim or 4 * dim, dropout=dropout
-            )
-            for _ in range(num_layers - 1)
-        ]
-        matching = MatchingLayer(dim, num_heads)
-        if identical_layers and layers:
-            first = layers[0]
-            layers = [first, *(copy.deepcopy(first) for _ in layers[1:])]
-            matching.q.load_state_dict(first.attn.q.state_dict())
-            matching.k.load_state_dict(first.attn.k.state_dict())
-        self.layers = nn.ModuleList(layers)
-        self.matching = matching
-
-    @torch.no_grad()
-    def start_as_cosine(self, scale: float) -> None:
-        """Make the result ``scale`` times the cosine of query and patch.
-
-        Residual branches start at zero, so that a query passes nothing but norms, which
-        centre it, and the last layer's projections start as multiples of the identity.
-        Patches must have length one, and without earlier layers queries, too.
-        """
-        for layer in self.layers:
-            assert isinstance(layer, MaskDecoderLayer)  # a ModuleList does not know
-            for branch in (layer.attn.proj, layer.linear2):
-                nn.init.zeros_(branch.weight)
-                nn.init.zeros_(branch.bias)
-        dim, heads = self.matching.q.in_features, self.matching.num_heads
-        query_length = dim**0.5 if self.layers else 1.0
-        divisor = heads * (dim / heads) ** 0.5
-        factor = (scale * divisor / query_length) ** 0.5
-        for projection in (self.matching.q, self.matching.k):
-            projection.weight.copy_(factor * torch.eye(dim))
-            nn.init.zeros_(projection.bias)
-
-    def forward(self, query: Tensor, memory: Tensor) -> list[Tensor]:
-        """Match queries ``(N, Q, E)`` to patches ``(N, M, E)``.
-
-        Returns mask logits ``(N, Q, M)`` of every layer; the last entry is the result,
-        the others serve deep supervision.
-        """
-        masks: list[Tensor] = []
-        for layer in self.layers:
-            query, mask = layer(query, memory)
-            masks.append(mask)
-        masks.append(self.matching(query, memory))
-        return masks
-
 
 DESCRIPTOR_TERMS = ('product', 'text', 'difference', 'image')
 
@@ -231,6 +71,7 @@ class ZegCLIPHead(ZeroShotHead):
         mask = mean over heads of (W_q q) (W_k H)^T / sqrt(E / heads)
 
     where the layers before the last have refined ``q``. Scores are ``sigmoid(mask)``.
+    The masks of several rows of a name (``reduce_templates=False``) are averaged.
     Patches and global token are expected normalised
     (``OpenCLIPViT(normalize=True, out_global=True)``), rows as they come.
 
@@ -246,6 +87,9 @@ class ZegCLIPHead(ZeroShotHead):
         dropout: of the decoder.
         identical_layers: start the decoder's layers as copies of each other, as the
             official code does.
+        attention: how the decoder's queries look at patches, one of :data:`ATTENTIONS
+            <zs3_mmseg.models.decode_heads.relation_decoder.ATTENTIONS>`, or a dict with
+            ``type`` and options.
         project_patches: a linear map and a norm on the patches, ``use_proj`` of the
             official code, which no published config sets.
         loss_decode: a loss over class masks, called as :class:`NonExclusiveLoss` is;
@@ -279,6 +123,7 @@ class ZegCLIPHead(ZeroShotHead):
         ffn_dim: int | None = None,
         dropout: float = 0.1,
         identical_layers: bool = True,
+        attention: str | Mapping[str, Any] = 'softmax',
         project_patches: bool = False,
         loss_decode: ConfigType | None = dict(type='NonExclusiveLoss'),  # noqa: B006
         deep_supervision: bool = False,
@@ -306,6 +151,7 @@ class ZegCLIPHead(ZeroShotHead):
             ffn_dim=ffn_dim,
             dropout=dropout,
             identical_layers=identical_layers,
+            attention=attention,
         )
         if project_patches:
             self.input_proj = nn.Linear(in_channels, in_channels)
@@ -407,6 +253,24 @@ class ZegCLIPHead(ZeroShotHead):
     ) -> list[Tensor]:
         """Return every layer's mask logits ``(N, Q, h, w)``."""
         patches = self._transform_inputs(inputs)
+        layout = Layout(patches.shape[-2:], queries.prompts_per_row)
+        described = self._described(patches, queries, image)
+        masks = self.decoder(self.q_proj(described), self._memory(patches), layout)
+        if self.mask_bias is not None:
+            masks = [mask + self.mask_bias for mask in masks]
+        return [mask.unflatten(-1, layout.grid) for mask in masks]
+
+    def _memory(self, patches: Tensor) -> Tensor:
+        """Return what queries look at: ``(N, E, h, w) -> (N, hw, E)``."""
+        memory = patches.flatten(2).transpose(1, 2)
+        if self.project_patches:
+            memory = self.proj_norm(self.input_proj(memory))
+        return memory
+
+    def _described(
+        self, patches: Tensor, queries: ClassQueries, image: Tensor | None
+    ) -> Tensor:
+        """Return the descriptors of all rows ``(N, Q * P, len(terms) * E)``."""
         if image is None:
             if self.needs_global_token:
                 raise ConfigError(
@@ -414,18 +278,11 @@ class ZegCLIPHead(ZeroShotHead):
                     "model.backbone.out_global=True, or descriptor=('text',)"
                 )
             image = patches.new_zeros(len(patches), 1)  # only its length is read
-        memory = patches.flatten(2).transpose(1, 2)  # (N, hw, E)
-        if self.project_patches:
-            memory = self.proj_norm(self.input_proj(memory))
-        rows = single_rows(queries, 'ZegCLIPHead').to(patches.dtype)
+        rows = queries.embeddings.to(patches.dtype)
         if rows.shape[1] != self.in_channels:
             raise ConfigError(
                 f'class embeddings have {rows.shape[1]} values and model.decode_head.'
                 f'in_channels is {self.in_channels}: ZegCLIPHead needs patches and '
                 'class_embeddings of one CLIP'
             )
-        query = self.q_proj(descriptor(self.terms, rows, image))
-        masks = self.decoder(query, memory)
-        if self.mask_bias is not None:
-            masks = [mask + self.mask_bias for mask in masks]
-        return [mask.unflatten(-1, patches.shape[-2:]) for mask in masks]
+        return descriptor(self.terms, rows, image)
