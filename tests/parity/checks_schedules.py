@@ -18,7 +18,7 @@ from mmengine.optim import build_optim_wrapper
 from mmseg.registry import MODELS, PARAM_SCHEDULERS
 
 from zs3_mmseg.engine.converters import apply_rules
-from zs3_mmseg.engine.converters.zegclip import zegclip_rules
+from zs3_mmseg.engine.converters.zegclip import cascade_rules, zegclip_rules
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 #: Our config for each recorded schedule of ZegCLIP; all have the same shape.
@@ -64,9 +64,18 @@ def sgd(*rates: float) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=rates[0])
 
 
-@check('zegclip_optimizer')
-def zegclip_optimizer(golden: GoldenFile) -> None:
-    config = Config.fromfile(CONFIGS / 'zegclip/voc_vitb16.py')
+#: Recordings of optimisers -> the config of that training and the rules of its keys.
+OPTIMIZERS = {
+    'zegclip': ('zegclip/voc_vitb16', zegclip_rules(3)),
+    'otseg': ('otseg/voc_vitb16', zegclip_rules(3)),
+    'cascade': ('cascade_clip/voc_vitb16', cascade_rules(3)),
+}
+
+
+@check(*(f'{method}_optimizer' for method in OPTIMIZERS))
+def optimizers(golden: GoldenFile) -> None:
+    path, rules = OPTIMIZERS[golden.name.partition('_')[0]]
+    config = Config.fromfile(CONFIGS / f'{path}.py')
     model = MODELS.build(without_weights(config.model))
     optimizer = build_optim_wrapper(model, config.optim_wrapper).optimizer
     assert type(optimizer).__name__ == golden.json['optimizer'].split(',')[0]
@@ -81,7 +90,7 @@ def zegclip_optimizer(golden: GoldenFile) -> None:
     }
     official = golden.json['groups']
     conversion = apply_rules(
-        dict.fromkeys(official, torch.zeros(())), zegclip_rules(3), tensors_of(model)
+        dict.fromkeys(official, torch.zeros(())), rules, tensors_of(model)
     )
     assert not conversion.unknown
     learning = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -90,8 +99,8 @@ def zegclip_optimizer(golden: GoldenFile) -> None:
         assert settings[id(learning[ours])] == official[theirs], ours
 
     dead = set(conversion.dropped)
-    assert set(golden.json['trainable_never_used_in_forward']) <= dead
-    for name, recorded in golden.json['lr_schedule'].items():
+    assert set(golden.json.get('trainable_never_used_in_forward', ())) <= dead
+    for name, recorded in golden.json.get('lr_schedule', {}).items():
         check_rates(name, recorded)
 
 

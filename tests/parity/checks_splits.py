@@ -24,6 +24,46 @@ def zegclip_splits(golden: GoldenFile) -> None:
     assert get_split('context59_otseg') == get_split('context59_49_10')
 
 
+#: Data of the recordings -> the end of our config of it.
+CONFIG_OF = {
+    'voc': 'voc_vitb16',
+    'coco': 'cocostuff_vitb16',
+    'context': 'context_vitb16',
+}
+
+
+@check('otseg_splits', 'cascade_splits')
+def family_splits(golden: GoldenFile) -> None:
+    """Splits, prompt tokens, crops and windows of the published configs."""
+    folder = {'otseg': 'otseg', 'cascade': 'cascade_clip'}[
+        golden.name.partition('_')[0]
+    ]
+    for data, published in golden.json['splits'].items():
+        config = Config.fromfile(CONFIGS / folder / f'{CONFIG_OF[data]}.py')
+        split = get_split(config.model.split)
+        assert list(split.unseen_indices) == published['unseen']
+        assert len(split.seen) == published['seen_count']
+        assert len(split.classes) == published['both_count']
+        prompts = config.model.backbone.prompts.num_tokens
+        assert prompts == published['prompt_tokens']
+        assert config.train_dataloader.batch_size == published['samples_per_gpu']
+        for key in ('crop', 'stride'):
+            ours = config.model.test_cfg['crop_size' if key == 'crop' else key]
+            assert list(ours) == published[key], data
+        (crop,) = (t for t in pipeline_of(config) if t.type == 'RandomCrop')
+        assert list(crop.crop_size) == published['crop']
+    # Two words for one class: the text that is encoded is the official one.
+    words = config.model.class_embeddings.get('texts') or {}
+    ours = [words.get(name, name) for name in split.classes]
+    assert ours == golden.json['context_names']
+
+
+def pipeline_of(config: Config) -> list:
+    """Return the training pipeline of one data set or the first of several."""
+    data = config.train_dataloader.dataset.dataset
+    return (data.datasets[0] if 'datasets' in data else data).pipeline
+
+
 @check('splits')
 def splits(golden: GoldenFile) -> None:
     _zs3(golden.json['zs3_voc12'], 'voc12_zs3', 'mmseg_index')

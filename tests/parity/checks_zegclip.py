@@ -21,28 +21,26 @@ from zs3_mmseg.engine.converters import apply_rules
 from zs3_mmseg.engine.converters.zegclip import zegclip_rules
 from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank, ClassEmbeddings
 
-#: Loss names of ours to those of the official log.
-LOSSES = ('decode.loss_mask', 'decode.loss_dice', 'decode.acc_seg')
-
 
 class FixedRows:
-    """A bank that knows the recorded text rows."""
+    """A bank that knows the recorded text rows, ``(C, E)`` or ``(C, P, E)``."""
 
     def __init__(self, names: Sequence[str], rows: Tensor) -> None:
-        self._rows = dict(zip(names, rows.float(), strict=True))
-        self.dim = rows.shape[1]
+        rows = rows.float().view(len(rows), -1, rows.shape[-1])
+        self._rows = dict(zip(names, rows, strict=True))
+        _, self.prompts_per_row, self.dim = rows.shape
 
     def embed(self, names: Sequence[str]) -> ClassEmbeddings:
         return ClassEmbeddings(
-            embeddings=torch.stack([self._rows[name] for name in names]),
+            embeddings=torch.cat([self._rows[name] for name in names]),
             query_to_class=torch.arange(len(names)),
             names=tuple(names),
             provenance={},
         )
 
 
-def backbone_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate the official options of an image encoder."""
+def backbone_config(config: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    """Translate the official options of an image encoder, and add some of ours."""
     arch = dict(
         embed_dim=config['output_dim'],
         quick_gelu=True,
@@ -61,17 +59,20 @@ def backbone_config(config: Mapping[str, Any]) -> dict[str, Any]:
         prompts = dict(
             num_tokens=config['num_tokens'], depth=config['total_d_layer'], dropout=0.0
         )
-    return dict(
-        type='OpenCLIPViT',
-        arch=arch,
-        # One index means the projected tokens, several mean raw block outputs.
-        out_indices=indices if len(indices) > 1 else (-1,),
-        out_global=True,
-        grid='floor',
-        pos_interp='bilinear',
-        cls_embed_twice=True,
-        normalize=True,
-        prompts=prompts,
+    return (
+        dict(
+            type='OpenCLIPViT',
+            arch=arch,
+            # One index means the projected tokens, several mean raw block outputs.
+            out_indices=indices if len(indices) > 1 else (-1,),
+            out_global=True,
+            grid='floor',
+            pos_interp='bilinear',
+            cls_embed_twice=True,
+            normalize=True,
+            prompts=prompts,
+        )
+        | options
     )
 
 
@@ -88,7 +89,12 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def build_segmentor(
-    config: Mapping[str, Any], names: Sequence[str], bank: Any
+    config: Mapping[str, Any],
+    names: Sequence[str],
+    bank: Any,
+    *,
+    backbone: Mapping[str, Any] | None = None,
+    **head_options: Any,
 ) -> nn.Module:
     """Build ours from the official config, dropouts off."""
     head, unseen = config['decode_head'], config['novel_class']
@@ -100,19 +106,20 @@ def build_segmentor(
     return MODELS.build(
         dict(
             type='ZeroShotEncoderDecoder',
-            backbone=backbone_config(config['backbone']),
+            backbone=backbone_config(config['backbone'], **backbone or {}),
             decode_head=dict(
                 type='ZegCLIPHead',
                 num_layers=head['num_layers'],
                 num_heads=head['num_heads'],
                 dropout=0.0,
-                project_patches=head['use_proj'],
+                project_patches=head.get('use_proj', False),
                 loss_decode=dict(
                     type='NonExclusiveLoss',
                     mask_weight=head['loss_decode']['mask_weight'],
                     dice_weight=head['loss_decode']['dice_weight'],
                     loss_weight=head['loss_decode']['loss_weight'],
                 ),
+                **head_options,
             ),
             class_embeddings=bank,
             split=dict(classes=list(names), unseen=[names[i] for i in unseen]),
@@ -145,7 +152,8 @@ def check_evaluation(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def check_training_step(
     model: nn.Module, tensors: Mapping[str, Tensor], official: Mapping[str, str]
-) -> None:
+) -> list[Tensor]:
+    """Check losses and gradients; return the masks that entered the losses."""
     model.train()
     samples = []
     for label, hidden in zip(
@@ -154,10 +162,11 @@ def check_training_step(
         sample = SegDataSample()
         sample.gt_sem_seg = PixelData(data=torch.where(hidden, 254, label.long()))
         samples.append(sample)
-    used = []
+    used, masks = [], []
     by_feat = model.decode_head.loss_by_feat
 
     def spy(outputs: Any, given: list[SegDataSample], *rest: Any, **more: Any) -> Any:
+        masks.extend(outputs)
         used.extend((outputs[-1], *(sample.gt_sem_seg.data for sample in given)))
         return by_feat(outputs, given, *rest, **more)
 
@@ -165,9 +174,11 @@ def check_training_step(
     losses = model.loss(tensors['img'], samples)
     del model.decode_head.loss_by_feat
     check_used(tensors, *used)
-    for name in LOSSES:
-        assert_close(losses[name], tensors[f'train.{name}'][0], what=name)
-    total = losses['decode.loss_mask'] + losses['decode.loss_dice']
+    for name, value in losses.items():
+        # The official code logs the score path of OTSeg beside the head.
+        theirs = name.replace('decode.score.', 'score.')
+        assert_close(value, tensors[f'train.{theirs}'][0], what=name)
+    total = sum(value for name, value in losses.items() if 'loss' in name)
     assert_close(total, tensors['train.total'][0], what='total loss')
     total.backward()
     parameters = dict(model.named_parameters())
@@ -176,6 +187,7 @@ def check_training_step(
     for key in gradients:
         ours = official[key.removeprefix('grad.')]
         assert_close(parameters[ours].grad, tensors[key], 'gradient', what=key)
+    return masks
 
 
 def check_used(tensors: Mapping[str, Tensor], masks: Tensor, *labels: Tensor) -> None:

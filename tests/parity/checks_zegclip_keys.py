@@ -19,21 +19,28 @@ from mmseg.registry import MODELS
 
 from zs3_mmseg.apis.init import find_config
 from zs3_mmseg.datasets.splits import get_split
-from zs3_mmseg.engine.converters import Conversion, ZegCLIPConverter
+from zs3_mmseg.engine.converters import CONVERTERS, Conversion
 from zs3_mmseg.utils.checkpoint import load_into
 
-#: Rows of ``empty_weight`` to the config of such a training.
-CONFIGS = {
-    16: 'zegclip/voc_vitb16',
-    21: 'zegclip/voc_vitb16_fully',
-    157: 'zegclip/cocostuff_vitb16',
-    172: 'zegclip/cocostuff_vitb16_fully',
+#: Rows of ``empty_weight`` to the data of a training, and whether it has all classes.
+TRAININGS = {
+    16: ('voc_vitb16', False),
+    21: ('voc_vitb16', True),
+    157: ('cocostuff_vitb16', False),
+    172: ('cocostuff_vitb16', True),
+}
+#: Recordings to the converter, which is called as the folder of configs, and to the end
+#: of its configs that train all classes.
+METHODS = {
+    'zegclip': ('zegclip', '_fully'),
+    'otseg': ('otseg', '_fully'),
+    'cascade': ('cascade_clip', '_transductive'),
 }
 EMPTY_WEIGHT = 'decode_head.loss_decode.criterion.empty_weight'
 #: What the official code stores and never uses, of a decoder with layers 0..2.
 DEAD = re.compile(
     r'text_encoder\..*|decode_head\.loss_decode\.criterion\.empty_weight'
-    r'|decode_head\.decoder_1\.layers\.'
+    r'|decode_head\.(decoder_1|cascade_decoders\.\d)\.layers\.'
     r'(\d\.(self_attn|norm1)|2\.(multihead_attn\.(v|proj)|linear\d|norm\d))\..*'
 )
 TRAINED = re.compile(r'decode_head\..*|backbone\..*prompt.*')
@@ -47,20 +54,24 @@ def numbered(keys: dict[str, list[int]]) -> dict[str, Tensor]:
     }
 
 
-def converted(state: dict[str, Tensor], split: str, setting: str) -> Conversion:
+def converted(
+    method: str, prompts: int, state: dict[str, Tensor], split: str, setting: str
+) -> Conversion:
     """Run the converter on files as a release has them."""
     with TemporaryDirectory() as folder:
         source, rows = Path(folder) / 'official.pth', Path(folder) / 'rows.npy'
         torch.save(dict(meta={}, state_dict=state), source)
         generator = np.random.default_rng(0)
         count = len(get_split(split).classes)
-        np.save(rows, generator.normal(size=(count, 512)).astype(np.float16))
+        shape = (count, prompts, 512) if prompts > 1 else (count, 512)
+        np.save(rows, generator.normal(size=shape).astype(np.float16))
+        converter = CONVERTERS[method]()
         parser = argparse.ArgumentParser()
-        ZegCLIPConverter.add_arguments(parser)
+        converter.add_arguments(parser)
         flags = ['--split', split, '--setting', setting, '--text-rows', str(rows)]
         arguments = parser.parse_args(flags)
         arguments.trust = False
-        return ZegCLIPConverter().convert(source, arguments)
+        return converter.convert(source, arguments)
 
 
 def published(config: Config) -> nn.Module:
@@ -71,16 +82,21 @@ def published(config: Config) -> nn.Module:
     return MODELS.build(config.model)
 
 
-@check('zegclip_vitb16_keys')
+@check(*(f'{name}_vitb16_keys' for name in METHODS))
 def full_size(golden: GoldenFile) -> None:
     keys: dict[str, Any] = golden.json['keys']
-    config = Config.fromfile(find_config(CONFIGS[keys[EMPTY_WEIGHT][0]]))
+    method, ending = METHODS[golden.name.partition('_')[0]]
+    data, every = TRAININGS[keys[EMPTY_WEIGHT][0]]
+    path = f'{method}/{data}{ending if every else ""}'
+    config = Config.fromfile(find_config(path))
+    model = published(config)
     state = numbered(keys)
-    conversion = converted(state, config.model.split, config.model.setting)
+    prompts = model.vocabulary.prompts_per_row
+    where = config.model.split, config.model.setting
+    conversion = converted(method, prompts, state, *where)
     assert conversion.complete, str(conversion)
     assert set(conversion.dropped) == {key for key in keys if DEAD.fullmatch(key)}
 
-    model = published(config)
     extra = {'_extra_state': conversion.extra_state}
     assert load_into(model, conversion.state | extra).clean
     loaded = model.state_dict()
@@ -93,5 +109,5 @@ def full_size(golden: GoldenFile) -> None:
         for key in keys
         if TRAINED.fullmatch(key) and not DEAD.fullmatch(key)
     )
-    if config.model.split == 'voc12_15_5':
+    if path == 'zegclip/voc_vitb16':
         assert round(learning / 1e6, 2) == 8.04

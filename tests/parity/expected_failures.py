@@ -7,10 +7,8 @@ decides: such a file is not even opened.
 
 NOT_BUILT_YET = {
     'cagnet': 'the contextual module, generator and losses of CaGNet',
-    'cascade': "Cascade-CLIP's stages of taps, prompts and queries",
     'cliprc': "CLIP-RC's region tokens and recovery losses",
     'fcclip': 'FC-CLIP: pixel decoder, masked attention, two classifiers in ensemble',
-    'otseg': "OTSeg's transport plan, Sinkhorn attention and prompts",
     'spt': "SPT-SEG's prompts, frequency filter and decoder attention",
     'tagclip': "TagCLIP's trusty token and weightings of its test",
     'zegformer': 'ZegFormer: mask proposals, matching and classification by crops',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,15 @@ model = dict(
     backbone=dict(
         type='OpenCLIPViT', arch={arch!r}, image_size={image_size}, out_global=True,
         grid='floor', pos_interp='bilinear', cls_embed_twice=True, normalize=True,
-        prompts=dict(num_tokens={tokens}, depth={depth}),
+        prompts=dict(num_tokens={tokens}, depth={depth}), {tower}
     ),
-    decode_head=dict(type='ZegCLIPHead', num_layers={layers}, num_heads={heads}),
+    decode_head=dict(
+        type='ZegCLIPHead', num_layers={layers}, num_heads={heads}, {head}
+    ),
     # There is no such file: the rows must come out of the checkpoint.
     class_embeddings=dict(
-        type='ClassEmbeddingBank', source=dict(type='tensor', path='not_there.npy')
+        type='ClassEmbeddingBank',
+        source=dict(type='tensor', path='not_there.npy'{rows}),
     ),
     calibrators={calibrators!r},
     test_cfg=dict(mode='whole', mask_size={image_size}),
@@ -124,8 +128,10 @@ class Official:
         )
         (self.folder / 'official.pth').write_bytes(raw)
 
-    def foreign_config(self, setting: str) -> Path:
-        image, head = self.config['backbone'], self.config['decode_head']
+    def foreign_config(
+        self, setting: str, tower: str = '', head: str = '', rows: str = ''
+    ) -> Path:
+        image, sizes = self.config['backbone'], self.config['decode_head']
         shift = [dict(type='SeenShift', shift=0.1)]
         text = FOREIGN.format(
             split=self.split,
@@ -134,10 +140,13 @@ class Official:
             image_size=image['input_resolution'],
             tokens=image['num_tokens'],
             depth=image['total_d_layer'],
-            layers=head['num_layers'],
-            heads=head['num_heads'],
+            layers=sizes['num_layers'],
+            heads=sizes['num_heads'],
             calibrators=[] if setting == 'transductive' else shift,
             names=NAMES,
+            tower=tower,
+            head=head,
+            rows=rows,
         )
         path = self.folder / 'foreign.py'
         path.write_text(text)
@@ -148,9 +157,9 @@ class Official:
 def convert(run_tool, tmp_path: Path) -> Convert:
     """Return a function that saves a recording and runs the tool on it."""
 
-    def run(official: Official, *flags: object) -> Any:
+    def run(official: Official, *flags: object, method: str = 'zegclip') -> Any:
         official.save()
-        arguments: list[object] = ['zegclip', 'official.pth', 'out.pth']
+        arguments: list[object] = [method, 'official.pth', 'out.pth']
         arguments += ['--split', 'split.json', '--arch', 'arch.json']
         arguments += ['--text-rows', 'rows.npy', *flags]
         return run_tool('convert_checkpoint.py', *arguments, folder=tmp_path)
@@ -182,6 +191,51 @@ def test_scores_are_the_official_ones_in_a_foreign_config(
     with torch.no_grad():
         scores = model.encode_decode(image, [{}] * len(image))
     assert_close(scores, official.tensors['eval.logits'])
+
+
+#: What a config of each other method of the family adds, as the converter reports it.
+FAMILY = {
+    'otseg': dict(
+        head="attention='sinkhorn', mask_from='plan', merge_layers='gate', "
+        "score_path='sinkhorn'",
+        rows=', prompts_per_row=6',
+    ),
+    'cascade_clip': dict(
+        tower="out_indices=(0, 1, 2, 3, 4, 5, -1), tap_projection='frozen_random'",
+        head='tap_groups=((0, 1, 2), (3, 4, 5))',
+    ),
+}
+
+
+@pytest.mark.parametrize('method', FAMILY)
+def test_the_family_is_converted_as_well(convert, tmp_path: Path, method: str) -> None:
+    official = Official(f'{method.removesuffix("_clip")}_inductive', tmp_path)
+    finished = convert(official, method=method)
+    assert finished.status == 0, finished.output
+    for value in re.findall(r"'\w+'", ' '.join(FAMILY[method].values())):
+        assert value in finished.output
+    config = official.foreign_config('inductive', **FAMILY[method])
+    model = init_segmentor(config, tmp_path / 'out.pth')
+    image = official.tensors['img']
+    with torch.no_grad():
+        scores = model.encode_decode(image, [{}] * len(image))
+    assert_close(scores, official.tensors['eval.logits'])
+
+
+@pytest.mark.parametrize(
+    ('recording', 'method', 'message'),
+    [
+        ('otseg', 'zegclip', 'has 6 rows for each class.* convert it with otseg'),
+        ('cascade', 'zegclip', 'has its cascade_decoders .* with cascade_clip'),
+        ('zegclip', 'cascade_clip', 'has no cascade_decoders .* with zegclip'),
+    ],
+)
+def test_another_method_of_the_family_is_named(
+    convert, tmp_path: Path, recording: str, method: str, message: str
+) -> None:
+    refused = convert(Official(f'{recording}_inductive', tmp_path), method=method)
+    assert refused.status == 2
+    assert re.search(message, ' '.join(refused.output.split()))
 
 
 @pytest.mark.slow

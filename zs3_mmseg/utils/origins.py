@@ -25,11 +25,16 @@ ZEGCLIP_ROWS = (
     'https://github.com/ZiqinZhou66/ZegCLIP, folder '
     'configs/_base_/datasets/text_embedding'
 )
+#: Those of OTSeg, several of each class, and those that only Cascade-CLIP has.
+OTSEG_ROWS = 'https://github.com/cubeyoung/OTSeg'
+CASCADE_ROWS = 'https://github.com/HVision-NKU/Cascade-CLIP'
 _ZS3 = 'https://github.com/valeoai/ZS3/releases, see configs/zs3net/README.md'
 _SEGFORMER = 'https://download.openmmlab.com/mmsegmentation/v0.5/pretrain/segformer'
 #: Files by their published names, as regular expressions.
 _PUBLISHED = {
     r'(voc12_single|coco_single|coco_multi)\.npy': ZEGCLIP_ROWS,
+    r'(voc12|coco|context)_otseg\.npy': OTSEG_ROWS,
+    r'context-59_multi\.npy': CASCADE_ROWS,
     r'GoogleNews-vectors-negative300\.bin': (
         'https://code.google.com/archive/p/word2vec'
     ),

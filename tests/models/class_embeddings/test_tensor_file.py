@@ -103,7 +103,7 @@ def _bad_sidecar(path: Path) -> Path:
     ('write', 'message'),
     [
         (_object_array, r'rows\.npy is no plain \.npy array'),
-        (_cube, r'holds \(2, 3, 4\)'),
+        (_cube, r'3 rows for each class: set .*source\.prompts_per_row=3'),
         (_texts, 'holds <U3, not numbers'),
         (_two_tensors, "rows under 'embeddings'"),
         (_bad_sidecar, r'rows\.json must hold the names'),
@@ -112,6 +112,14 @@ def _bad_sidecar(path: Path) -> Path:
 def test_a_file_of_something_else_is_named(write, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         TensorSource(write(tmp_path)).rows(NAMES, False, None)
+
+
+def test_several_rows_of_a_name_stand_side_by_side(tmp_path: Path) -> None:
+    path = _cube(tmp_path)  # 2 names, 3 rows of 4 each
+    source = TensorSource(path, names=['a', 'b'], prompts_per_row=3)
+    assert (source.dim, source.prompts_per_row) == (4, 3)
+    expected = torch.from_numpy(np.load(path)).float()[1]
+    assert torch.equal(source.rows(['b'], False, None), expected)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,119 @@ def test_descriptor_terms_set_the_width_of_the_query_map(terms: tuple) -> None:
     assert head(maps, queries=queries(3), global_token=token).shape == (2, 3, 3, 5)
 
 
+def several(count: int, rows: int) -> ClassQueries:
+    """Queries with several rows each."""
+    return replace(
+        queries(count * rows),
+        query_to_class=torch.arange(count),
+        seen_mask=torch.ones(count, dtype=torch.bool),
+        prompts_per_row=rows,
+    )
+
+
+OTSEG = dict(mask_from='plan', merge_layers='gate', score_path='sinkhorn')
+EACH = dict(type='sinkhorn', stop='each')
+
+
+def test_plans_that_stop_by_themselves_do_not_know_the_vocabulary() -> None:
+    (maps, token), many = inputs(), several(7, 3)
+    few = replace(several(2, 3), embeddings=many.embeddings[:6])
+    head = make(attention=EACH, **OTSEG | dict(score_path=EACH))
+    torch.testing.assert_close(
+        head(maps, queries=many, global_token=token)[:, :2],
+        head(maps, queries=few, global_token=token),
+    )
+
+
+@pytest.mark.parametrize('deep', [False, True])
+def test_both_paths_get_losses_and_their_mixture_is_the_result(deep: bool) -> None:
+    (maps, token), rows = inputs(), several(3, 2)
+    options = dict(queries=rows, global_token=token)
+    path = dict(type='sinkhorn', mix=0.25)
+    settings = dict(attention='sinkhorn', **OTSEG | dict(score_path=path))
+    head = make(deep_supervision=deep, **settings)
+    score, *layers = head.training_outputs(maps, **options)
+    assert len(layers) == (3 if deep else 1)
+    expected = 0.25 * score + 0.75 * layers[-1]
+    torch.testing.assert_close(head(maps, **options), expected)
+    torch.testing.assert_close(head.class_logits([score, *layers]), expected)
+    losses = head.loss(maps, samples(3), None, **options)
+    labels = torch.cat([sample.gt_sem_seg.data for sample in samples(3)])
+    assert head.mask_loss is not None
+    for name, value in head.mask_loss(score, labels).items():
+        torch.testing.assert_close(losses[f'score.{name}'], value)
+    places = ('', 'score.', 'd0.', 'd1.') if deep else ('', 'score.')
+    wanted = {f'{place}{name}' for place in places for name in LOSSES}
+    assert set(losses) == wanted | {'acc_seg', 'score.acc_seg'}
+
+
+def test_groups_of_taps_add_their_masks() -> None:
+    generator = torch.Generator().manual_seed(2)
+    maps = [torch.randn(2, E, 3, 5, generator=generator) for _ in range(4)]
+    _, token = inputs()
+    options = dict(queries=queries(3), global_token=token)
+    head = make(tap_groups=((0, 1), (2,)))
+    group, single = head.tap_groups
+    torch.testing.assert_close(group.weights, torch.tensor([0.6065307, 1.0]))
+    assert single.weights is None
+    # Two heads without groups, with the parts of one group each.
+    total = 0
+    parts = [(head, maps[3]), (single, maps[2])]
+    parts.append((group, group.weights[0] * maps[0] + group.weights[1] * maps[1]))
+    for part, memory in parts:
+        alone = make()
+        alone.q_proj.load_state_dict(part.q_proj.state_dict())
+        alone.decoder.load_state_dict(part.decoder.state_dict())
+        total = total + alone([memory], **options)
+    torch.testing.assert_close(head(maps, **options), total)
+    shared = make(tap_groups=((0, 1), (2,)), query_projections='one')
+    assert all(group.q_proj is None for group in shared.tap_groups)
+
+
+@pytest.mark.parametrize('maps', [[(E, 3)], [(E, 3), (E + 1, 3), (E, 3)]])
+def test_taps_that_are_not_there(maps: list) -> None:
+    given = [torch.zeros(1, width, size, size) for width, size in maps]
+    with pytest.raises(ValueError, match='tap_groups reads map 1 with 16 channels'):
+        make(tap_groups=((0, 1),))(
+            given, queries=queries(2), global_token=torch.zeros(1, E)
+        )
+
+
+TAPS = dict(tap_groups=((0, 1),))
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(TAPS, attention='sinkhorn', **OTSEG),
+        dict(TAPS, query_projections='one', score_path='sinkhorn'),
+        dict(TAPS, cosine_start=20.0, merge_layers='gate', project_patches=False),
+        dict(attention='sinkhorn', mask_from='attention'),
+        dict(attention='sinkhorn', loss_decode=None, score_path='sinkhorn'),
+        dict(
+            attention='sinkhorn',
+            cosine_start=1.0,
+            mask_scale=3.0,
+            mask_bias=-6.0,
+            **OTSEG,
+        ),
+        dict(score_path='sinkhorn', deep_supervision=True, identical_layers=False),
+    ],
+)
+@pytest.mark.parametrize('rows', [1, 3])
+def test_combinations_that_nobody_published_learn(options: dict, rows: int) -> None:
+    (patches,), token = inputs()
+    head, given = make(**options).train(), several(3, rows)
+    losses = head.loss(
+        [patches] * 3, samples(3), None, queries=given, global_token=token
+    )
+    sum(value for name, value in losses.items() if 'loss' in name).backward()
+    assert all(p.grad is not None for p in head.parameters())
+    logits = head.eval()([patches] * 3, queries=given, global_token=token)
+    assert logits.shape == (2, 3, 3, 5)
+    assert logits.isfinite().all()
+
+
 def test_text_alone_does_not_look_at_the_image_token() -> None:
     head, (maps, token) = make(descriptor=('text',)), inputs()
     torch.testing.assert_close(
@@ -72,14 +185,8 @@ def test_text_alone_does_not_look_at_the_image_token() -> None:
 
 def test_masks_of_several_rows_of_a_name_are_averaged() -> None:
     head, (maps, token) = make(), inputs()
-    apart = queries(6)
-    whole = head(maps, queries=apart, global_token=token)
-    rows = replace(
-        apart,
-        query_to_class=torch.arange(2),
-        seen_mask=torch.ones(2, dtype=torch.bool),
-        prompts_per_row=3,
-    )
+    whole = head(maps, queries=queries(6), global_token=token)
+    rows = several(2, 3)
     torch.testing.assert_close(
         head(maps, queries=rows, global_token=token),
         torch.stack([whole[:, :3].mean(1), whole[:, 3:].mean(1)], dim=1),
@@ -214,6 +321,13 @@ def test_a_mask_bias_shifts_every_mask_and_is_learnt() -> None:
         (dict(cosine_start=20.0, project_patches=True), 'project_patches=False'),
         (dict(mask_bias=-6.0, loss_decode=None), 'a softmax over classes'),
         (dict(attention='softmin'), "Did you mean 'softmax'"),
+        (dict(mask_from='plan'), "mask_from with attention='softmax' must be one"),
+        (dict(merge_layers='gates'), "Did you mean 'gate'"),
+        (dict(score_path='softmax'), 'score_path must be one of'),
+        (dict(score_path=dict(type='sinkhorn', mix=2)), 'mix=2 must be in 0..1'),
+        (dict(query_projections='two'), 'query_projections must be one of'),
+        (dict(tap_groups=((0,), ())), 'must name one map or more'),
+        (dict(attention='sinkhorn', cosine_start=20.0), 'it must be 1.0 here'),
         (dict(loss_decode=dict(type='CrossEntropyLoss')), 'no loss over class masks'),
         (dict(loss_decode=[dict(type='NonExclusiveLoss')]), 'no loss over class masks'),
     ],

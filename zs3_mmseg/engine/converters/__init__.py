@@ -12,17 +12,19 @@ from .core import (
 from .esda import ESDAConverter
 from .lseg import LSegConverter
 from .sazs import SAZSConverter
-from .zegclip import ZegCLIPConverter
+from .zegclip import CascadeCLIPConverter, OTSegConverter, ZegCLIPConverter
 from .zs3net import ZS3NetConverter
 
 __all__ = [
     'CONVERTERS',
     'CLIPConverter',
+    'CascadeCLIPConverter',
     'Conversion',
     'Converter',
     'ESDAConverter',
     'KeyRule',
     'LSegConverter',
+    'OTSegConverter',
     'SAZSConverter',
     'ZS3NetConverter',
     'ZegCLIPConverter',

@@ -1,13 +1,16 @@
-"""Official ZegCLIP checkpoints as checkpoints of this package."""
+"""Official checkpoints of ZegCLIP and its family as checkpoints of this package."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
 
 from zs3_mmseg.datasets.splits import (
     ZeroShotSplit,
@@ -19,8 +22,8 @@ from zs3_mmseg.datasets.splits.zero_shot_split import SETTINGS
 from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank, ClassEmbeddings
 from zs3_mmseg.models.segmentors.vocabulary import row_state, rows_by_class
 from zs3_mmseg.models.towers import Architecture, resolve_architecture
-from zs3_mmseg.utils.checkpoint import safe_load, state_dict_of
-from zs3_mmseg.utils.origins import ZEGCLIP_ROWS
+from zs3_mmseg.utils.checkpoint import CheckpointError, safe_load, state_dict_of
+from zs3_mmseg.utils.origins import CASCADE_ROWS, OTSEG_ROWS, ZEGCLIP_ROWS
 
 from .clip import (
     DROP_TEXT_TOWER,
@@ -40,17 +43,19 @@ from .core import (
     register_converter,
 )
 
-_DECODER = 'decode_head.decoder_1.layers'
+_DECODER = 'decode_head.decoder_1'
+#: The decoders of Cascade-CLIP, of which the last reads the last layer.
+_CASCADE = 'decode_head.cascade_decoders'
 _EMPTY_WEIGHT = 'decode_head.loss_decode.criterion.empty_weight'
 #: CLIP models of OpenAI that are ViTs. L/14 at 336 pixels differs from L/14 in its
 #: positions alone.
 _OPENAI = ('ViT-B-16-quickgelu', 'ViT-B-32-quickgelu', 'ViT-L-14-quickgelu')
 
 
-def _architecture(sizes: TowerSizes, arch: str | None) -> Architecture:
+def _architecture(sizes: TowerSizes, arch: str | None, method: str) -> Architecture:
     """Return the CLIP of a checkpoint; without a name it is one of OpenAI's."""
     if arch is not None:
-        return require_quick_gelu(resolve_architecture(arch), 'ZegCLIP')
+        return require_quick_gelu(resolve_architecture(arch), method)
     ours = (sizes.width, sizes.patch_size, sizes.num_blocks, sizes.embed_dim)
     for architecture in map(resolve_architecture, _OPENAI):
         vision = architecture.config['vision_cfg']
@@ -61,22 +66,6 @@ def _architecture(sizes: TowerSizes, arch: str | None) -> Architecture:
         f'no CLIP of OpenAI has {sizes.num_blocks} blocks of width {sizes.width}, '
         f'patches of {sizes.patch_size} pixels and an embedding of {sizes.embed_dim}: '
         'say with --arch what the checkpoint was made from'
-    )
-
-
-def _parts(
-    weights: OfficialWeights, sizes: TowerSizes, architecture: Architecture
-) -> dict[str, Any]:
-    """Return the config of the backbone and head that official weights fit."""
-    head: dict[str, Any] = dict(num_layers=weights.count(_DECODER))
-    ffn_dim = weights.shape(f'{_DECODER}.0.linear1.weight', 2)[0]
-    if ffn_dim != 4 * sizes.embed_dim:
-        head['ffn_dim'] = ffn_dim
-    if 'decode_head.input_proj_1.weight' in weights:
-        head['project_patches'] = True
-    return dict(
-        backbone=sizes.backbone(architecture, prompts=_prompts(weights)),
-        decode_head=dict(type='ZegCLIPHead', **head),
     )
 
 
@@ -99,20 +88,15 @@ _NOTES = (
 )
 
 
-def zegclip_rules(num_layers: int) -> list[KeyRule]:
-    """Return what becomes of the keys of an official ZegCLIP state dict.
-
-    ``num_layers`` counts those of its mask decoder.
-    """
-    decoder = r'decode_head\.decoder_1\.layers\.'
+def _decoder_rules(theirs: str, ours: str, num_layers: int) -> list[KeyRule]:
+    """Return what becomes of the keys below one decoder."""
+    decoder = re.escape(theirs) + r'\.layers\.'
     last = num_layers - 1
     return [
-        KeyRule(r'backbone\.((deep_)?prompt_.*)', r'backbone.prompts.\1', 'prompts'),
-        KeyRule(r'backbone\.(.*)', r'backbone.visual.\1', "open_clip's names"),
         KeyRule(decoder + r'\d+\.(self_attn|norm1)\..*', None, 'never used'),
         KeyRule(
             decoder + rf'{last}\.multihead_attn\.([qk])\.(.*)',
-            r'decode_head.decoder.matching.\1.\2',
+            rf'{ours}.matching.\1.\2',
             'the last layer only matches',
         ),
         KeyRule(
@@ -122,18 +106,65 @@ def zegclip_rules(num_layers: int) -> list[KeyRule]:
         ),
         KeyRule(
             decoder + r'(\d+)\.multihead_attn\.(.*)',
-            r'decode_head.decoder.layers.\1.attn.\2',
+            rf'{ours}.layers.\1.attn.\2',
         ),
-        KeyRule(decoder + r'(\d+\..*)', r'decode_head.decoder.layers.\1'),
+        KeyRule(decoder + r'(\d+\..*)', rf'{ours}.layers.\1'),
+    ]
+
+
+_TOWER_RULES = [
+    KeyRule(r'backbone\.((deep_)?prompt_.*)', r'backbone.prompts.\1', 'prompts'),
+    KeyRule(r'backbone\.(.*)', r'backbone.visual.\1', "open_clip's names"),
+]
+_UNUSED_RULES = [
+    KeyRule(
+        r'decode_head\.loss_decode\.criterion\.empty_weight',
+        None,
+        'a constant of the loss that is never read',
+    ),
+    DROP_TEXT_TOWER,
+]
+
+
+def zegclip_rules(num_layers: int) -> list[KeyRule]:
+    """Return what becomes of the keys of an official ZegCLIP or OTSeg state dict.
+
+    ``num_layers`` counts those of its mask decoder.
+    """
+    return [
+        *_TOWER_RULES,
+        *_decoder_rules(_DECODER, 'decode_head.decoder', num_layers),
         KeyRule(r'decode_head\.(input_proj|proj_norm)_1\.(.*)', r'decode_head.\1.\2'),
         KeyRule(r'decode_head\.q_proj\..*', r'\g<0>'),
-        KeyRule(
-            r'decode_head\.loss_decode\.criterion\.empty_weight',
-            None,
-            'a constant of the loss that is never read',
-        ),
-        DROP_TEXT_TOWER,
+        *_UNUSED_RULES,
     ]
+
+
+def cascade_rules(num_layers: int, num_decoders: int = 3) -> list[KeyRule]:
+    """Return what becomes of the keys of an official Cascade-CLIP state dict.
+
+    The last of its decoders reads the last layer, the others groups of taps.
+    ``num_layers`` counts those of each.
+    """
+    last = num_decoders - 1
+    heads = [f'decode_head.tap_groups.{group}' for group in range(last)]
+    heads.append('decode_head')
+    rules = [
+        KeyRule(r'backbone\.ln_layers\.(.*)', r'backbone.taps.norms.\1', 'of taps'),
+        KeyRule(r'backbone\.proj_layers', 'backbone.taps.projections', 'of taps'),
+        *_TOWER_RULES,
+    ]
+    for group, head in enumerate(heads):
+        rules += _decoder_rules(f'{_CASCADE}.{group}', f'{head}.decoder', num_layers)
+        rules += [
+            KeyRule(
+                rf'decode_head\.q_projs\.{group}\.(.*)', rf'{head}.q_proj.\1', 'queries'
+            ),
+            KeyRule(
+                rf'decode_head\.weights_s{group + 1}', f'{head}.weights', 'of taps'
+            ),
+        ]
+    return rules + _UNUSED_RULES
 
 
 @register_converter
@@ -147,6 +178,9 @@ class ZegCLIPConverter(Converter):
 
     name: ClassVar[str] = 'zegclip'
     help: ClassVar[str] = 'official ZegCLIP checkpoints (.pth) and text rows (.npy)'
+    method: ClassVar[str] = 'ZegCLIP'
+    #: Where the official rows are.
+    rows_origin: ClassVar[str] = ZEGCLIP_ROWS
     suffix: ClassVar[str] = '.pth'
 
     @classmethod
@@ -187,46 +221,170 @@ class ZegCLIPConverter(Converter):
         """
         content = safe_load(source, trust=arguments.trust)
         state = state_dict_of(content, str(source))
-        weights = OfficialWeights(state, f'{source} is no official ZegCLIP checkpoint')
+        what = f'{source} is no official {self.method} checkpoint'
+        weights = OfficialWeights(state, what)
+        _require_method(self.name, weights)
         sizes = TowerSizes.of(weights, 'backbone')
-        architecture = _architecture(sizes, arguments.arch)
+        architecture = _architecture(sizes, arguments.arch, self.method)
         split = _read_split(arguments.split)
         setting = _setting(weights, split, arguments.setting)
-        rows = _rows(arguments.text_rows, split, content.get('meta'))
+        prompts = _prompts_per_row(arguments.text_rows)
+        if prompts > 1 and self.name != OTSegConverter.name:
+            raise ValueError(
+                f'--text-rows {arguments.text_rows} has {prompts} rows for each class, '
+                f'as those of OTSeg have: convert it with {OTSegConverter.name}'
+            )
+        meta = content.get('meta')
+        rows = _rows(arguments.text_rows, split, meta, prompts, self.rows_origin)
         if rows.embeddings.shape[1] != sizes.embed_dim:
             raise ValueError(
                 f'the rows of {arguments.text_rows} have {rows.embeddings.shape[1]} '
                 f'columns, and {source} needs {sizes.embed_dim}'
             )
         shift = dict(type='SeenShift', shift=0.1)
-        model = dict(
+        model: dict[str, Any] = dict(
             type='ZeroShotEncoderDecoder',
             split=plain_split(split),
             setting=setting,
-            **_parts(weights, sizes, architecture),
+            backbone=sizes.backbone(
+                architecture, prompts=_prompts(weights), **self._tower_options(weights)
+            ),
+            decode_head=self._head(weights, sizes.embed_dim),
             calibrators=[] if setting == 'transductive' else [shift],
             class_embeddings=dict(
                 type='ClassEmbeddingBank',
-                source=dict(type='tensor', path=str(arguments.text_rows)),
+                source=dict(
+                    type='tensor', path=str(arguments.text_rows), **_apart(prompts)
+                ),
                 normalize=False,
             ),
         )
         empty = empty_model(model, in_channels=sizes.embed_dim, num_heads=1)
-        rules = zegclip_rules(model['decode_head']['num_layers'])
+        rules = self._rules(model['decode_head']['num_layers'])
         conversion = apply_rules(state, rules, empty.state_dict())
         files = {}
         if arguments.text_tower_out is not None:
             files[arguments.text_tower_out] = text_tower(
                 state, architecture, str(source), ': leave --text-tower-out out'
             )
-        parts = rows_by_class(rows.embeddings, rows.query_to_class, len(split.classes))
+        parts = rows_by_class(
+            rows.embeddings, rows.query_to_class, len(split.classes), prompts
+        )
         return replace(
             conversion,
-            extra_state=dict(row_state(split, setting, parts, rows.provenance)),
+            extra_state=dict(
+                row_state(split, setting, parts, rows.provenance, prompts)
+            ),
             classes=split.classes,
             files=files,
             notes=_NOTES + as_text(model=model),
         )
+
+    #: Where the layers of a decoder are; of several decoders those of the first.
+    decoder: ClassVar[str] = _DECODER
+
+    def _head(self, weights: OfficialWeights, dim: int) -> dict[str, Any]:
+        """Return the config of the head that official weights fit."""
+        layers = f'{self.decoder}.layers'
+        head = dict(type='ZegCLIPHead', num_layers=weights.count(layers))
+        ffn_dim = weights.shape(f'{layers}.0.linear1.weight', 2)[0]
+        if ffn_dim != 4 * dim:
+            head['ffn_dim'] = ffn_dim
+        if 'decode_head.input_proj_1.weight' in weights:
+            head['project_patches'] = True
+        return head
+
+    def _tower_options(self, weights: OfficialWeights) -> dict[str, Any]:
+        """Return what the tower has beyond ZegCLIP's."""
+        return {}
+
+    def _rules(self, num_layers: int) -> list[KeyRule]:
+        """Return what becomes of the keys."""
+        return zegclip_rules(num_layers)
+
+
+@register_converter
+class OTSegConverter(ZegCLIPConverter):
+    """Official OTSeg checkpoints with their text rows ``(C, P, E)`` -> .pth.
+
+    Keys and shapes are ZegCLIP's, so nothing in the file tells the two apart: only the
+    name of this converter does, and the rows, several of each class.
+    """
+
+    name: ClassVar[str] = 'otseg'
+    help: ClassVar[str] = 'official OTSeg checkpoints (.pth) and text rows (.npy)'
+    method: ClassVar[str] = 'OTSeg'
+    rows_origin: ClassVar[str] = OTSEG_ROWS
+
+    def _head(self, weights: OfficialWeights, dim: int) -> dict[str, Any]:
+        return super()._head(weights, dim) | dict(
+            attention='sinkhorn',
+            mask_from='plan',
+            merge_layers='gate',
+            score_path='sinkhorn',
+        )
+
+
+@register_converter
+class CascadeCLIPConverter(ZegCLIPConverter):
+    """Official Cascade-CLIP checkpoints with their text rows -> .pth.
+
+    The random projections of the taps are part of the file and of the result. Which
+    blocks are tapped is not in it: those before the last one, as published.
+    """
+
+    name: ClassVar[str] = 'cascade_clip'
+    help: ClassVar[str] = 'official Cascade-CLIP checkpoints (.pth), text rows (.npy)'
+    method: ClassVar[str] = 'Cascade-CLIP'
+    rows_origin: ClassVar[str] = f'{CASCADE_ROWS}, or {ZEGCLIP_ROWS}'
+    decoder: ClassVar[str] = f'{_CASCADE}.0'
+
+    def _tower_options(self, weights: OfficialWeights) -> dict[str, Any]:
+        taps = weights.shape('backbone.proj_layers', 3)[0]
+        last = weights.count('backbone.transformer.resblocks') - 1
+        return dict(
+            out_indices=(*range(last - taps, last), -1),
+            tap_projection='frozen_random',
+        )
+
+    def _head(self, weights: OfficialWeights, dim: int) -> dict[str, Any]:
+        sizes = [
+            weights.shape(f'decode_head.weights_s{group}', 1)[0]
+            for group in range(1, weights.count(_CASCADE))
+        ]
+        starts = [sum(sizes[:group]) for group in range(len(sizes))]
+        groups = tuple(
+            tuple(range(start, start + size))
+            for start, size in zip(starts, sizes, strict=True)
+        )
+        return super()._head(weights, dim) | dict(tap_groups=groups)
+
+    def _rules(self, num_layers: int) -> list[KeyRule]:
+        return cascade_rules(num_layers)
+
+
+def _require_method(name: str, weights: OfficialWeights) -> None:
+    """Refuse a checkpoint that another converter of the family is for."""
+    cascade = f'{_CASCADE}.0.layers.0.linear1.weight' in weights
+    if cascade != (name == CascadeCLIPConverter.name):
+        raise CheckpointError(
+            f'{weights.what}: it has {"its" if cascade else "no"} cascade_decoders of '
+            'Cascade-CLIP; convert it with '
+            + (CascadeCLIPConverter.name if cascade else ZegCLIPConverter.name)
+        )
+
+
+def _prompts_per_row(path: Path) -> int:
+    """Return how many rows a file has for each class; 1 if it is none of rows."""
+    try:
+        shape = np.load(path, mmap_mode='r', allow_pickle=False).shape
+    except (ValueError, OSError, EOFError):
+        return 1  # whoever reads its rows says what is wrong
+    return shape[1] if len(shape) == 3 else 1
+
+
+def _apart(prompts: int) -> dict[str, int]:
+    return dict(prompts_per_row=prompts) if prompts > 1 else {}
 
 
 def _read_split(given: str) -> ZeroShotSplit:
@@ -270,21 +428,22 @@ def _setting(weights: OfficialWeights, split: ZeroShotSplit, wanted: str | None)
     )
 
 
-def _rows(path: Path, split: ZeroShotSplit, meta: object) -> ClassEmbeddings:
+def _rows(
+    path: Path, split: ZeroShotSplit, meta: object, prompts: int, origin: str
+) -> ClassEmbeddings:
     """Read the official rows, which are used as they are.
 
     mmseg 0.x saved the class names as ``CLASSES`` in the ``meta`` of a checkpoint.
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f'--text-rows {path} does not exist; the official files are in '
-            f'{ZEGCLIP_ROWS}'
+            f'--text-rows {path} does not exist; the official files are in {origin}'
         )
     saved = meta.get('CLASSES') if isinstance(meta, Mapping) else None
     names = None
     if saved and not path.with_suffix('.json').is_file():
         names = _as_in_split([str(name) for name in saved], split, path)
-    source = dict(type='tensor', path=str(path), names=names)
+    source = dict(type='tensor', path=str(path), names=names, **_apart(prompts))
     return ClassEmbeddingBank(source, normalize=False).embed(split.classes)
 
 

@@ -90,10 +90,17 @@ class TensorSource(EmbeddingSource):
     The names of the rows come from ``names``, from a JSON beside the file
     (``FILE.json``: a list, or an object with ``names``), or from ``names`` within the
     file. Without any, the file must have as many rows as there are texts, in their
-    order. A file with several tensors has the rows under ``embeddings``.
+    order. A file with several tensors has the rows under ``embeddings``. A file of
+    ``(R, P, D)`` has ``P = prompts_per_row`` rows for each name, which are kept apart.
     """
 
-    def __init__(self, path: str | Path, *, names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        names: Sequence[str] | None = None,
+        prompts_per_row: int = 1,
+    ) -> None:
         self.path = Path(path).expanduser()
         if self.path.suffix not in _SUFFIXES:
             raise ValueError(
@@ -101,10 +108,15 @@ class TensorSource(EmbeddingSource):
                 f'{", ".join(_SUFFIXES)}'
             )
         self._names = None if names is None else tuple(names)
+        self._prompts = prompts_per_row
 
     @property
     def dim(self) -> int:
-        return self._table[0].shape[1]
+        return self._table[0].shape[2]
+
+    @property
+    def prompts_per_row(self) -> int:
+        return self._prompts
 
     def rows(
         self, texts: Sequence[str], normalize: bool, device: torch.device | str | None
@@ -120,6 +132,7 @@ class TensorSource(EmbeddingSource):
                 )
         else:
             rows = rows[self._indices(texts, names)]
+        rows = rows.flatten(0, 1)
         return F.normalize(rows, dim=-1) if normalize else rows
 
     def provenance(self) -> dict[str, str]:
@@ -138,10 +151,18 @@ class TensorSource(EmbeddingSource):
 
     @cached_property
     def _table(self) -> tuple[Tensor, tuple[str, ...] | None]:
-        """The rows of the file ``(R, D)`` and their names, if they have any."""
+        """The rows of the file ``(R, P, D)`` and their names, if they have any."""
         require_file(self.path, 'class embeddings')
         rows, inner_names = _read(self.path)
-        if rows.ndim != 2 or not rows.is_floating_point() or 0 in rows.shape:
+        if rows.ndim == 3 and rows.shape[1] != self._prompts:
+            raise ValueError(
+                f'{self.path} has {rows.shape[1]} rows for each class: set '
+                f'class_embeddings.source.prompts_per_row={rows.shape[1]}, for a head '
+                'that reads several'
+            )
+        if rows.ndim == 2 and self._prompts == 1:
+            rows = rows.unsqueeze(1)
+        if rows.ndim != 3 or not rows.is_floating_point() or 0 in rows.shape:
             raise ValueError(
                 f'{self.path} must hold one row of numbers for each class, and holds '
                 f'{tuple(rows.shape)} of {rows.dtype}'

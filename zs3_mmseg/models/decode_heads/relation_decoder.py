@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zs3_mmseg.utils.names import choose
+
+from .sinkhorn import SinkhornAttention, SinkhornMatching
 
 
 class Layout(NamedTuple):
@@ -43,17 +45,33 @@ def mean_of_rows(masks: Tensor, layout: Layout) -> Tensor:
     return masks.unflatten(1, (-1, layout.rows)).mean(2)
 
 
-class CrossAttention(nn.Module):
-    """Multi-head attention of class queries to patches, with biases everywhere."""
+class _ScaledProducts(nn.Module):
+    """The projections whose products are the masks."""
 
-    def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.1) -> None:
+    def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         if dim % num_heads:
             raise ValueError(f'{dim} channels do not divide into {num_heads} heads')
         self.num_heads = num_heads
-        self.dropout = dropout
         self.q = nn.Linear(dim, dim)
         self.k = nn.Linear(dim, dim)
+
+    def start_as_cosine(self, scale: float, query_length: float) -> None:
+        """Make the masks ``scale`` times the cosine, for queries of one length."""
+        dim = self.q.in_features
+        divisor = self.num_heads * (dim / self.num_heads) ** 0.5
+        factor = (scale * divisor / query_length) ** 0.5
+        for projection in (self.q, self.k):
+            projection.weight.copy_(factor * torch.eye(dim))
+            nn.init.zeros_(projection.bias)
+
+
+class CrossAttention(_ScaledProducts):
+    """Multi-head attention of class queries to patches, with biases everywhere."""
+
+    def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.1) -> None:
+        super().__init__(dim, num_heads)
+        self.dropout = dropout
         self.v = nn.Linear(dim, dim)
         self.proj = nn.Linear(dim, dim)
 
@@ -79,18 +97,12 @@ class CrossAttention(nn.Module):
         return self.proj(attended.transpose(1, 2).flatten(2)), masks
 
 
-class MatchingLayer(nn.Module):
+class MatchingLayer(_ScaledProducts):
     """The last layer: of its attention only the map is used, so only ``q`` and ``k``.
 
     The official code also holds its values, projection, feed-forward and norms, which
     no gradient ever reaches.
     """
-
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.q = nn.Linear(dim, dim)
-        self.k = nn.Linear(dim, dim)
 
     def forward(self, query: Tensor, memory: Tensor, layout: Layout) -> Tensor:
         """Return mask logits ``(N, Q, M)`` of queries ``(N, Q * P, E)``."""
@@ -107,20 +119,42 @@ class AttentionKind(NamedTuple):
         matching: ``(dim, num_heads, **options)`` gives the one of the last layer, which
             is called as :class:`MatchingLayer` is, and names its parameters as the
             other does.
+        masks: what its masks can be made of, see ``mask_from`` of
+            :class:`MaskDecoder`; where there is a choice, both modules take it.
     """
 
     attention: Callable[..., nn.Module]
     matching: Callable[..., nn.Module]
+    masks: tuple[str, ...] = ('attention',)
 
 
 #: How the queries of a decoder look at patches.
 ATTENTIONS: dict[str, AttentionKind] = {
     'softmax': AttentionKind(CrossAttention, MatchingLayer),
+    'sinkhorn': AttentionKind(
+        SinkhornAttention, SinkhornMatching, masks=('attention', 'plan')
+    ),
 }
+#: What becomes of the masks of the layers before the last.
+LAYER_MERGES = ('last', 'gate')
+
+
+def gated(masks: Sequence[Tensor]) -> Tensor:
+    """Return the last layer's masks, weighted by those of the others (OTSeg).
+
+    ``m_L prod_{l<L} sigmoid(m_l)^(1 / (L - 1))`` of ``L`` masks of one shape.
+    """
+    *others, last = masks
+    if not others:
+        return last
+    logarithms = torch.stack([F.logsigmoid(mask) for mask in others])
+    return last * logarithms.mean(0).exp()
 
 
 class MaskDecoderLayer(nn.Module):
     """Cross-attention and feed-forward, both post-norm; no self-attention."""
+
+    attn: Any
 
     def __init__(
         self, attention: nn.Module, dim: int, *, ffn_dim: int, dropout: float = 0.1
@@ -150,9 +184,15 @@ class MaskDecoder(nn.Module):
     Queries never look at each other, so any subset of the classes gives the rows that
     the whole vocabulary gives. ``num_layers`` counts the last one, too. With
     ``identical_layers`` all layers start as copies of the first, as in the official
-    code; else each is drawn on its own. ``attention`` is one of :data:`ATTENTIONS`, or
-    a dict with ``type`` and options.
+    code; else each is drawn on its own.
+
+    ``attention`` is one of :data:`ATTENTIONS`, or a dict with ``type`` and options.
+    ``mask_from`` says what the masks are: the ``'attention'`` before any softmax, as a
+    mean over heads and rows, or of a transport ``'plan'`` the similarity that it moves.
+    With ``merge_layers='gate'`` the result is :func:`gated` by the earlier layers.
     """
+
+    matching: Any
 
     def __init__(
         self,
@@ -164,13 +204,19 @@ class MaskDecoder(nn.Module):
         dropout: float = 0.1,
         identical_layers: bool = True,
         attention: str | Mapping[str, Any] = 'softmax',
+        mask_from: str = 'attention',
+        merge_layers: str = 'last',
     ) -> None:
         super().__init__()
+        self.merge_layers = choose('merge_layers', merge_layers, LAYER_MERGES)
         if num_layers < 1:
             raise ValueError(f'num_layers must be at least 1, not {num_layers}')
         options = dict(type=attention) if isinstance(attention, str) else {**attention}
         self.attention = str(options.pop('type', None))
         kind = ATTENTIONS[choose('attention', self.attention, ATTENTIONS)]
+        choose(f'mask_from with attention={self.attention!r}', mask_from, kind.masks)
+        if len(kind.masks) > 1:
+            options['mask_from'] = mask_from
         layers = [
             MaskDecoderLayer(
                 kind.attention(dim, num_heads, dropout=dropout, **options),
@@ -194,37 +240,38 @@ class MaskDecoder(nn.Module):
         """Make the result ``scale`` times the cosine of query and patch.
 
         Residual branches start at zero, so that a query passes nothing but norms, which
-        centre it, and the last layer's projections start as multiples of the identity.
-        Patches must have length one, and without earlier layers queries, too.
+        centre it, and the last layer's projections, with gates those of all layers,
+        start as multiples of the identity. Patches must have length one, and queries,
+        too.
         """
-        if not isinstance(self.matching, MatchingLayer):
+        if not hasattr(self.matching, 'start_as_cosine'):
             raise ValueError(
-                f'cosine_start={scale} is for scaled products, not for '
-                f'attention={self.attention!r}: set it to None'
+                f'cosine_start={scale} is not for attention={self.attention!r}: set it '
+                'to None'
             )
+        parts, length = [], 1.0
         for layer in self.layers:
             assert isinstance(layer, MaskDecoderLayer)  # a ModuleList does not know
-            assert isinstance(layer.attn, CrossAttention)  # goes with MatchingLayer
+            parts.append((layer.attn, length))
+            length = self.matching.q.in_features**0.5  # of what a norm gives
             for branch in (layer.attn.proj, layer.linear2):
                 nn.init.zeros_(branch.weight)
                 nn.init.zeros_(branch.bias)
-        dim, heads = self.matching.q.in_features, self.matching.num_heads
-        query_length = dim**0.5 if self.layers else 1.0
-        divisor = heads * (dim / heads) ** 0.5
-        factor = (scale * divisor / query_length) ** 0.5
-        for projection in (self.matching.q, self.matching.k):
-            projection.weight.copy_(factor * torch.eye(dim))
-            nn.init.zeros_(projection.bias)
+        parts.append((self.matching, length))
+        for part, length in parts if self.merge_layers == 'gate' else parts[-1:]:
+            part.start_as_cosine(scale, length)
 
     def forward(self, query: Tensor, memory: Tensor, layout: Layout) -> list[Tensor]:
         """Match queries ``(N, Q * P, E)`` to patches ``(N, M, E)``.
 
         Returns mask logits ``(N, Q, M)`` of every layer; the last entry is the result,
-        the others serve deep supervision.
+        the others serve deep supervision and gates.
         """
         masks: list[Tensor] = []
         for layer in self.layers:
             query, mask = layer(query, memory, layout)
             masks.append(mask)
         masks.append(self.matching(query, memory, layout))
+        if self.merge_layers == 'gate':
+            masks[-1] = gated(masks)
         return masks

@@ -17,6 +17,7 @@ from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import choose
 
 from .relation_decoder import Layout, MaskDecoder
+from .sinkhorn import PromptTransport, transported
 from .zero_shot_head import (
     ScoreKind,
     ZeroShotHead,
@@ -58,6 +59,64 @@ def _mask_loss(config: ConfigType) -> nn.Module:
     return loss
 
 
+class ScorePath(PromptTransport):
+    """The transport of a score path, and its share ``mix`` of the result."""
+
+    def __init__(self, *, mix: float = 0.5, **options: Any) -> None:
+        super().__init__(**options)
+        if not 0 <= mix <= 1:
+            raise ValueError(f'score_path.mix={mix} must be in 0..1')
+        self.mix = mix
+
+
+def _score_path(config: str | Mapping[str, Any]) -> ScorePath:
+    options = dict(type=config) if isinstance(config, str) else {**config}
+    choose('score_path', options.pop('type', None), ('sinkhorn',))
+    return ScorePath(**options)
+
+
+#: Which groups of maps share the map from descriptors to queries.
+PROJECTIONS = ('each', 'one')
+
+
+class TapGroup(nn.Module):
+    """A relation decoder over maps that are summed with learnt weights (Cascade-CLIP).
+
+    ``memory = sum_k w_k tap_k``, where ``w`` starts as ``exp(-x^2 / 2)`` for the
+    distance ``x`` to the last of the group: (0.135, 0.607, 1) for three. A single map
+    is taken as it is.
+    """
+
+    def __init__(
+        self, taps: Sequence[int], decoder: MaskDecoder, q_proj: nn.Linear | None
+    ) -> None:
+        super().__init__()
+        if not taps:
+            raise ValueError('each of tap_groups must name one map or more')
+        self.taps = tuple(taps)
+        self.decoder = decoder
+        self.q_proj = q_proj
+        self.weights: nn.Parameter | None = None
+        if len(self.taps) > 1:
+            distance = torch.arange(len(self.taps) - 1, -1, -1.0)
+            self.weights = nn.Parameter((-(distance**2) / 2).exp())
+
+    def summed(self, maps: Sequence[Tensor], channels: int) -> Tensor:
+        """Return the weighted sum of this group's maps ``(N, E, h, w)``."""
+        for tap in self.taps:
+            if not -len(maps) <= tap < len(maps) or maps[tap].shape[1] != channels:
+                widths = ', '.join(str(one.shape[1]) for one in maps)
+                raise ConfigError(
+                    f'model.decode_head.tap_groups reads map {tap} with {channels} '
+                    f'channels, and the backbone gives maps of {widths}: set '
+                    'model.backbone.out_indices and tap_projection'
+                )
+        if self.weights is None:
+            return maps[self.taps[0]]
+        taps = torch.stack([maps[tap] for tap in self.taps], dim=-1)
+        return taps @ self.weights.to(taps.dtype)
+
+
 @MODELS.register_module()
 class ZegCLIPHead(ZeroShotHead):
     """Class queries made from text and image find their patches (arXiv 2212.03588).
@@ -87,9 +146,29 @@ class ZegCLIPHead(ZeroShotHead):
         dropout: of the decoder.
         identical_layers: start the decoder's layers as copies of each other, as the
             official code does.
-        attention: how the decoder's queries look at patches, one of :data:`ATTENTIONS
-            <zs3_mmseg.models.decode_heads.relation_decoder.ATTENTIONS>`, or a dict with
-            ``type`` and options.
+        attention: how the decoder's queries look at patches: ``'softmax'``, or
+            ``'sinkhorn'`` as in OTSeg, which takes the rows of a class together and has
+            one head; or a dict with ``type`` and the options of
+            :class:`~zs3_mmseg.models.decode_heads.sinkhorn.PromptTransport`.
+        mask_from: what the masks are made of: ``'attention'``, the map before the
+            softmax, or with ``attention='sinkhorn'`` the ``'plan'``,
+            ``hw P sum_p plan_p cos_p`` over the ``P`` rows of a class.
+        merge_layers: the result is the ``'last'`` layer's masks, or with ``'gate'``
+            these times the geometric mean of the others' sigmoids, as in OTSeg.
+        score_path: masks of the queries themselves beside those of the decoder:
+            ``'sinkhorn'``, as in OTSeg: ``hw P sum_p plan_p cos_p`` of queries and
+            patches; or a dict with ``type``, ``mix`` and the options of
+            ``PromptTransport``. They get a loss of their own, and the result, for
+            pseudo-labels as well, is ``mix`` (0.5) of them and the rest of the
+            decoder's. None: no such path.
+        tap_groups: maps, by their places in what the backbone returns, that have
+            decoders of their own, as in Cascade-CLIP: the maps of a group are summed
+            with learnt weights, which start as ``exp(-x^2 / 2)`` of the distance ``x``
+            to the last of them, and the masks of all groups are added to those of the
+            map at ``in_index``. Published: ``((0, 1, 2), (3, 4, 5))`` with
+            ``OpenCLIPViT(out_indices=(5, ..., 10, -1), tap_projection=...)``.
+        query_projections: the groups have ``'each'`` a ``W_d`` of their own, as
+            published, or ``'one'`` for all.
         project_patches: a linear map and a norm on the patches, ``use_proj`` of the
             official code, which no published config sets.
         loss_decode: a loss over class masks, called as :class:`NonExclusiveLoss` is;
@@ -98,7 +177,11 @@ class ZegCLIPHead(ZeroShotHead):
         deep_supervision: add the losses of the earlier layers' masks.
         cosine_start: start as this many times the cosine of class row and patch, which
             is dense CLIP, instead of masks that are almost flat; not in the official
-            code. None: as published.
+            code. Of several groups it is that of the map at ``in_index``, to which the
+            others add little at first. None: as published.
+        mask_scale: what a learnt factor on all masks starts as; not in the official
+            code. For masks of transport plans, which are no larger than ``P``. None: no
+            such factor.
         mask_bias: what a learnt number that is added to all masks starts as; not in
             the official code. With a cosine start the sigmoids of absent classes begin
             near 1, too; below 0 it makes absence the rule, as arXiv 1708.02002 (section
@@ -124,10 +207,16 @@ class ZegCLIPHead(ZeroShotHead):
         dropout: float = 0.1,
         identical_layers: bool = True,
         attention: str | Mapping[str, Any] = 'softmax',
+        mask_from: str = 'attention',
+        merge_layers: str = 'last',
+        score_path: str | Mapping[str, Any] | None = None,
+        tap_groups: Sequence[Sequence[int]] = (),
+        query_projections: str = 'each',
         project_patches: bool = False,
         loss_decode: ConfigType | None = dict(type='NonExclusiveLoss'),  # noqa: B006
         deep_supervision: bool = False,
         cosine_start: float | None = None,
+        mask_scale: float | None = None,
         mask_bias: float | None = None,
         **kwargs: Any,
     ) -> None:
@@ -143,22 +232,38 @@ class ZegCLIPHead(ZeroShotHead):
         self.needs_global_token = self.terms != ('text',)
         self.deep_supervision = deep_supervision
         self.mask_loss = None if loss_decode is None else _mask_loss(loss_decode)
-        self.q_proj = nn.Linear(len(self.terms) * in_channels, in_channels)
-        self.decoder = MaskDecoder(
-            in_channels,
+        descriptor_dim = len(self.terms) * in_channels
+        self.q_proj = nn.Linear(descriptor_dim, in_channels)
+        options: dict[str, Any] = dict(
             num_layers=num_layers,
             num_heads=num_heads,
             ffn_dim=ffn_dim,
             dropout=dropout,
             identical_layers=identical_layers,
             attention=attention,
+            mask_from=mask_from,
+            merge_layers=merge_layers,
         )
+        self.decoder = MaskDecoder(in_channels, **options)
+        own = choose('query_projections', query_projections, PROJECTIONS) == 'each'
+        self.tap_groups = nn.ModuleList(
+            TapGroup(
+                taps,
+                MaskDecoder(in_channels, **options),
+                nn.Linear(descriptor_dim, in_channels) if own else None,
+            )
+            for taps in tap_groups
+        )
+        self.score_path = None if score_path is None else _score_path(score_path)
         if project_patches:
             self.input_proj = nn.Linear(in_channels, in_channels)
             self.proj_norm = nn.LayerNorm(in_channels)
         self.project_patches = project_patches
         if cosine_start is not None:
             self._start_as_cosine(cosine_start)
+        self.mask_scale: nn.Parameter | None = None
+        if mask_scale is not None:
+            self.mask_scale = nn.Parameter(torch.full((1,), float(mask_scale)))
         self.mask_bias: nn.Parameter | None = None
         if mask_bias is not None:
             if self.mask_loss is None:
@@ -193,8 +298,9 @@ class ZegCLIPHead(ZeroShotHead):
         queries: ClassQueries,
         global_token: Tensor | None = None,
     ) -> Tensor:
-        """Return the last layer's mask logits ``(N, Q, h, w)``."""
-        return self._all_masks(inputs, queries, global_token)[-1]
+        """Return the resulting mask logits ``(N, Q, h, w)``."""
+        masks, score = self._all_masks(inputs, queries, global_token)
+        return self._mixed(masks[-1], score)
 
     def training_outputs(  # type: ignore[override]  # wants nothing else
         self,
@@ -203,16 +309,28 @@ class ZegCLIPHead(ZeroShotHead):
         queries: ClassQueries,
         global_token: Tensor | None = None,
     ) -> list[Tensor]:
-        """Return the masks that get a loss, ``(N, K, h, w)`` each, the result last."""
-        masks = self._all_masks(inputs, queries, global_token)
+        """Return the masks that get a loss, ``(N, K, h, w)`` each.
+
+        The decoder's result is the last of them. The score path's stand first, if there
+        is one, and earlier layers between them with deep supervision.
+        """
+        masks, score = self._all_masks(inputs, queries, global_token)
+        if not self.deep_supervision:
+            masks = masks[-1:]
         return [
             reduce_queries(mask, queries.queries_per_class, self.query_reduce)
-            for mask in (masks if self.deep_supervision else masks[-1:])
+            for mask in ([] if score is None else [score]) + masks
         ]
 
     def class_logits(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Return the last layer's masks, which are the result."""
-        return outputs[-1]
+        """Return the result: the last layer's masks, or the mixture with scores."""
+        return self._mixed(outputs[-1], outputs[0])
+
+    def _mixed(self, masks: Tensor, score: Tensor | None) -> Tensor:
+        """Mix the masks of decoder and score path, if there is one."""
+        if self.score_path is None or score is None:
+            return masks
+        return self.score_path.mix * score + (1 - self.score_path.mix) * masks
 
     def loss_by_feat(
         self, outputs: Sequence[Tensor], batch_data_samples: SampleList
@@ -224,10 +342,15 @@ class ZegCLIPHead(ZeroShotHead):
             batch_data_samples: samples with ``gt_sem_seg`` ``(1, H, W)``.
 
         Returns:
-            the losses of the result under their names, those of earlier layers with
-            ``d0.``, ``d1.``, ... before them.
+            the losses of the decoder's result under their names, those of earlier
+            layers with ``d0.``, ``d1.``, ... before them, and those of the score path
+            and its accuracy with ``score.``.
         """
         losses = self._mask_losses(outputs[-1], batch_data_samples)
+        if self.score_path is not None:
+            score, *outputs = outputs
+            extra = self._mask_losses(score, batch_data_samples)
+            losses |= {f'score.{name}': value for name, value in extra.items()}
         for index, mask in enumerate(outputs[:-1]):
             extra = self._mask_losses(mask, batch_data_samples)
             losses |= {
@@ -250,15 +373,31 @@ class ZegCLIPHead(ZeroShotHead):
 
     def _all_masks(
         self, inputs: Sequence[Tensor], queries: ClassQueries, image: Tensor | None
-    ) -> list[Tensor]:
-        """Return every layer's mask logits ``(N, Q, h, w)``."""
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Return the masks ``(N, Q, h, w)`` of every layer and of the score path."""
         patches = self._transform_inputs(inputs)
         layout = Layout(patches.shape[-2:], queries.prompts_per_row)
         described = self._described(patches, queries, image)
-        masks = self.decoder(self.q_proj(described), self._memory(patches), layout)
+        query, memory = self.q_proj(described), self._memory(patches)
+        parts = [self.decoder(query, memory, layout)]
+        for group in self.tap_groups:
+            assert isinstance(group, TapGroup)  # a ModuleList does not know
+            tapped = self._memory(group.summed(inputs, self.in_channels))
+            own = query if group.q_proj is None else group.q_proj(described)
+            parts.append(group.decoder(own, tapped, layout))
+        # Layer by layer, over all groups.
+        masks: list[Tensor] = [
+            sum(layer[1:], layer[0]) for layer in zip(*parts, strict=True)
+        ]
+        if self.score_path is not None:
+            plan, cosines = self.score_path(query, memory, layout.rows)
+            masks.append(transported(plan, cosines).to(query.dtype))
+        if self.mask_scale is not None:
+            masks = [mask * self.mask_scale for mask in masks]
         if self.mask_bias is not None:
             masks = [mask + self.mask_bias for mask in masks]
-        return [mask.unflatten(-1, layout.grid) for mask in masks]
+        masks = [mask.unflatten(-1, layout.grid) for mask in masks]
+        return (masks, None) if self.score_path is None else (masks[:-1], masks[-1])
 
     def _memory(self, patches: Tensor) -> Tensor:
         """Return what queries look at: ``(N, E, h, w) -> (N, hw, E)``."""

@@ -1,0 +1,5 @@
+# OTSeg on COCO-Stuff 164k with the labels of all classes: the upper bound.
+_base_ = ['./cocostuff_vitb16.py']
+
+model = dict(setting='supervised')
+train_dataloader = dict(dataset=dict(setting='supervised'))
