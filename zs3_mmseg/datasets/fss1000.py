@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +91,7 @@ class FSS1000Dataset(BaseSegDataset):
             dict(
                 img_path=str(path),
                 seg_map_path=str(path.with_suffix('.png')),
-                mask_label=1 + _CLASSES.index(path.parent.name),
+                mask_label=_label_of(path),
                 label_map=self.label_map,
                 reduce_zero_label=self.reduce_zero_label,
                 seg_fields=[],
@@ -102,16 +101,17 @@ class FSS1000Dataset(BaseSegDataset):
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
         """Return the annotation of one sample, and how its mask is read."""
-        info = super().get_data_info(idx)
-        info['read_mask'] = partial(read_mask, label=info['mask_label'])
-        return info
+        return dict(super().get_data_info(idx), read_mask=self.read_mask)
+
+    def read_mask(self, path: str) -> np.ndarray:
+        """Read a mask as the label of its class, and 0 elsewhere, (H, W), uint16.
+
+        Raises:
+            OSError: naming the file, if it cannot be decoded to its end.
+        """
+        grey = np.asarray(Image.fromarray(read_image(path)).convert('L'))
+        return np.where(grey >= _THRESHOLD, _label_of(path), 0).astype(np.uint16)
 
 
-def read_mask(path: str, label: int) -> np.ndarray:
-    """Read a mask as the label of its class, and 0 elsewhere, (H, W), uint16.
-
-    Raises:
-        OSError: naming the file, if it cannot be decoded to its end.
-    """
-    grey = np.asarray(Image.fromarray(read_image(path)).convert('L'))
-    return np.where(grey >= _THRESHOLD, label, 0).astype(np.uint16)
+def _label_of(path: str | Path) -> int:
+    return 1 + _CLASSES.index(Path(path).parent.name)
