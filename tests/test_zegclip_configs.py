@@ -1,4 +1,4 @@
-"""Every config of ZegCLIP builds, without weights and without data."""
+"""Every config of ZegCLIP and its family builds, without weights and without data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ from zs3_mmseg.utils.config_check import require_config_files
 CONFIGS = Path(__file__).parents[1] / 'configs'
 FILES = sorted(
     path
-    for pattern in ('zegclip/*.py', 'shapes/ablations/*.py')
+    for pattern in (
+        'zegclip/*.py',
+        'otseg/*.py',
+        'cascade_clip/*.py',
+        'shapes/ablations/*.py',
+    )
     for path in CONFIGS.glob(pattern)
     if not path.stem.startswith('own_folder')  # their classes are in the folder
 )

@@ -1,4 +1,4 @@
-"""ZegCLIP's configs of Shapes through the tools: settings, self-training, resuming."""
+"""Configs of ZegCLIP and its family through the tools: self-training, resuming."""
 
 from __future__ import annotations
 
@@ -119,6 +119,18 @@ def test_inductive_training_ends_in_a_checkpoint_that_can_be_tested(
 def test_other_settings_learn(train, config: str) -> None:
     folder = train(config, config, 2)
     assert (folder / 'iter_2.pth').is_file()
+
+
+@pytest.mark.parametrize('method', ['otseg', 'cascade_clip'])
+def test_the_family_trains_itself_and_is_tested(
+    train, run_tool, tmp_path: Path, method: str
+) -> None:
+    config = f'../{method}/shapes_tiny_transductive'
+    folder = train(method, config, 2, load_from=None)
+    arguments = [folder / 'config.py', folder / 'iter_2.pth', '--work-dir', tmp_path]
+    tested = run_tool('test.py', *arguments, folder=folder.parent)
+    assert tested.status == 0, tested.output
+    assert 'hIoU' in json.loads((tmp_path / 'metrics.json').read_text())
 
 
 def test_two_processes_have_no_unused_parameters(train) -> None:
