@@ -17,6 +17,12 @@ MEMBERS = (
     ('otseg', 'otseg/shapes_tiny'),
     ('cascade_clip', 'cascade_clip/shapes_tiny'),
     ('cascade_clip_taps', 'cascade_clip/shapes_tiny_clip_taps'),
+    ('clip_rc', 'clip_rc/shapes_tiny'),
+    ('clip_rc_trained_tokens', 'clip_rc/shapes_tiny_trained_tokens'),
+    ('spt_seg', 'spt_seg/shapes_tiny'),
+    # Its training knows where unseen pixels are.
+    ('tagclip_leaks', 'tagclip/shapes_tiny'),
+    ('tagclip_no_gate_leaks', 'tagclip/shapes_tiny_no_gate'),
 )
 METHODS = [
     Method(name, ROOT / f'configs/{path}.py', trained=True) for name, path in MEMBERS

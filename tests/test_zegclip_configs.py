@@ -21,13 +21,16 @@ from zs3_mmseg.utils.config_check import require_config_files
 CONFIGS = Path(__file__).parents[1] / 'configs'
 FILES = sorted(
     path
-    for pattern in (
-        'zegclip/*.py',
-        'otseg/*.py',
-        'cascade_clip/*.py',
-        'shapes/ablations/*.py',
+    for folder in (
+        'zegclip',
+        'otseg',
+        'cascade_clip',
+        'spt_seg',
+        'clip_rc',
+        'tagclip',
+        'shapes/ablations',
     )
-    for path in CONFIGS.glob(pattern)
+    for path in CONFIGS.glob(f'{folder}/*.py')
     if not path.stem.startswith('own_folder')  # their classes are in the folder
 )
 E, FFN = 512, 2048

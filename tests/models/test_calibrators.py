@@ -13,6 +13,7 @@ from zs3_mmseg.models.calibrators import (
     ImageLevelGate,
     PriorCorrection,
     SeenShift,
+    TrustGate,
     UnseenMassMatch,
     VocabularyPruner,
 )
@@ -39,6 +40,19 @@ def scores():
 @pytest.fixture
 def token():
     return torch.randn(2, 6, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize('mode', ['both', 'seen', 'unseen'])
+def test_trust_gate_weighs_each_group_by_its_side(mode, queries, scores):
+    gate = torch.rand(2, 1, 3, 5, generator=torch.Generator().manual_seed(3))
+    expected = scores.clone()
+    for index, seen in enumerate(queries.seen_mask):
+        if mode in ('both', 'seen' if seen else 'unseen'):
+            expected[:, index] *= (1 - gate[:, 0]) if seen else gate[:, 0]
+    assert torch.equal(TrustGate(mode)(scores, queries, gate=gate), expected)
+    part = slice(1, 3)
+    sliced = TrustGate(mode)(scores[:, part], queries, classes=part, gate=gate)
+    assert torch.equal(sliced, expected[:, part])
 
 
 def test_seen_shift_takes_a_constant_off_seen_classes(queries, scores):

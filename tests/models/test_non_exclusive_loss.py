@@ -134,6 +134,20 @@ def test_a_second_derivative_is_refused(loss) -> None:
         torch.autograd.grad(value, logits, create_graph=True)
 
 
+@pytest.mark.parametrize('ignore_void', [False, True])
+def test_similarity_of_all_pixels_is_that_of_the_chunks(ignore_void: bool) -> None:
+    logits, labels = batch(5)
+    options = dict(ssim_weight=2.0, loss_weight=0.5, ignore_void=ignore_void)
+    whole = NonExclusiveLoss(**options)(logits, labels)['loss_ssim']
+    parts = NonExclusiveLoss(**options, class_chunk=2)(logits, labels)['loss_ssim']
+    torch.testing.assert_close(parts, whole)
+    assert 'loss_ssim' not in NonExclusiveLoss()(logits, labels)
+    # A map is like itself, whatever is left out.
+    target = F.one_hot(labels.clamp(max=5), 6)[..., :5].permute(0, 3, 1, 2).float()
+    same = NonExclusiveLoss(**options)(target, torch.where(labels < 5, labels, VOID))
+    torch.testing.assert_close(same['loss_ssim'], torch.tensor(0.0), atol=1e-6, rtol=0)
+
+
 def test_each_term_has_its_own_gradient_through_the_chunks() -> None:
     gradients = {}
     for chunk in (2, 7):

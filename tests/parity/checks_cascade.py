@@ -97,7 +97,7 @@ def check_inside(model: Any, tensors: dict[str, Tensor]) -> None:
     groups = [*head.tap_groups, head]
     handles = [
         group.decoder.register_forward_hook(
-            lambda _, given, masks: seen.append((*given[:2], masks[-1]))
+            lambda _, given, made: seen.append((*given[:2], made.masks[-1]))
         )
         for group in groups
     ]

@@ -111,7 +111,8 @@ def check_inside(model: Any, tensors: dict[str, Tensor]) -> None:
     model.eval()
     queries = model.current_queries()
     maps, given = model._features(tensors['img'], queries)
-    masks, score = head._all_masks(maps, queries, given['global_token'])
+    found = head._relate(maps, queries, given['global_token'], None)
+    masks, score = found.masks, found.score
     logits = head.query_logits(
         maps, queries=queries, global_token=given['global_token']
     )

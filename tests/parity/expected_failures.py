@@ -7,9 +7,6 @@ decides: such a file is not even opened.
 
 NOT_BUILT_YET = {
     'cagnet': 'the contextual module, generator and losses of CaGNet',
-    'cliprc': "CLIP-RC's region tokens and recovery losses",
     'fcclip': 'FC-CLIP: pixel decoder, masked attention, two classifiers in ensemble',
-    'spt': "SPT-SEG's prompts, frequency filter and decoder attention",
-    'tagclip': "TagCLIP's trusty token and weightings of its test",
     'zegformer': 'ZegFormer: mask proposals, matching and classification by crops',
 }

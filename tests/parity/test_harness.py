@@ -161,13 +161,13 @@ def test_each_file_fails_or_is_expected_to_by_its_own_name(tmp_path: Path) -> No
         'splits_2': '{broken',
         'gzsl_metrics_h': json.dumps(dict(file='gzsl_metrics_h.safetensors')),
         'cagnet_losses_3': '{}',
-        'otseg_optimizer': json.dumps([dict(lr=0.1)]),
+        'fcclip_optimizer': json.dumps([dict(lr=0.1)]),
         'zegformer_main_2': json.dumps(dict(tensors={}, file='elsewhere')),
         'esda_main_2': json.dumps(dict(tensors={})),
     }
     for name, text in contents.items():
         (golden / f'{name}.json').write_text(text)
-    save_file({}, golden / 'spt_filter_2.safetensors')
+    save_file({}, golden / 'fcclip_criterion_2.safetensors')
     save_file({}, golden / 'stray.safetensors')
     here = Path(__file__).parent
     command = ['-m', 'pytest', '-q', '-rA', str(here), '-k', 'test_golden']
@@ -190,9 +190,9 @@ def test_each_file_fails_or_is_expected_to_by_its_own_name(tmp_path: Path) -> No
         'splits_2.json': 'FAILED',
         'gzsl_metrics_h.json': 'FAILED',
         'cagnet_losses_3.json': 'XFAIL',
-        'otseg_optimizer.json': 'XFAIL',
+        'fcclip_optimizer.json': 'XFAIL',
         'zegformer_main_2.json': 'XFAIL',
         'esda_main_2.json': 'FAILED',
-        'spt_filter_2.safetensors': 'XFAIL',
+        'fcclip_criterion_2.safetensors': 'XFAIL',
         'stray.safetensors': 'FAILED',
     }

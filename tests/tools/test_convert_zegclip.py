@@ -204,17 +204,30 @@ FAMILY = {
         tower="out_indices=(0, 1, 2, 3, 4, 5, -1), tap_projection='frozen_random'",
         head='tap_groups=((0, 1, 2), (3, 4, 5))',
     ),
+    'spt_seg': dict(tower='spectral=dict(blocks=(0, 1))', head="attention='hilo'"),
+    'clip_rc': dict(
+        tower="extra_tokens=dict(type='RegionTokens', num_tokens=16)",
+        head="query_context='groups', memory=('group', 'image', 'patch'), "
+        "two_way=True, mask_from='dot', recovery=dict(num_layers=1)",
+    ),
+    'tagclip': dict(head="self_attn_layers=(0,), extra_query='trust'"),
 }
+#: Those whose recordings are called otherwise, and what has to be said of some files.
+RECORDED = {'cascade_clip': 'cascade', 'spt_seg': 'spt', 'clip_rc': 'cliprc'}
+SAID = {'clip_rc': ['--setting', 'inductive']}
 
 
 @pytest.mark.parametrize('method', FAMILY)
 def test_the_family_is_converted_as_well(convert, tmp_path: Path, method: str) -> None:
-    official = Official(f'{method.removesuffix("_clip")}_inductive', tmp_path)
-    finished = convert(official, method=method)
+    official = Official(f'{RECORDED.get(method, method)}_inductive', tmp_path)
+    finished = convert(official, *SAID.get(method, ()), method=method)
     assert finished.status == 0, finished.output
     for value in re.findall(r"'\w+'", ' '.join(FAMILY[method].values())):
         assert value in finished.output
-    config = official.foreign_config('inductive', **FAMILY[method])
+    leaks = method == 'tagclip'
+    assert ("setting='unseen_location'" in finished.output) == leaks
+    setting = 'unseen_location' if leaks else 'inductive'
+    config = official.foreign_config(setting, **FAMILY[method])
     model = init_segmentor(config, tmp_path / 'out.pth')
     image = official.tensors['img']
     with torch.no_grad():
@@ -226,8 +239,11 @@ def test_the_family_is_converted_as_well(convert, tmp_path: Path, method: str) -
     ('recording', 'method', 'message'),
     [
         ('otseg', 'zegclip', 'has 6 rows for each class.* convert it with otseg'),
-        ('cascade', 'zegclip', 'has its cascade_decoders .* with cascade_clip'),
-        ('zegclip', 'cascade_clip', 'has no cascade_decoders .* with zegclip'),
+        ('cascade', 'zegclip', 'its .*cascade_decoders.* with cascade_clip'),
+        ('zegclip', 'cascade_clip', 'no .*cascade_decoders.* with zegclip'),
+        ('spt', 'zegclip', 'its backbone.complex_weight .* with spt_seg'),
+        ('cliprc', 'tagclip', 'its backbone.region_level_bridge .* with clip_rc'),
+        ('zegclip', 'tagclip', 'no .*discriptor.* of TagCLIP; .* with zegclip'),
     ],
 )
 def test_another_method_of_the_family_is_named(

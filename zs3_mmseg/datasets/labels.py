@@ -36,7 +36,7 @@ _NARROW_VALUES, _WIDE_VALUES = 2**8, 2**16
 
 def hides_unseen(phase: str, setting: str) -> bool:
     """Whether pixels of unseen classes are hidden: only in zero-shot training."""
-    return phase == 'train' and setting in ('inductive', 'transductive')
+    return phase == 'train' and setting not in ('supervised', 'layout_oracle')
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def make_table(
 
 
 def _hidden_label(setting: str, special: SpecialLabels) -> int:
-    return special.unlabelled if setting == 'transductive' else special.ignore
+    return special.ignore if setting == 'inductive' else special.unlabelled
 
 
 def _positions(

@@ -92,18 +92,19 @@ class ZeroShotDataset:
 
     The labels of the wrapped data set are mapped by class name, right after they have
     been loaded and before any other transform. In training no pixel of an unseen class
-    leaves the data set, except in the two cases named below, which are logged. In
+    leaves the data set, except in the cases named below, which are logged. In
     testing labels then stay as they are, wherever the pipeline loads them: predictions
     are brought back to the size of the file, and what leads nowhere back is refused.
 
-    ==============  =====================  ========================
-    ``setting``     training, unseen       testing
-    ==============  =====================  ========================
-    inductive       ignore                 all labels
-    transductive    unlabelled             all labels
-    supervised      all labels             all labels
-    layout_oracle   all labels (named!)    all labels
-    ==============  =====================  ========================
+    ===============  =====================  ========================
+    ``setting``      training, unseen       testing
+    ===============  =====================  ========================
+    inductive        ignore                 all labels
+    transductive     unlabelled             all labels
+    supervised       all labels             all labels
+    unseen_location  unlabelled (named!)    all labels
+    layout_oracle    all labels (named!)    all labels
+    ===============  =====================  ========================
 
     Classes of the wrapped data set that the split does not name become ignore. A
     wrapped data set without class names has labels that are split indices already.
@@ -114,7 +115,8 @@ class ZeroShotDataset:
         phase: ``'train'`` or ``'test'``. Testing (validation too) hides nothing.
         split: name of a split, or a dict with ``classes`` and ``unseen``.
         setting: see above. ``'layout_oracle'`` gives the true layout of unseen classes
-            away, as ZS3Net's official training does.
+            away, as ZS3Net's official training does; ``'unseen_location'`` where they
+            are, all as one, to a training that is inductive otherwise, as TagCLIP's.
         unseen_policy: ``'drop_image'`` also leaves out the images that hold an unseen
             class; in inductive training only. It reads every mask once.
         pseudo_label_dir: a folder of maps that a model made, see
@@ -246,6 +248,11 @@ class ZeroShotDataset:
                 "setting='layout_oracle': the TRUE labels of unseen classes reach "
                 'training. This is no zero-shot result in the strict sense; it '
                 "repeats ZS3Net's official training."
+            )
+        if self.phase == 'train' and self.setting == 'unseen_location':
+            logger.warning(
+                "setting='unseen_location': training is told WHERE unseen classes are, "
+                'though not which. This is no inductive result: say "leaks" beside it.'
             )
         if self.pseudo_labels is not None:
             logger.warning(

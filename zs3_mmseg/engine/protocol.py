@@ -28,11 +28,15 @@ from mmseg.registry import HOOKS, MODELS
 
 from zs3_mmseg.datasets import ZeroShotDataset
 from zs3_mmseg.datasets.splits import ZeroShotSplit
+from zs3_mmseg.datasets.splits.zero_shot_split import SEEN_ROWS
 from zs3_mmseg.datasets.wrappers import image_paths
 from zs3_mmseg.engine.scores import require_given_scores
 from zs3_mmseg.evaluation import FoldIoUMetric, ZeroShotIoUMetric
 from zs3_mmseg.models.segmentors import ZeroShotEncoderDecoder
-from zs3_mmseg.models.segmentors.encoder_decoder import reads_queries
+from zs3_mmseg.models.segmentors.encoder_decoder import (
+    KEEPS_UNLABELLED,
+    reads_queries,
+)
 from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.checkpoint import unwrap
 from zs3_mmseg.utils.config_check import require_inherited_variables
@@ -158,7 +162,9 @@ def require_same_setting(segmentor: Any, meta: Mapping[str, Any], key: str) -> N
             f'{type(getattr(segmentor, "decode_head", None)).__name__} does not '
             "understand. Use setting='inductive', or a segmentor and head made for it"
         )
-    ours = getattr(segmentor, 'setting', setting)
+    # Stock heads take the location of unseen pixels for a class.
+    stock = None if setting == 'unseen_location' else setting
+    ours = getattr(segmentor, 'setting', stock)
     if ours != setting and setting != 'layout_oracle':
         raise ProtocolError(
             f'model.setting is {ours!r}, but {key}.dataset.setting is {setting!r}; '
@@ -185,9 +191,19 @@ def require_oracle_consent(
         )
 
 
+def require_leak_consent(meta: Mapping[str, Any], key: str, *, allowed: bool) -> None:
+    """Where unseen pixels are must not get into training unnoticed."""
+    if meta['setting'] == 'unseen_location' and not allowed:
+        raise ProtocolError(
+            f"{key}.dataset.setting is 'unseen_location', which tells training where "
+            'unseen classes are: its results are not inductive. Set allow_leak=True of '
+            'ProtocolCheckHook in custom_hooks to train so, and say "leaks" beside them'
+        )
+
+
 def require_seen_rows(segmentor: Any) -> None:
     """Inductive training must not hold the embedding of an unseen name."""
-    if getattr(segmentor, 'setting', None) != 'inductive':
+    if getattr(segmentor, 'setting', None) not in SEEN_ROWS:
         return
     names = tuple(segmentor.training_names())
     leaked = [name for name in names if name in set(segmentor.split.unseen)]
@@ -411,7 +427,7 @@ def allowed_in_training(meta: Mapping[str, Any]) -> set[int]:
     allowed = {*meta['seen'], meta['ignore_index']}
     if meta['setting'] in ('supervised', 'layout_oracle') or meta.get('pseudo_labels'):
         allowed |= {*meta['unseen']}
-    if meta['setting'] == 'transductive':
+    if meta['setting'] in KEEPS_UNLABELLED:
         allowed.add(meta['unlabelled_index'])
     return allowed
 
@@ -578,14 +594,17 @@ class ProtocolCheckHook(Hook):
     Args:
         num_samples: how many samples of each data set to look at, spread evenly; 0
             for none.
+        allow_leak: let training know where unseen pixels are, which
+            ``setting='unseen_location'`` asks for.
     """
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, num_samples: int = 8) -> None:
+    def __init__(self, num_samples: int = 8, *, allow_leak: bool = False) -> None:
         if num_samples < 0:
             raise ValueError(f'num_samples must be 0 or more, got {num_samples}')
         self.num_samples = num_samples
+        self.allow_leak = allow_leak
         self._checked: set[str] = set()
 
     def before_run(self, runner: Runner) -> None:
@@ -632,6 +651,7 @@ class ProtocolCheckHook(Hook):
         require_phase(meta, 'train', key)
         require_matching_prompts(segmentor, meta, key, training=True)
         require_oracle_consent(runner.hooks, meta, key)
+        require_leak_consent(meta, key, allowed=self.allow_leak)
         self._check_model(segmentor, meta, key, tested=False)
         require_same_setting(segmentor, meta, key)
         require_seen_rows(segmentor)

@@ -27,6 +27,7 @@ __all__ = [
     'ImageLevelGate',
     'PriorCorrection',
     'SeenShift',
+    'TrustGate',
     'UnseenMassMatch',
     'VocabularyPruner',
 ]
@@ -54,6 +55,9 @@ class Calibrator(nn.Module, ABC):
       for the slice before, None for the first. :meth:`forward` then gets the last of
       it as a further keyword ``observed``. Keep it small: a normaliser ``(N, 1, H,
       W)``, or a top-k, and not all scores.
+    - ``needs_gate = True``: :meth:`forward` then gets the map of unseen pixels that the
+      head makes, as a further keyword ``gate`` ``(N, 1, H, W)`` in 0..1; heads that
+      make none are refused.
     - a method ``fit(dataset)``, which learns from images without their labels. It is
       called by ``ZeroShotEncoderDecoder.fit_calibrators`` and may go through
       ``dataset`` several times: each item is one crop of one image, an iterator over
@@ -74,6 +78,8 @@ class Calibrator(nn.Module, ABC):
     needs_global_token: bool = False
     #: Whether a class's result depends on the scores of others, see above.
     needs_all_classes: bool = False
+    #: Whether it reads the head's map of unseen pixels, see above.
+    needs_gate: bool = False
 
     def __init__(self, space: Literal['logit', 'score']) -> None:
         super().__init__()
@@ -134,6 +140,41 @@ class SeenShift(Calibrator):
         """Return ``scores - shift`` for seen classes, ``scores`` for the others."""
         seen = queries.seen_mask[classes].to(scores.dtype)
         return scores - self.shift * seen[:, None, None]
+
+
+@MODELS.register_module()
+class TrustGate(Calibrator):
+    """Weigh scores by the map of unseen pixels that a trusty query made (TagCLIP).
+
+    With the map ``w`` in 0..1 (arXiv 2304.07547), ``s_k <- s_k (1 - w)`` for seen and
+    ``s_k <- s_k w`` for unseen classes. A shift of seen classes comes before it in the
+    official code: ``calibrators=[dict(type='SeenShift'), dict(type='TrustGate')]``.
+
+    Args:
+        mode: ``'both'`` groups are weighed, or only ``'seen'`` or ``'unseen'`` classes.
+    """
+
+    needs_gate = True
+
+    def __init__(self, mode: Literal['both', 'seen', 'unseen'] = 'both') -> None:
+        super().__init__('score')
+        self.mode = choose('TrustGate.mode', mode, ('both', 'seen', 'unseen'))
+
+    def forward(
+        self,
+        scores: Tensor,
+        queries: ClassQueries,
+        global_token: Tensor | None = None,
+        classes: slice = slice(None),
+        gate: Tensor | None = None,
+    ) -> Tensor:
+        """Return weighed scores."""
+        assert gate is not None  # needs_gate
+        seen = queries.seen_mask[classes][:, None, None]
+        weights = torch.where(seen, 1 - gate, gate)
+        if self.mode != 'both':
+            weights = torch.where(seen == (self.mode == 'seen'), weights, 1.0)
+        return scores * weights.to(scores.dtype)
 
 
 @MODELS.register_module()

@@ -8,15 +8,22 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmengine.dist import all_reduce
 from mmseg.registry import MODELS
 
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 
-from .resize import resize_for_loss
+from .resize import resize_for_loss, resize_maps
 
-__all__ = ['EdgeAttentionLoss', 'MMDLoss', 'NonExclusiveLoss', 'pixel_cross_entropy']
+__all__ = [
+    'EdgeAttentionLoss',
+    'MMDLoss',
+    'NonExclusiveLoss',
+    'TrustLoss',
+    'pixel_cross_entropy',
+]
 
 #: Variances of the official code of ZS3Net; its paper names 60 in place of 80.
 ZS3_BANDWIDTHS = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0)
@@ -301,6 +308,15 @@ class NonExclusiveLoss(nn.Module):
     of arXiv 1708.02002, the dice term that of arXiv 1606.04797 without squares below
     and with 1 added on both sides; both as ``SegLossPlus`` of the official code has it.
 
+    SPT-SEG (arXiv 2312.12754) has another term in place of dice, the structural
+    similarity of the logits as they are with the targets, over windows of 11x11 pixels
+    with Gaussian weights (deviation 1.5, zeros around the maps),
+
+    .. math::
+        L_{ssim} = w_{ssim} \Big( 1 - \text{mean}_{bkx} \frac{(2 \mu_m \mu_t + c_1)
+        (2 \sigma_{mt} + c_2)}{(\mu_m^2 + \mu_t^2 + c_1)
+        (\sigma_m^2 + \sigma_t^2 + c_2)} \Big), \quad c_1 = 0.01^2, c_2 = 0.03^2.
+
     **Without one-hot targets.** A pixel is a positive of one class at most. So the
     focal term of all classes is that of negatives only, plus, at labelled pixels, the
     difference that the pixel's own class makes::
@@ -315,7 +331,9 @@ class NonExclusiveLoss(nn.Module):
     Args:
         mask_weight: :math:`w_{mask}`.
         dice_weight: :math:`w_{dice}`.
-        loss_weight: multiplies both.
+        ssim_weight: :math:`w_{ssim}`; 0: the term is not computed. One-hot targets are
+            made for it, a class chunk at a time.
+        loss_weight: multiplies all.
         alpha: focal weight of positives, in 0..1.
         gamma: focal exponent, >= 0.
         ignore_void: leave unlabelled pixels out of all sums over :math:`x` (and out of
@@ -332,6 +350,7 @@ class NonExclusiveLoss(nn.Module):
         *,
         mask_weight: float = 100.0,
         dice_weight: float = 1.0,
+        ssim_weight: float = 0.0,
         loss_weight: float = 1.0,
         alpha: float = 0.25,
         gamma: float = 2.0,
@@ -343,6 +362,7 @@ class NonExclusiveLoss(nn.Module):
             raise ValueError(f'class_chunk must be at least 1, not {class_chunk}')
         self.mask_weight = mask_weight * loss_weight
         self.dice_weight = dice_weight * loss_weight
+        self.ssim_weight = ssim_weight * loss_weight
         self.alpha = alpha
         self.gamma = gamma
         self.ignore_void = ignore_void
@@ -355,7 +375,7 @@ class NonExclusiveLoss(nn.Module):
         ignore_index: int = IGNORE_INDEX,
         align_corners: bool = False,
     ) -> dict[str, Tensor]:
-        """Compute both terms.
+        """Compute the terms.
 
         Args:
             mask_logits: ``(N, K, h, w)``; resized to the labels bilinearly.
@@ -364,27 +384,54 @@ class NonExclusiveLoss(nn.Module):
             align_corners: of the resize; the official code has False.
 
         Returns:
-            scalars ``loss_mask`` and ``loss_dice``.
+            scalars ``loss_mask`` and ``loss_dice``, and ``loss_ssim`` if it has weight.
         """
         # Half precision has too few digits for sums over pixels.
-        precise = torch.promote_types(mask_logits.dtype, torch.float32)
+        mask_logits = mask_logits.to(
+            torch.promote_types(mask_logits.dtype, torch.float32)
+        )
         labelled = labels != ignore_index  # (N, H, W)
         counts = _pixels_of_class(labels, labelled, mask_logits.shape[1])  # (N, K)
+        labels = torch.where(labelled, labels, -1)
         with torch.autocast(mask_logits.device.type, enabled=False):
             focal, dice = _FocalAndDice.apply(
-                mask_logits.to(precise),
-                torch.where(labelled, labels, -1),
-                (counts > 0).tolist(),
-                align_corners,
-                self,
+                mask_logits, labels, (counts > 0).tolist(), align_corners, self
             )
-        present = (counts > 0).sum().float()
-        all_reduce(present, op='mean')
-        present = present.clamp(min=1)
-        return {
-            'loss_mask': self.mask_weight * focal / present,
-            'loss_dice': self.dice_weight * dice / present,
-        }
+            present = _num_masks(counts)
+            losses = {
+                'loss_mask': self.mask_weight * focal / present,
+                'loss_dice': self.dice_weight * dice / present,
+            }
+            if self.ssim_weight:
+                similarity = self._similarity(mask_logits, labels, align_corners)
+                losses['loss_ssim'] = self.ssim_weight * (1 - similarity)
+        return losses
+
+    def _similarity(
+        self, mask_logits: Tensor, labels: Tensor, align_corners: bool
+    ) -> Tensor:
+        """Return the mean structural similarity of masks and one-hot targets."""
+
+        def of_chunk(logits: Tensor, first: int) -> Tensor:
+            logits = resize_for_loss(logits, labels.shape[1:], align_corners)
+            classes = torch.arange(first, first + logits.shape[1], device=labels.device)
+            target = (labels[:, None] == classes[:, None, None]).to(logits.dtype)
+            similar = structural_similarity(logits, target)
+            return (similar * counted if self.ignore_void else similar).sum()
+
+        counted = (labels >= 0)[:, None]
+        pixels = counted.sum().clamp(min=1) if self.ignore_void else labels.numel()
+        sums = [
+            checkpoint(
+                of_chunk,
+                part,
+                index * self.class_chunk,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+            for index, part in enumerate(mask_logits.split(self.class_chunk, dim=1))
+        ]
+        return torch.stack(sums).sum() / (mask_logits.shape[1] * pixels)
 
     def focal(self, maps: _Maps, counted: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the focal terms of some classes, summed, and their slopes ``(k, X)``.
@@ -493,6 +540,113 @@ def _pixels_of_class(labels: Tensor, labelled: Tensor, num_classes: int) -> Tens
     index = torch.where(labelled, labels, 0).flatten(1)
     counts = torch.zeros(len(labels), num_classes, device=labels.device)
     return counts.scatter_add_(1, index, labelled.flatten(1).float())
+
+
+def _num_masks(counts: Tensor) -> Tensor:
+    """Return how many masks ``(N, K)`` have pixels, averaged over ranks, at least 1."""
+    present = (counts > 0).sum().float()
+    all_reduce(present, op='mean')
+    return present.clamp(min=1)
+
+
+#: Radius and deviation of the windows of structural similarity, in pixels.
+_SSIM_RADIUS, _SSIM_SIGMA = 5, 1.5
+_SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2
+
+
+def structural_similarity(one: Tensor, other: Tensor) -> Tensor:
+    """Structural similarity of two stacks of maps, pixel by pixel: ``(N, C, H, W)``.
+
+    Wang et al. 2004, eq. 13, for values in 0..1, with zeros around the maps.
+    """
+    down, across = (_window_means(size, one) for size in one.shape[-2:])
+
+    def mean(maps: Tensor) -> Tensor:
+        return down @ maps @ across
+
+    mean_one, mean_other = mean(one), mean(other)
+    product = mean_one * mean_other
+    squares = mean_one.square() + mean_other.square()
+    spreads = mean(one * one) + mean(other * other) - squares
+    covariance = mean(one * other) - product
+    similarity = (2 * product + _SSIM_C1) * (2 * covariance + _SSIM_C2)
+    return similarity / ((squares + _SSIM_C1) * (spreads + _SSIM_C2))
+
+
+def _window_means(size: int, like: Tensor) -> Tensor:
+    """Return the matrix ``(size, size)`` of weighted means over windows in a line.
+
+    Products with it are far faster on a CPU than convolutions of single maps.
+    """
+    places = torch.arange(size, device=like.device)
+    offsets = (places[:, None] - places).abs()
+    window = torch.arange(-_SSIM_RADIUS, _SSIM_RADIUS + 1, device=like.device)
+
+    def weight(distance: Tensor) -> Tensor:
+        return torch.exp(-distance.to(like.dtype).square() / (2 * _SSIM_SIGMA**2))
+
+    inside = torch.where(offsets <= _SSIM_RADIUS, weight(offsets), 0)
+    return inside / weight(window).sum()
+
+
+@MODELS.register_module()
+class TrustLoss(nn.Module):
+    r"""Focal loss of a map of unseen pixels (TagCLIP, arXiv 2304.07547).
+
+    With the probability :math:`p` of the map at its target (:math:`t = 1` where a pixel
+    is of an unseen class), and :math:`N` and :math:`X` as in :class:`NonExclusiveLoss`,
+
+    .. math::
+        L = \frac{w}{N} \sum_b \frac{1}{X} \sum_x a\, (1 - p)^\gamma\, (-\log p)
+
+    where :math:`a = \alpha` for :math:`t = 1`, :math:`1 - \alpha` otherwise. The
+    targets say where unseen classes are, so what is trained with it is not inductive.
+
+    Args:
+        loss_weight: :math:`w`.
+        alpha: focal weight of positives, in 0..1.
+        gamma: focal exponent, >= 0.
+    """
+
+    def __init__(
+        self, *, loss_weight: float = 10.0, alpha: float = 0.25, gamma: float = 2.0
+    ) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.alpha = alpha
+        self.gamma = gamma
+
+    def forward(
+        self,
+        gate: Tensor,
+        unseen: Tensor,
+        labels: Tensor,
+        *,
+        num_classes: int,
+        ignore_index: int = IGNORE_INDEX,
+        align_corners: bool = False,
+    ) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            gate: ``(N, 1, h, w)`` logits; resized to the labels bilinearly.
+            unseen: ``(N, H, W)`` bool, where unseen classes are.
+            labels: ``(N, H, W)``, whose masks are counted for :math:`N`.
+            num_classes: how many classes the labels know.
+            ignore_index: the label that is no class.
+            align_corners: of the resize; the official code has False.
+
+        Returns:
+            a scalar.
+        """
+        logits = resize_maps(gate.float(), labels.shape[-2:], align_corners)[:, 0]
+        # The sign makes a positive of either kind.
+        logits = torch.where(unseen, logits, -logits)
+        weights = torch.where(unseen, self.alpha, 1 - self.alpha)
+        focal = weights * (-logits).sigmoid().pow(self.gamma) * F.softplus(-logits)
+        labelled = labels != ignore_index
+        present = _num_masks(_pixels_of_class(labels, labelled, num_classes))
+        return self.loss_weight * focal.mean((1, 2)).sum() / present
 
 
 @MODELS.register_module()

@@ -31,6 +31,7 @@ from mmseg.registry import DATASETS, TRANSFORMS
         ('train', 'transductive', [[254, 1, 255], [0, 255, 254]]),
         ('train', 'supervised', [[2, 1, 255], [0, 255, 2]]),
         ('train', 'layout_oracle', [[2, 1, 255], [0, 255, 2]]),
+        ('train', 'unseen_location', [[254, 1, 255], [0, 255, 254]]),
         ('test', 'inductive', [[2, 1, 255], [0, 255, 2]]),
         ('test', 'transductive', [[2, 1, 255], [0, 255, 2]]),
     ],
@@ -266,9 +267,15 @@ def test_default_image_suffix_is_known(folder: Folder) -> None:
         wrap(config)
 
 
-def test_layout_oracle_is_logged_loudly(folder: Folder, log: list) -> None:
-    wrap(folder(), setting='layout_oracle')
-    assert any(r.levelno >= logging.WARNING and 'TRUE labels' in r.msg for r in log)
+@pytest.mark.parametrize(
+    ('setting', 'said'),
+    [('layout_oracle', 'TRUE labels'), ('unseen_location', 'WHERE')],
+)
+def test_what_leaks_is_logged_loudly(
+    folder: Folder, log: list, setting: str, said: str
+) -> None:
+    wrap(folder(), setting=setting)
+    assert any(r.levelno >= logging.WARNING and said in r.msg for r in log)
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ def run(
     val: Any = None,
     metrics: Any = (),
     hooks: Any = (),
+    **options: Any,
 ) -> None:
     """Call the hook as a runner would before training, or validation alone."""
 
@@ -145,7 +146,7 @@ def run(
         hooks=list(hooks),
         cfg=Config(),
     )
-    hook = ProtocolCheckHook()
+    hook = ProtocolCheckHook(**options)
     if train is not None:
         hook.before_train(runner)
     else:
@@ -237,6 +238,19 @@ def test_unlabelled_pixels_need_a_head_that_fills_them(folder: dict) -> None:
     model = Segmentor(setting='transductive', understands_unlabelled=False)
     with pytest.raises(ProtocolError, match='does not understand'):
         run(model, data(folder, setting='transductive'))
+
+
+def test_the_location_of_unseen_pixels_needs_consent(folder: dict, stock: Any) -> None:
+    model = Segmentor(setting='unseen_location', names=('dog', 'cat'))
+    leaking = data(folder, setting='unseen_location')
+    with pytest.raises(ProtocolError, match='allow_leak=True of ProtocolCheckHook'):
+        run(model, leaking)
+    run(model, leaking, allow_leak=True)
+    with pytest.raises(ProtocolError, match=r'model\.setting is None'):
+        run(stock, leaking, allow_leak=True)
+    model = Segmentor(setting='unseen_location', names=('dog', 'cat', 'cow'))
+    with pytest.raises(ProtocolError, match='embeddings of unseen names: cow'):
+        run(model, leaking, allow_leak=True)
 
 
 def test_layout_oracle_needs_a_hook_that_asks_for_it(folder: dict, stock: Any) -> None:

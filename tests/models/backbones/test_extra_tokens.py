@@ -96,6 +96,26 @@ def test_two_tokens_equal_open_clips_blocks_with_their_mask(
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('prompts', [None, dict(num_tokens=2, depth=1)])
+@torch.no_grad()
+def test_replaced_attention_leaves_groups_and_global_token_alone(
+    prompts: dict | None, build
+) -> None:
+    options = dict(out_global=True, prompts=prompts)
+    image = torch.randn(2, 3, 32, 32)
+    vanilla = build(**options, extra_tokens=dict(type='RegionTokens', num_tokens=4))
+    replaced = build(
+        **options,
+        extra_tokens=dict(type='RegionTokens', num_tokens=4),
+        last_attn='sclip',
+    )
+    replaced.load_state_dict(vanilla.state_dict())
+    expected, actual = vanilla(image), replaced(image)
+    torch.testing.assert_close(actual.group_tokens, expected.group_tokens)
+    torch.testing.assert_close(actual.global_token, expected.global_token)
+    assert not torch.allclose(actual.maps[0], expected.maps[0])
+
+
 @torch.no_grad()
 def test_a_float_mask_is_added_and_other_sizes_work(build) -> None:
     backbone = build(extra_tokens=dict(type='LeftAndRight'), normalize=True)
@@ -262,10 +282,6 @@ def test_masks_that_cannot_work_are_refused(kind: str, message: str, build) -> N
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (
-            dict(extra_tokens=dict(type='RegionTokens'), last_attn='naclip'),
-            "expected last_attn='vanilla'",
-        ),
         (dict(extra_tokens=dict(type='RegionTokens', num_tokens=5)), 'no square'),
         (dict(extra_tokens=dict(type='RegionTokens', num_tokens=0)), 'at least 1'),
         (dict(extra_tokens=dict(type='LeftAndRight', init='ones')), 'must be one of'),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from zs3_mmseg.models.backbones import OpenCLIPViT
-from zs3_mmseg.models.backbones.prompts import DeepPrompts
+from zs3_mmseg.models.backbones.prompts import DeepPrompts, SpectralFilter
 
 BLOCKS = 4
 
@@ -82,3 +82,42 @@ def test_only_prompts_learn_in_a_frozen_tower(tiny_config: Callable) -> None:
     assert model.prompts.deep_prompt_embeddings.grad is not None
     assert not model.visual.training
     assert model.prompts.training
+
+
+@pytest.mark.parametrize('grid', [(4, 6), (8, 12), (5, 7), (3, 2)])
+def test_a_filter_does_the_same_at_any_size(grid: tuple[int, int]) -> None:
+    """A constant filter multiplies, and one of half the waves takes the others out."""
+    part = SpectralFilter(blocks=(0,), grid=(4, 6), num_blocks=1, width=2)
+    tokens = torch.randn(1, 1 + 3 + grid[0] * grid[1] + 2, 2)
+    patches, first = tokens[:, 4:-2], tokens[:, :1]
+    with torch.no_grad():
+        part.weight.copy_(torch.tensor([0.5, 0.0]).expand_as(part.weight))
+    changed = part.before(0, tokens, 3, grid)
+    torch.testing.assert_close(changed[:, 4:-2], patches + 0.5 * patches * first)
+    assert torch.equal(changed[:, :4], tokens[:, :4])
+    assert torch.equal(changed[:, -2:], tokens[:, -2:])
+    assert part.before(1, tokens, 3, grid) is tokens
+
+
+def test_a_wave_is_damped_alike_on_grids_that_hold_it() -> None:
+    part = SpectralFilter(blocks=(0,), grid=(8, 8), num_blocks=1, width=1)
+    gains = []
+    for size in (8, 16, 24):
+        places = torch.arange(size)
+        wave = torch.cos(2 * torch.pi * (places[:, None] / 4 + places / 8))
+        tokens = torch.cat([torch.ones(1), wave.flatten()]).view(1, -1, 1)
+        added = part.before(0, tokens, 0, (size, size)) - tokens
+        moved = torch.fft.fft2(added[0, 1:, 0].view(size, size))
+        gains.append((moved / torch.fft.fft2(wave))[size // 4, size // 8])
+    torch.testing.assert_close(gains[1], gains[0])
+    torch.testing.assert_close(gains[2], gains[0])
+
+
+def test_an_image_of_another_size_goes_through_a_filtered_tower(tiny_config) -> None:
+    options = dict(out_global=True, spectral=dict(blocks=(0, 1), train=False))
+    backbone = OpenCLIPViT(tiny_config(), **options)
+    assert backbone.spectral.grid == (4, 4)
+    assert not backbone.spectral.weight.requires_grad
+    assert backbone(torch.randn(1, 3, 40, 24))[0].shape[-2:] == (5, 3)
+    with pytest.raises(ValueError, match=r'spectral\.blocks'):
+        OpenCLIPViT(tiny_config(), spectral=dict(blocks=(3,)))

@@ -209,7 +209,7 @@ def test_deep_supervision_adds_the_losses_of_earlier_layers() -> None:
     losses = head.loss((patches,), samples(3), None, queries=rows, global_token=token)
     query = head.q_proj(descriptor(head.terms, rows.embeddings, token))
     memory = patches.flatten(2).transpose(1, 2)
-    layers = head.decoder(query, memory, Layout(patches.shape[-2:]))
+    layers = head.decoder(query, memory, Layout(patches.shape[-2:])).masks
     labels = torch.cat([sample.gt_sem_seg.data for sample in samples(3)])
     expected = {'acc_seg'}
     for place, mask in zip(('d0.', 'd1.', ''), layers, strict=True):

@@ -97,8 +97,11 @@ def same_classes(names: Sequence[str]) -> list[tuple[int, int]]:
 
 
 #: What training sees of the pixels of unseen classes: nothing; that they are there and
-#: may get a pseudo-label; their labels.
-SETTINGS = ('inductive', 'transductive', 'supervised')
+#: may get a pseudo-label; their labels; or, of an inductive training in which
+#: something leaks, where they are.
+SETTINGS = ('inductive', 'transductive', 'supervised', 'unseen_location')
+#: Those in which only seen names have rows in training.
+SEEN_ROWS = ('inductive', 'unseen_location')
 
 _SPLIT_KEYS = ('name', 'classes', 'seen', 'unseen', 'source')
 

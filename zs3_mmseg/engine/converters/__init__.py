@@ -13,11 +13,13 @@ from .esda import ESDAConverter
 from .lseg import LSegConverter
 from .sazs import SAZSConverter
 from .zegclip import CascadeCLIPConverter, OTSegConverter, ZegCLIPConverter
+from .zegclip_family import CLIPRCConverter, SPTSegConverter, TagCLIPConverter
 from .zs3net import ZS3NetConverter
 
 __all__ = [
     'CONVERTERS',
     'CLIPConverter',
+    'CLIPRCConverter',
     'CascadeCLIPConverter',
     'Conversion',
     'Converter',
@@ -26,6 +28,8 @@ __all__ = [
     'LSegConverter',
     'OTSegConverter',
     'SAZSConverter',
+    'SPTSegConverter',
+    'TagCLIPConverter',
     'ZS3NetConverter',
     'ZegCLIPConverter',
     'apply_rules',

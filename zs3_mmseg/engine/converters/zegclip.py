@@ -33,6 +33,7 @@ from .clip import (
     text_tower,
 )
 from .core import (
+    CONVERTERS,
     Conversion,
     Converter,
     KeyRule,
@@ -88,7 +89,7 @@ _NOTES = (
 )
 
 
-def _decoder_rules(theirs: str, ours: str, num_layers: int) -> list[KeyRule]:
+def decoder_rules(theirs: str, ours: str, num_layers: int) -> list[KeyRule]:
     """Return what becomes of the keys below one decoder."""
     decoder = re.escape(theirs) + r'\.layers\.'
     last = num_layers - 1
@@ -112,11 +113,11 @@ def _decoder_rules(theirs: str, ours: str, num_layers: int) -> list[KeyRule]:
     ]
 
 
-_TOWER_RULES = [
+TOWER_RULES = [
     KeyRule(r'backbone\.((deep_)?prompt_.*)', r'backbone.prompts.\1', 'prompts'),
     KeyRule(r'backbone\.(.*)', r'backbone.visual.\1', "open_clip's names"),
 ]
-_UNUSED_RULES = [
+UNUSED_RULES = [
     KeyRule(
         r'decode_head\.loss_decode\.criterion\.empty_weight',
         None,
@@ -132,11 +133,11 @@ def zegclip_rules(num_layers: int) -> list[KeyRule]:
     ``num_layers`` counts those of its mask decoder.
     """
     return [
-        *_TOWER_RULES,
-        *_decoder_rules(_DECODER, 'decode_head.decoder', num_layers),
+        *TOWER_RULES,
+        *decoder_rules(_DECODER, 'decode_head.decoder', num_layers),
         KeyRule(r'decode_head\.(input_proj|proj_norm)_1\.(.*)', r'decode_head.\1.\2'),
         KeyRule(r'decode_head\.q_proj\..*', r'\g<0>'),
-        *_UNUSED_RULES,
+        *UNUSED_RULES,
     ]
 
 
@@ -152,10 +153,10 @@ def cascade_rules(num_layers: int, num_decoders: int = 3) -> list[KeyRule]:
     rules = [
         KeyRule(r'backbone\.ln_layers\.(.*)', r'backbone.taps.norms.\1', 'of taps'),
         KeyRule(r'backbone\.proj_layers', 'backbone.taps.projections', 'of taps'),
-        *_TOWER_RULES,
+        *TOWER_RULES,
     ]
     for group, head in enumerate(heads):
-        rules += _decoder_rules(f'{_CASCADE}.{group}', f'{head}.decoder', num_layers)
+        rules += decoder_rules(f'{_CASCADE}.{group}', f'{head}.decoder', num_layers)
         rules += [
             KeyRule(
                 rf'decode_head\.q_projs\.{group}\.(.*)', rf'{head}.q_proj.\1', 'queries'
@@ -164,7 +165,7 @@ def cascade_rules(num_layers: int, num_decoders: int = 3) -> list[KeyRule]:
                 rf'decode_head\.weights_s{group + 1}', f'{head}.weights', 'of taps'
             ),
         ]
-    return rules + _UNUSED_RULES
+    return rules + UNUSED_RULES
 
 
 @register_converter
@@ -223,11 +224,11 @@ class ZegCLIPConverter(Converter):
         state = state_dict_of(content, str(source))
         what = f'{source} is no official {self.method} checkpoint'
         weights = OfficialWeights(state, what)
-        _require_method(self.name, weights)
+        _require_method(type(self), weights)
         sizes = TowerSizes.of(weights, 'backbone')
         architecture = _architecture(sizes, arguments.arch, self.method)
         split = _read_split(arguments.split)
-        setting = _setting(weights, split, arguments.setting)
+        setting = self._setting(weights, split, arguments.setting)
         prompts = _prompts_per_row(arguments.text_rows)
         if prompts > 1 and self.name != OTSegConverter.name:
             raise ValueError(
@@ -241,7 +242,6 @@ class ZegCLIPConverter(Converter):
                 f'the rows of {arguments.text_rows} have {rows.embeddings.shape[1]} '
                 f'columns, and {source} needs {sizes.embed_dim}'
             )
-        shift = dict(type='SeenShift', shift=0.1)
         model: dict[str, Any] = dict(
             type='ZeroShotEncoderDecoder',
             split=plain_split(split),
@@ -250,7 +250,7 @@ class ZegCLIPConverter(Converter):
                 architecture, prompts=_prompts(weights), **self._tower_options(weights)
             ),
             decode_head=self._head(weights, sizes.embed_dim),
-            calibrators=[] if setting == 'transductive' else [shift],
+            calibrators=self._calibrators(weights, setting),
             class_embeddings=dict(
                 type='ClassEmbeddingBank',
                 source=dict(
@@ -259,8 +259,9 @@ class ZegCLIPConverter(Converter):
                 normalize=False,
             ),
         )
-        empty = empty_model(model, in_channels=sizes.embed_dim, num_heads=1)
-        rules = self._rules(model['decode_head']['num_layers'])
+        heads = model['decode_head'].get('num_heads', 1)
+        empty = empty_model(model, in_channels=sizes.embed_dim, num_heads=heads)
+        rules = self._rules(model['decode_head'])
         conversion = apply_rules(state, rules, empty.state_dict())
         files = {}
         if arguments.text_tower_out is not None:
@@ -280,6 +281,8 @@ class ZegCLIPConverter(Converter):
             notes=_NOTES + as_text(model=model),
         )
 
+    #: A key that the checkpoints of no other method have; None: nothing tells them.
+    marker: ClassVar[str | None] = None
     #: Where the layers of a decoder are; of several decoders those of the first.
     decoder: ClassVar[str] = _DECODER
 
@@ -298,9 +301,20 @@ class ZegCLIPConverter(Converter):
         """Return what the tower has beyond ZegCLIP's."""
         return {}
 
-    def _rules(self, num_layers: int) -> list[KeyRule]:
-        """Return what becomes of the keys."""
-        return zegclip_rules(num_layers)
+    def _rules(self, head: Mapping[str, Any]) -> list[KeyRule]:
+        """Return what becomes of the keys, for the config of a head."""
+        return zegclip_rules(head['num_layers'])
+
+    def _setting(
+        self, weights: OfficialWeights, split: ZeroShotSplit, wanted: str | None
+    ) -> str:
+        """Return the setting of the training, or refuse to guess it."""
+        return _setting(weights, split, wanted)
+
+    def _calibrators(self, weights: OfficialWeights, setting: str) -> list[dict]:
+        """Return the calibrators of the official test."""
+        shift = dict(type='SeenShift', shift=0.1)
+        return [] if setting == 'transductive' else [shift]
 
 
 @register_converter
@@ -337,6 +351,7 @@ class CascadeCLIPConverter(ZegCLIPConverter):
     help: ClassVar[str] = 'official Cascade-CLIP checkpoints (.pth), text rows (.npy)'
     method: ClassVar[str] = 'Cascade-CLIP'
     rows_origin: ClassVar[str] = f'{CASCADE_ROWS}, or {ZEGCLIP_ROWS}'
+    marker: ClassVar[str | None] = f'{_CASCADE}.0.layers.0.linear1.weight'
     decoder: ClassVar[str] = f'{_CASCADE}.0'
 
     def _tower_options(self, weights: OfficialWeights) -> dict[str, Any]:
@@ -359,18 +374,25 @@ class CascadeCLIPConverter(ZegCLIPConverter):
         )
         return super()._head(weights, dim) | dict(tap_groups=groups)
 
-    def _rules(self, num_layers: int) -> list[KeyRule]:
-        return cascade_rules(num_layers)
+    def _rules(self, head: Mapping[str, Any]) -> list[KeyRule]:
+        return cascade_rules(head['num_layers'])
 
 
-def _require_method(name: str, weights: OfficialWeights) -> None:
+def _require_method(
+    converter: type[ZegCLIPConverter], weights: OfficialWeights
+) -> None:
     """Refuse a checkpoint that another converter of the family is for."""
-    cascade = f'{_CASCADE}.0.layers.0.linear1.weight' in weights
-    if cascade != (name == CascadeCLIPConverter.name):
+    family = [one for one in CONVERTERS.values() if issubclass(one, ZegCLIPConverter)]
+    found = next(
+        (one for one in family if one.marker and one.marker in weights),
+        ZegCLIPConverter,
+    )
+    if found.marker != converter.marker:
+        marker = found.marker or converter.marker
         raise CheckpointError(
-            f'{weights.what}: it has {"its" if cascade else "no"} cascade_decoders of '
-            'Cascade-CLIP; convert it with '
-            + (CascadeCLIPConverter.name if cascade else ZegCLIPConverter.name)
+            f'{weights.what}: it has {"its" if found.marker else "no"} {marker} of '
+            f'{(found if found.marker else converter).method}; convert it with '
+            f'{found.name}'
         )
 
 

@@ -39,6 +39,7 @@ from .prompts import (
     DeepPrompts,
     LowRankBypass,
     SharedTokens,
+    SpectralFilter,
     TapProjection,
 )
 
@@ -95,7 +96,10 @@ class OpenCLIPViT(BaseModule):
             None: no prompts.
         extra_tokens: ``dict(type=...)`` of a registered :class:`ExtraTokens`, such as
             ``RegionTokens``, which stand behind the patches and go through all blocks
-            with an attention mask of their own; None: none.
+            with an attention mask of their own, whatever ``last_attn`` is; None: none.
+        spectral: options of :class:`SpectralFilter` (``blocks``, ``grid``, ``train``),
+            which filters the patches before some blocks as SPT-SEG does. Its ``grid``
+            is that of the stored positions if it is left out; None: no filter.
         low_rank: rank of the :class:`LowRankBypass` around each block, which is trained
             whether or not the tower is frozen; None: no bypass.
         replace_cls: the blocks before which the class token becomes the projected text
@@ -115,6 +119,7 @@ class OpenCLIPViT(BaseModule):
     class_prompt: ClassPrompt | None
     low_rank: nn.ModuleList | None
     extra_tokens: ExtraTokens | None
+    spectral: SpectralFilter | None
     taps: TapProjection | None
 
     def __init__(
@@ -137,6 +142,7 @@ class OpenCLIPViT(BaseModule):
         normalize: bool = False,
         prompts: Mapping[str, Any] | None = None,
         extra_tokens: Mapping[str, Any] | None = None,
+        spectral: Mapping[str, Any] | None = None,
         low_rank: int | None = None,
         replace_cls: Sequence[int] = (),
         priors: Sequence[int] = (),
@@ -213,11 +219,6 @@ class OpenCLIPViT(BaseModule):
             )
         self.extra_tokens = None
         if extra_tokens is not None:
-            if not self._last_is_vanilla:
-                raise ValueError(
-                    'extra_tokens have an attention mask of their own: expected '
-                    "last_attn='vanilla' with the full block"
-                )
             self.extra_tokens = MODELS.build({**extra_tokens, 'width': self.width})
             self.extra_tokens.start(self.visual)
         self.prompts = None
@@ -227,6 +228,13 @@ class OpenCLIPViT(BaseModule):
                 num_blocks=self.num_blocks,
                 width=self.width,
                 patch_size=self.patch_size,
+            )
+        self.spectral = None
+        if spectral is not None:
+            self.spectral = SpectralFilter(
+                **{'grid': tuple(self.visual.grid_size), **spectral},
+                num_blocks=self.num_blocks,
+                width=self.width,
             )
         self.low_rank = None
         if low_rank is not None:
@@ -404,8 +412,8 @@ class OpenCLIPViT(BaseModule):
     def image_token(self, img: Tensor) -> Tensor:
         """Return the global token ``(B, E)`` of the tower as CLIP trained it.
 
-        Without prompt tokens, bypasses and class names, so that it can be compared with
-        text rows whatever has been trained here.
+        Without prompt tokens, filters, bypasses and class names, so that it can be
+        compared with text rows whatever has been trained here.
 
         Args:
             img: ``(B, 3, H, W)``, normalised RGB.
@@ -427,25 +435,34 @@ class OpenCLIPViT(BaseModule):
         )
 
     def _run_last(
-        self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], pooled: bool
+        self,
+        block: nn.Module,
+        tokens: Tensor,
+        grid: tuple[int, int],
+        mask: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Run the last block with replaced attention.
+        """Run the last block with replaced attention, ``mask`` being that of its own.
 
-        Returns the tokens ``(N, L, D)`` after it, and, if ``pooled``, those that
-        pooling needs.
+        Returns the tokens ``(N, L, D)`` after it, and, if anything asks for the image
+        as a whole, those that pooling needs.
         """
+        own = tokens[:, : tokens.shape[1] - self._num_extra]
         after = replaced_block(
             block,
-            tokens,
+            own,
             partial(self.last_attn, grid=grid),
             full=self.full_last_block,
         )
-        if not pooled:
+        if self._num_extra:  # which it is not made for
+            untouched = run_block(block, tokens, mask)
+            after = torch.cat([after, untouched[:, own.shape[1] :]], dim=1)
+            return after, untouched[:, : own.shape[1]]
+        if not (self.out_global or self.out_cls_tokens):
             return after, after
         # Replaced attention says nothing about the image as a whole.
         if self.visual.pool_type == 'tok':
-            return after, run_first_token(block, tokens)
-        return after, run_block(block, tokens)
+            return after, run_first_token(block, own)
+        return after, run_block(block, own)
 
     @property
     def _num_extra(self) -> int:
@@ -511,17 +528,17 @@ class OpenCLIPViT(BaseModule):
             block, bypass, mask = resblocks[index], None, None
             if self.prompts is not None:
                 tokens = self.prompts.before(index, tokens)
+            held = 0 if self.prompts is None else self.prompts.count(index)
+            if self.spectral is not None:
+                tokens = self.spectral.before(index, tokens, held, state.grid)
             if self.class_prompt is not None:
                 tokens = self.class_prompt.enter(index, tokens, text)
             if self.low_rank is not None:
                 bypass = self.low_rank[index](tokens)
             if self.extra_tokens is not None:
-                held = 0 if self.prompts is None else self.prompts.count(index)
                 mask = self.extra_tokens.attention_mask(state.grid, held, tokens.device)
             if index == self.num_blocks - 1 and not self._last_is_vanilla:
-                tokens, pooled = self._run_last(
-                    block, tokens, state.grid, self.out_global or self.out_cls_tokens
-                )
+                tokens, pooled = self._run_last(block, tokens, state.grid, mask)
             else:
                 tokens = pooled = run_block(block, tokens, mask)
             if bypass is not None:

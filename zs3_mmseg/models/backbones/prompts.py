@@ -1,4 +1,4 @@
-"""What is added to a tower: prompt tokens, projected taps, and ESDA's parts.
+"""What is added to a tower: prompt tokens, filters, projected taps, and ESDA's parts.
 
 ESDA (Image and Vision Computing 2025, doi 10.1016/j.imavis.2025.105456) adapts a
 frozen CLIP with low-rank paths around its blocks (:class:`LowRankBypass`), and tells it
@@ -111,6 +111,84 @@ class DeepPrompts(nn.Module):
             index = block - self.first_block
             return self.deep_prompt_embeddings[index : index + 1]
         return None
+
+
+class SpectralFilter(nn.Module):
+    """A learnt filter of the patches, lit by the class token, as in SPT-SEG.
+
+    Before each of ``blocks`` the patches ``x (h, w, D)`` become ``x + G``, with the
+    class token ``c`` and a complex filter ``W`` (arXiv 2312.12754; the released code
+    decides)::
+
+        G = irfft2( rfft2(x * c) * W ),  both orthonormal
+
+    ``W`` is stored for one grid. For another, which the official code cannot run, it is
+    read at the frequencies of that grid, in cycles per patch, between the stored ones:
+    what is filtered out is so at any size.
+
+    Args:
+        blocks: the blocks before which patches are filtered.
+        grid: ``(h, w)`` that ``W`` is stored for.
+        num_blocks: of the tower.
+        width: ``D``.
+        train: whether ``W`` learns. The released code trains what is named a prompt
+            only, which ``W`` is not; whether the authors' own runs did is not known.
+    """
+
+    def __init__(
+        self,
+        *,
+        blocks: Sequence[int] = (0, 1),
+        grid: Sequence[int],
+        num_blocks: int,
+        width: int,
+        train: bool = True,
+    ) -> None:
+        super().__init__()
+        self.blocks = check_blocks('spectral.blocks', blocks, num_blocks)
+        height, columns = grid
+        shape = (height, columns // 2 + 1, width, 2)
+        self.grid = (height, columns)
+        self.weight = nn.Parameter(0.02 * torch.randn(shape), train)
+
+    def before(
+        self, block: int, tokens: Tensor, num_prompts: int, grid: tuple[int, int]
+    ) -> Tensor:
+        """Filter the patches before a block: ``(N, 1 + P + hw + G, D)`` stays so."""
+        if block not in self.blocks:
+            return tokens
+        first, count = 1 + num_prompts, grid[0] * grid[1]
+        patches = tokens[:, first : first + count]
+        lit = (patches * tokens[:, :1]).unflatten(1, grid)
+        # There is no Fourier transform of most grids in half precision.
+        with torch.autocast(tokens.device.type, enabled=False):
+            waves = torch.fft.rfft2(lit.float(), dim=(1, 2), norm='ortho')
+            waves = waves * self._filter(grid)
+            filtered = torch.fft.irfft2(waves, s=grid, dim=(1, 2), norm='ortho')
+        patches = patches + filtered.flatten(1, 2).to(tokens.dtype)
+        return torch.cat(
+            [tokens[:, :first], patches, tokens[:, first + count :]], dim=1
+        )
+
+    def _filter(self, grid: tuple[int, int]) -> Tensor:
+        """Return the complex filter of a grid, ``(h, w // 2 + 1, D)``."""
+        weight = torch.view_as_complex(self.weight.float().contiguous())
+        if grid == self.grid:
+            return weight
+        device = weight.device
+        rows = torch.fft.fftfreq(grid[0], device=device)
+        weight = _between(weight, rows * self.grid[0], self.grid[0])
+        columns = torch.fft.rfftfreq(grid[1], device=device).clamp(max=0.5)
+        places = (columns * self.grid[1]).clamp(max=weight.shape[1] - 1)
+        return _between(weight.transpose(0, 1), places, weight.shape[1]).transpose(0, 1)
+
+
+def _between(rows: Tensor, places: Tensor, period: int) -> Tensor:
+    """Read rows ``(R, ...)`` at fractional places, linearly; row 0 follows the last."""
+    low = places.floor()
+    share = (places - low).view(-1, *[1] * (rows.ndim - 1))
+    index = low.long()
+    return rows[index % period] * (1 - share) + rows[(index + 1) % period] * share
 
 
 class TapProjection(nn.Module):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import choose
 
 from .sinkhorn import SinkhornAttention, SinkhornMatching
@@ -110,6 +112,121 @@ class MatchingLayer(_ScaledProducts):
         return mean_of_rows(masks, layout)
 
 
+class HiLoFilter(nn.Module):
+    """Patches seen at two frequencies, as in the decoder of SPT-SEG (``hlfs``).
+
+    Of the ``H`` heads ``int(H * low_share)`` are low: patches attend to the means of
+    ``window x window`` patches. The others are high: patches attend within their
+    window. Both take no bias. Maps are filled up with zeros to whole windows, which
+    take part and are cut off again. With a learnt prompt ``p`` and map ``T``, which
+    starts as the identity, the patches ``y`` become ``clamp(cos(y, p), 0, 1) y T``:
+    where the cosine is not above 0, a patch has no mask at all.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, *, window: int = 3, low_share: float = 0.9
+    ) -> None:
+        super().__init__()
+        self.low_heads = int(num_heads * low_share)
+        self.high_heads = num_heads - self.low_heads
+        if dim % num_heads or window < 1 or not 0 < self.low_heads < num_heads:
+            raise ValueError(
+                "attention='hilo' needs channels that divide into heads, a window of "
+                'at least 1, and heads of both kinds: got '
+                f'{dim} channels, num_heads={num_heads}, window={window} and '
+                f'low_share={low_share}'
+            )
+        self.window = window
+        width = dim // num_heads
+        low, high = self.low_heads * width, self.high_heads * width
+        self.l_q = nn.Linear(dim, low, bias=False)
+        self.l_kv = nn.Linear(dim, 2 * low, bias=False)
+        self.l_proj = nn.Linear(low, low)
+        self.h_qkv = nn.Linear(dim, 3 * high, bias=False)
+        self.prompt = nn.Parameter(torch.randn(dim))
+        self.top_down_transform = nn.Parameter(torch.eye(dim))
+
+    def forward(self, memory: Tensor, layout: Layout) -> Tensor:
+        """Return filtered patches: ``(N, hw, E) -> (N, hw, E)``."""
+        (height, width), side = layout.grid, self.window
+        maps = memory.unflatten(1, layout.grid)  # (N, h, w, E)
+        maps = F.pad(maps, (0, 0, 0, -width % side, 0, -height % side))
+        mixed = torch.cat([self._high(maps), self._low(maps)], dim=-1)
+        mixed = mixed[:, :height, :width].flatten(1, 2)
+        shown = F.cosine_similarity(mixed, self.prompt, dim=-1).clamp(0, 1)
+        return (mixed * shown.unsqueeze(-1)) @ self.top_down_transform
+
+    def _high(self, maps: Tensor) -> Tensor:
+        """Attend within windows: ``(N, h, w, E) -> (N, h, w, heads * d)``."""
+        side = self.window
+        cells = (maps.shape[1] // side, maps.shape[2] // side)
+        qkv = self.h_qkv(maps).unflatten(2, (cells[1], side))
+        qkv = qkv.unflatten(1, (cells[0], side)).transpose(2, 3).flatten(3, 4)
+        heads = qkv.unflatten(-1, (3, self.high_heads, -1))  # (N, a, b, s * s, 3, H, d)
+        q, k, v = heads.permute(4, 0, 1, 2, 5, 3, 6).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v)  # (N, a, b, H, s * s, d)
+        mixed = mixed.transpose(3, 4).flatten(4).unflatten(3, (side, side))
+        return mixed.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+    def _low(self, maps: Tensor) -> Tensor:
+        """Attend to means of windows: ``(N, h, w, E) -> (N, h, w, heads * d)``."""
+        grid = maps.shape[1:3]
+        means = F.avg_pool2d(maps.permute(0, 3, 1, 2), self.window)
+        kv = self.l_kv(means.flatten(2).transpose(1, 2))
+        k, v = kv.unflatten(-1, (2, self.low_heads, -1)).permute(2, 0, 3, 1, 4)
+        q = self.l_q(maps.flatten(1, 2)).unflatten(-1, (self.low_heads, -1))
+        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k, v)
+        return self.l_proj(mixed.transpose(1, 2).flatten(2)).unflatten(1, grid)
+
+
+class HiLoAttention(nn.Module):
+    """Attention of queries to patches of a :class:`HiLoFilter`, the same for all.
+
+    ``map = y q`` without projections or scale, ``out = proj(softmax(map) y)``.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, *, dropout: float = 0.1, **options: Any
+    ) -> None:
+        super().__init__()
+        self.filter = HiLoFilter(dim, num_heads, **options)
+        self.proj = nn.Linear(dim, dim)
+        self.dropout = dropout
+
+    def forward(
+        self, query: Tensor, memory: Tensor, layout: Layout
+    ) -> tuple[Tensor, Tensor]:
+        """Attend with queries ``(N, Q * P, E)`` to patches ``(N, M, E)``.
+
+        Returns the attended values ``(N, Q * P, E)`` and the masks ``(N, Q, M)``.
+        """
+        patches = self.filter(memory, layout)
+        masks = query @ patches.transpose(1, 2)
+        weights = F.dropout(masks.softmax(dim=-1), self.dropout, self.training)
+        return self.proj(weights @ patches), mean_of_rows(masks, layout)
+
+
+class HiLoMatching(nn.Module):
+    """The map of :class:`HiLoAttention` alone."""
+
+    def __init__(self, dim: int, num_heads: int, **options: Any) -> None:
+        super().__init__()
+        self.filter = HiLoFilter(dim, num_heads, **options)
+
+    def forward(self, query: Tensor, memory: Tensor, layout: Layout) -> Tensor:
+        """Return mask logits ``(N, Q, M)`` of queries ``(N, Q * P, E)``."""
+        patches = self.filter(memory, layout)
+        return mean_of_rows(query @ patches.transpose(1, 2), layout)
+
+
+class DotMatching(nn.Module):
+    """Masks of refined queries and patches as they are: ``q v^T``, not scaled."""
+
+    def forward(self, query: Tensor, memory: Tensor, layout: Layout) -> Tensor:
+        """Return mask logits ``(N, Q, M)`` of queries ``(N, Q * P, E)``."""
+        return mean_of_rows(query @ memory.transpose(1, 2), layout)
+
+
 class AttentionKind(NamedTuple):
     """The two modules that a kind of attention consists of.
 
@@ -134,6 +251,7 @@ ATTENTIONS: dict[str, AttentionKind] = {
     'sinkhorn': AttentionKind(
         SinkhornAttention, SinkhornMatching, masks=('attention', 'plan')
     ),
+    'hilo': AttentionKind(HiLoAttention, HiLoMatching),
 }
 #: What becomes of the masks of the layers before the last.
 LAYER_MERGES = ('last', 'gate')
@@ -149,6 +267,23 @@ def gated(masks: Sequence[Tensor]) -> Tensor:
         return last
     logarithms = torch.stack([F.logsigmoid(mask) for mask in others])
     return last * logarithms.mean(0).exp()
+
+
+class SelfAttention(nn.Module):
+    """Queries attend to each other, post-norm; scores then depend on all classes."""
+
+    def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(
+            dim, num_heads, dropout=dropout, batch_first=True
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, query: Tensor) -> Tensor:
+        """Return queries of the same shape, ``(N, Q * P, E)``."""
+        attended = self.attn(query, query, query, need_weights=False)[0]
+        return self.norm(query + self.drop(attended))
 
 
 class MaskDecoderLayer(nn.Module):
@@ -178,18 +313,38 @@ class MaskDecoderLayer(nn.Module):
         return query, masks
 
 
+class Decoded(NamedTuple):
+    """What comes out of a decoder.
+
+    Attributes:
+        masks: logits ``(N, Q, M)`` of every layer; the last entry is the result, the
+            others serve deep supervision and gates.
+        query: queries after the layers, ``(N, Q * P, E)``.
+        memory: patches after the layers, ``(N, M, E)``.
+    """
+
+    masks: list[Tensor]
+    query: Tensor
+    memory: Tensor
+
+
 class MaskDecoder(nn.Module):
     """A stack of :class:`MaskDecoderLayer` that ends in a matching layer.
 
     Queries never look at each other, so any subset of the classes gives the rows that
-    the whole vocabulary gives. ``num_layers`` counts the last one, too. With
-    ``identical_layers`` all layers start as copies of the first, as in the official
-    code; else each is drawn on its own.
+    the whole vocabulary gives; ``two_way`` and ``self_attn_layers`` end that.
+    ``num_layers`` counts the last one, too. With ``identical_layers`` all layers start
+    as copies of the first, as in the official code; else each is drawn on its own.
 
     ``attention`` is one of :data:`ATTENTIONS`, or a dict with ``type`` and options.
     ``mask_from`` says what the masks are: the ``'attention'`` before any softmax, as a
     mean over heads and rows, or of a transport ``'plan'`` the similarity that it moves.
+    With ``'dot'`` all layers are whole, and :class:`DotMatching` comes after each.
     With ``merge_layers='gate'`` the result is :func:`gated` by the earlier layers.
+
+    With ``two_way`` (CLIP-RC) patches attend to queries by softmax while queries
+    attend to patches, both as they were before the layer. The layers of
+    ``self_attn_layers`` (TagCLIP) begin with a :class:`SelfAttention`.
     """
 
     matching: Any
@@ -206,34 +361,67 @@ class MaskDecoder(nn.Module):
         attention: str | Mapping[str, Any] = 'softmax',
         mask_from: str = 'attention',
         merge_layers: str = 'last',
+        two_way: bool = False,
+        self_attn_layers: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        self.dim = dim
         self.merge_layers = choose('merge_layers', merge_layers, LAYER_MERGES)
         if num_layers < 1:
             raise ValueError(f'num_layers must be at least 1, not {num_layers}')
+        self.from_dot = mask_from == 'dot'
+        if two_way and num_layers == 1 and not self.from_dot:
+            raise ValueError(
+                f'two_way=True has no layer to act in with num_layers=1 and mask_from='
+                f"{mask_from!r}: set num_layers=2 or more, or mask_from='dot'"
+            )
+        wrong = [i for i in self_attn_layers if not 0 <= i < num_layers]
+        if wrong or len(set(self_attn_layers)) != len(self_attn_layers):
+            raise ValueError(
+                f'self_attn_layers={tuple(self_attn_layers)} must be different layers '
+                f'from 0 to {num_layers - 1}'
+            )
         options = dict(type=attention) if isinstance(attention, str) else {**attention}
         self.attention = str(options.pop('type', None))
         kind = ATTENTIONS[choose('attention', self.attention, ATTENTIONS)]
-        choose(f'mask_from with attention={self.attention!r}', mask_from, kind.masks)
-        if len(kind.masks) > 1:
+        known = (*kind.masks, 'dot')
+        choose(f'mask_from with attention={self.attention!r}', mask_from, known)
+        if len(kind.masks) > 1 and not self.from_dot:
             options['mask_from'] = mask_from
+        sizes: dict[str, Any] = dict(ffn_dim=ffn_dim or 4 * dim, dropout=dropout)
         layers = [
             MaskDecoderLayer(
                 kind.attention(dim, num_heads, dropout=dropout, **options),
                 dim,
-                ffn_dim=ffn_dim or 4 * dim,
-                dropout=dropout,
+                **sizes,
             )
-            for _ in range(num_layers - 1)
+            for _ in range(num_layers if self.from_dot else num_layers - 1)
         ]
-        matching = kind.matching(dim, num_heads, **options)
+        matching: nn.Module = DotMatching()
+        if not self.from_dot:
+            matching = kind.matching(dim, num_heads, **options)
+        back = [
+            MaskDecoderLayer(
+                CrossAttention(dim, num_heads, dropout=dropout), dim, **sizes
+            )
+            for _ in range(two_way * len(layers))
+        ]
         if identical_layers and layers:
             first = layers[0]
             layers = [first, *(copy.deepcopy(first) for _ in layers[1:])]
             # It has some of the attention's parameters, under the same names.
             matching.load_state_dict(first.attn.state_dict(), strict=False)
+            back = [copy.deepcopy(back[0]) for _ in back]
         self.layers = nn.ModuleList(layers)
         self.matching = matching
+        #: Of patches that attend to queries, one for each layer.
+        self.memory_layers = nn.ModuleList(back)
+        self.self_attentions = nn.ModuleDict(
+            {
+                str(index): SelfAttention(dim, num_heads, dropout=dropout)
+                for index in sorted(self_attn_layers)
+            }
+        )
 
     @torch.no_grad()
     def start_as_cosine(self, scale: float) -> None:
@@ -241,37 +429,129 @@ class MaskDecoder(nn.Module):
 
         Residual branches start at zero, so that a query passes nothing but norms, which
         centre it, and the last layer's projections, with gates those of all layers,
-        start as multiples of the identity. Patches must have length one, and queries,
-        too.
+        start as multiples of the identity; where masks are products of what comes out,
+        the last norm of the queries has the scale. Patches must have length one, and
+        queries, too.
         """
-        if not hasattr(self.matching, 'start_as_cosine'):
+        if not (self.from_dot or hasattr(self.matching, 'start_as_cosine')):
             raise ValueError(
                 f'cosine_start={scale} is not for attention={self.attention!r}: set it '
                 'to None'
             )
-        parts, length = [], 1.0
-        for layer in self.layers:
+        branches: list[Any] = [
+            each.attn.out_proj  # type: ignore[union-attr]
+            for each in self.self_attentions.values()
+        ]
+        starts: list[Callable[[], Any]] = []
+        query_length = memory_length = 1.0
+        normed = self.dim**0.5
+        for index, layer in enumerate(self.layers):
             assert isinstance(layer, MaskDecoderLayer)  # a ModuleList does not know
-            parts.append((layer.attn, length))
-            length = self.matching.q.in_features**0.5  # of what a norm gives
-            for branch in (layer.attn.proj, layer.linear2):
-                nn.init.zeros_(branch.weight)
-                nn.init.zeros_(branch.bias)
-        parts.append((self.matching, length))
-        for part, length in parts if self.merge_layers == 'gate' else parts[-1:]:
-            part.start_as_cosine(scale, length)
+            if str(index) in self.self_attentions:
+                query_length = normed
+            if not self.from_dot:
+                length = query_length * memory_length
+                starts.append(partial(layer.attn.start_as_cosine, scale, length))
+            query_length = normed
+            if self.memory_layers:
+                memory_length = normed
+            if self.from_dot:
+                factor = scale / (query_length * memory_length)
+                starts.append(partial(nn.init.constant_, layer.norm3.weight, factor))
+        for layer in [*self.layers, *self.memory_layers]:
+            branches += [layer.attn.proj, layer.linear2]
+        for branch in branches:
+            nn.init.zeros_(branch.weight)
+            nn.init.zeros_(branch.bias)
+        if not self.from_dot:
+            if str(len(self.layers)) in self.self_attentions:
+                query_length = normed
+            length = query_length * memory_length
+            starts.append(partial(self.matching.start_as_cosine, scale, length))
+        for start in starts if self.merge_layers == 'gate' else starts[-1:]:
+            start()
 
-    def forward(self, query: Tensor, memory: Tensor, layout: Layout) -> list[Tensor]:
-        """Match queries ``(N, Q * P, E)`` to patches ``(N, M, E)``.
-
-        Returns mask logits ``(N, Q, M)`` of every layer; the last entry is the result,
-        the others serve deep supervision and gates.
-        """
+    def forward(self, query: Tensor, memory: Tensor, layout: Layout) -> Decoded:
+        """Match queries ``(N, Q * P, E)`` to patches ``(N, M, E)``."""
         masks: list[Tensor] = []
-        for layer in self.layers:
-            query, mask = layer(query, memory, layout)
+        single = Layout(layout.grid)
+        for index, layer in enumerate(self.layers):
+            before = query
+            query, mask = layer(self._after_self(index, query), memory, layout)
+            if self.memory_layers:
+                memory, _ = self.memory_layers[index](memory, before, single)
+            if self.from_dot:
+                mask = self.matching(query, memory, layout)
             masks.append(mask)
-        masks.append(self.matching(query, memory, layout))
+        if not self.from_dot:
+            last = self._after_self(len(self.layers), query)
+            masks.append(self.matching(last, memory, layout))
         if self.merge_layers == 'gate':
             masks[-1] = gated(masks)
-        return masks
+        return Decoded(masks, query, memory)
+
+    def _after_self(self, layer: int, query: Tensor) -> Tensor:
+        """Let queries attend to each other before a layer, if they do there."""
+        key = str(layer)
+        if key not in self.self_attentions:
+            return query
+        return self.self_attentions[key](query)
+
+
+class RecoveryDecoder(nn.Module):
+    """Brings back what went into a decoder from what came out, as in CLIP-RC.
+
+    ``q = W1 q_L, v = W2 v_L``, two-way layers as in :class:`MaskDecoder`, then ``q W3``
+    of the width of the descriptors and ``v W4``. In training alone; weights start
+    normal with deviation 0.02, and biases at zero, as in the official code.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        described_dim: int,
+        *,
+        num_layers: int = 1,
+        num_heads: int = 8,
+        ffn_dim: int | None = None,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise ConfigError(
+                f'decode_head.recovery.num_layers must be at least 1, not {num_layers}'
+            )
+        self.linear_q_in = nn.Linear(dim, dim)
+        self.linear_k_in = nn.Linear(dim, dim)
+        self.decouple_q, self.decouple_v = (
+            nn.ModuleList(
+                MaskDecoderLayer(
+                    CrossAttention(dim, num_heads, dropout=dropout),
+                    dim,
+                    ffn_dim=ffn_dim or 4 * dim,
+                    dropout=dropout,
+                )
+                for _ in range(num_layers)
+            )
+            for _ in range(2)
+        )
+        self.linear_q_out = nn.Linear(dim, described_dim)
+        self.linear_k_out = nn.Linear(dim, dim)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(
+        self, query: Tensor, memory: Tensor, layout: Layout
+    ) -> tuple[Tensor, Tensor]:
+        """Return recovered descriptors ``(N, Q * P, D)`` and patches ``(N, M, E)``.
+
+        From queries ``(N, Q * P, E)`` and patches ``(N, M, E)`` after a decoder.
+        """
+        query, memory = self.linear_q_in(query), self.linear_k_in(memory)
+        single = Layout(layout.grid)
+        for layer, back in zip(self.decouple_q, self.decouple_v, strict=True):
+            after, _ = layer(query, memory, single)
+            memory, query = back(memory, query, single)[0], after
+        return self.linear_q_out(query), self.linear_k_out(memory)

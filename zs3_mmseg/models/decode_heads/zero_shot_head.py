@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -50,6 +51,26 @@ class RunningArgmax:
     def best(self) -> tuple[Tensor, Tensor] | None:
         """Return the best scores and their classes, ``(H, W)`` each; None if none."""
         return self._best
+
+
+@dataclass(frozen=True)
+class GatedLogits:
+    """What a head returns that knows, besides, where pixels are of no seen class.
+
+    Attributes:
+        logits: ``(N, Q, h, w)``, as any head returns them.
+        gate: ``(N, 1, h, w)``; its sigmoid is near 1 where a pixel looks unseen.
+            Calibrators with ``needs_gate`` get it, see :class:`TrustGate
+            <zs3_mmseg.models.calibrators.TrustGate>`.
+    """
+
+    logits: Tensor
+    gate: Tensor
+
+    def split(self, size: int) -> list[GatedLogits]:
+        """Return parts of ``size`` images each, as ``Tensor.split`` does."""
+        parts = zip(self.logits.split(size), self.gate.split(size), strict=True)
+        return [GatedLogits(*part) for part in parts]
 
 
 #: How the queries of a class (its synonyms) become one logit. ``max`` takes the best
@@ -238,7 +259,7 @@ class ZeroShotHead(BaseDecodeHead):
         *,
         queries: ClassQueries,
         global_token: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Tensor | GatedLogits:
         """Return mask logits at patch resolution, one map per query.
 
         Args:
@@ -247,7 +268,7 @@ class ZeroShotHead(BaseDecodeHead):
             global_token: ``(N, E)`` token of the whole image, if there is one.
 
         Returns:
-            ``(N, Q, h, w)``.
+            ``(N, Q, h, w)``, also as :class:`GatedLogits`.
         """
 
     def forward(
@@ -258,6 +279,8 @@ class ZeroShotHead(BaseDecodeHead):
         Like the others below, it hands on what :meth:`query_logits` declares.
         """
         logits = self.query_logits(inputs, queries=queries, **given)
+        if isinstance(logits, GatedLogits):
+            logits = logits.logits
         return reduce_queries(logits, queries.queries_per_class, self.query_reduce)
 
     def training_outputs(

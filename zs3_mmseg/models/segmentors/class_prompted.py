@@ -113,9 +113,9 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
         **kwargs: Any,
     ) -> None:
         self.other_name = other_name
-        if setting == 'transductive':
+        if setting in ('transductive', 'unseen_location'):
             raise ValueError(
-                "ClassPromptedSegmentor: setting='transductive' needs pixels that some "
+                f'ClassPromptedSegmentor: setting={setting!r} needs pixels that some '
                 'unseen class may claim, which a mask of one class has not; use '
                 "setting='inductive' or 'supervised'"
             )

@@ -27,7 +27,11 @@ from zs3_mmseg.models.backbones.outputs import TowerOutput
 from zs3_mmseg.models.calibrators import SPACES
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads.mask_scores import MaskScores
-from zs3_mmseg.models.decode_heads.zero_shot_head import ScoreKind, ZeroShotHead
+from zs3_mmseg.models.decode_heads.zero_shot_head import (
+    GatedLogits,
+    ScoreKind,
+    ZeroShotHead,
+)
 from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.labels import SpecialLabels, special_labels
@@ -155,12 +159,17 @@ def _is_required(function: Callable, name: str) -> bool:
 # ------------------------------------------------------------------ labels of training
 
 
+#: Settings in which unlabelled pixels reach the model.
+KEEPS_UNLABELLED = ('transductive', 'unseen_location')
+
+
 class LabelMapping:
     """Maps indices into all classes to indices of a head's classes.
 
     ``positions`` has the new index of each class that stays. Values that neither stay
     nor are ignored become ignored in the inductive setting; in the transductive one
-    unlabelled pixels are kept for later, and any other value is a mistake.
+    and ``unseen_location`` ones unlabelled pixels are kept for later, and any other
+    value is a mistake.
     """
 
     def __init__(
@@ -181,7 +190,7 @@ class LabelMapping:
         self._table[special.ignore] = special.ignore
         for old, new in positions.items():
             self._table[old] = new
-        if setting == 'transductive':
+        if setting in KEEPS_UNLABELLED:
             self._table[special.unlabelled] = special.unlabelled
 
     def __call__(self, labels: Tensor) -> Tensor:
@@ -202,9 +211,9 @@ class LabelMapping:
                 )
             raise ConfigError(
                 f'labels hold {wrong}: expected 0..{self._num_classes - 1}, '
-                f'{self._special.ignore} (ignore) or, in the transductive setting, '
-                f'{unlabelled} (unlabelled). Does the data set use the split of the '
-                'model?'
+                f'{self._special.ignore} (ignore) or, in the transductive and '
+                f'unseen_location settings, {unlabelled} (unlabelled). Does the data '
+                'set use the split of the model?'
             )
         return mapped
 
@@ -276,6 +285,8 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
     classes have rows, labels become positions among them, and all else is ignored. In
     transductive training all classes have rows, and the head fills the unlabelled
     pixels before any loss. In supervised training all classes have rows and labels.
+    In the ``unseen_location`` setting only seen classes have rows, and a head with
+    ``needs_unseen_pixels`` is told where unseen pixels are, which leaks.
 
     Args:
         backbone: config of the backbone. A last output ``(N, E)`` is the global token.
@@ -285,12 +296,16 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         class_embeddings: config of a ``ClassEmbeddingBank``, or a bank. None only if
             no head and no calibrator reads class embeddings.
         split: name of a split, a dict with ``classes`` and ``unseen``, or a split.
-        setting: ``'inductive'``, ``'transductive'`` or ``'supervised'``.
+        setting: ``'inductive'``, ``'transductive'``, ``'supervised'`` or
+            ``'unseen_location'``.
         test_split: a split, as above, whose classes are the ones to predict, for
             cross-dataset testing; training and checkpoints keep ``split``. Their rows
             are those of ``class_embeddings``, also for names that a checkpoint has.
         pseudo_label_threshold: in transductive training, unlabelled pixels whose best
             unseen class scores less than this are ignored; None fills all of them.
+        pseudo_labels: whether unlabelled pixels of transductive training get
+            pseudo-labels. False leaves them out of the losses over classes, as the
+            released code of TagCLIP does by accident.
         calibrators: configs of calibrators, or calibrators, in their order.
         post_processors: configs of post-processors, or post-processors, in their
             order: those of ``space='score'`` change scores ``(K, H, W)`` at original
@@ -322,6 +337,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         setting: str | None = None,
         test_split: Any = None,
         pseudo_label_threshold: float | None = None,
+        pseudo_labels: bool = True,
         calibrators: Sequence[ConfigType | nn.Module] = (),
         post_processors: Sequence[ConfigType | nn.Module] = (),
         neck: OptConfigType = None,
@@ -356,6 +372,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         self.calibrators = _built(calibrators)
         self.post_processors = _built(post_processors)
         self.pseudo_label_threshold = pseudo_label_threshold
+        self.pseudo_labels = pseudo_labels
         self._teacher: tuple[ZeroShotEncoderDecoder, ...] = ()
         vocabulary.rows_needed = (
             any(reads_queries(head) for _, head in self._named_heads())
@@ -457,6 +474,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         for name, head in self._named_heads():
             self._check_head(name, head)
         self._require_global_token(getattr(self.backbone, 'out_global', True))
+        self._check_unseen_pixels()
         methods = ('forward', 'query_logits', 'training_outputs', 'loss', 'predict')
         self._reads_image = any(
             'image' in declared(getattr(head, method))
@@ -474,6 +492,37 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
                 raise ValueError(
                     f"{type(calibrator).__name__}(space='logit') calibrates logits, "
                     f"and {head_name} makes sums of masks: use space='score'"
+                )
+
+    def _check_unseen_pixels(self) -> None:
+        """Where unseen pixels are is for heads that read it, and for them needed."""
+        reads = getattr(self.decode_head, 'needs_unseen_pixels', False)
+        head_name = type(self.decode_head).__name__
+        if self.setting == 'unseen_location' and not reads:
+            raise ConfigError(
+                "model.setting='unseen_location' tells where unseen pixels are, which "
+                f'{head_name} does not read: set model.setting and train_dataloader.'
+                "dataset.setting to 'inductive', or decode_head.extra_query='trust'"
+            )
+        if reads and self.setting not in KEEPS_UNLABELLED:
+            raise ConfigError(
+                f'{head_name} learns where unseen pixels are (extra_query), which '
+                f'model.setting={self.setting!r} does not tell: set it and '
+                "train_dataloader.dataset.setting to 'unseen_location', which leaks, "
+                "or to 'transductive'"
+            )
+        if not self.pseudo_labels and self.setting != 'transductive':
+            raise ConfigError(
+                'model.pseudo_labels=False is for transductive training, and here '
+                f'setting={self.setting!r}: leave it out'
+            )
+        for calibrator in self.calibrators:
+            gated = getattr(calibrator, 'needs_gate', False)
+            if gated and not getattr(self.decode_head, 'gives_gate', False):
+                raise ConfigError(
+                    f'{type(calibrator).__name__} weighs scores by a map of unseen '
+                    f'pixels, which {head_name} does not give: set '
+                    "model.decode_head.extra_query='trust'"
                 )
 
     def _check_head(self, name: str, head: Any) -> None:
@@ -576,7 +625,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
 
     @property
     def setting(self) -> str:
-        """``'inductive'``, ``'transductive'`` or ``'supervised'``."""
+        """One of ``SETTINGS``, see there."""
         return self.vocabulary.setting
 
     @property
@@ -942,7 +991,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
 
     def _head_scores(
         self, maps: Any, metas: list[dict], given: dict
-    ) -> Tensor | MaskScores:
+    ) -> Tensor | MaskScores | GatedLogits:
         """Return the head's logits, ``(N, Q or K, h, w)``, or its masks."""
         head, queries = self.decode_head, given['queries']
         # The predict of our base is query_logits with synonyms reduced too early.
@@ -1036,15 +1085,22 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         classes = self._covered_labels(inputs, data_samples)
         labels = self._to_rows(classes)
         fills = self.vocabulary.training_setting == 'transductive'
+        fills = fills and self.pseudo_labels
         if fills:
             self._require_pseudo_labels()
+        given['unseen_pixels'] = unseen = classes == self._special.unlabelled
+        if not fills:
+            labels = labels.masked_fill(unseen, self._special.ignore)
         losses: dict[str, Tensor] = {}
         for name, head in self._named_heads():
             outputs = self._training_outputs(head, maps, given)
             if fills and head is self.decode_head:
                 labels = self._fill_unlabelled(inputs, metas, outputs, labels)
             whole = name in self._whole_heads
-            own_labels = self._to_classes(classes) if whole else labels
+            own_labels = labels
+            if whole:
+                own_labels = self._to_classes(classes)
+                own_labels = own_labels.masked_fill(unseen, self._special.ignore)
             samples = with_labels(data_samples, own_labels)
             own = self._losses_by_feat(head, maps, outputs, samples, given)
             prefix = name.replace('auxiliary_head', 'aux').replace('[', '_').strip(']')

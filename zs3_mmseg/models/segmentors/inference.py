@@ -21,7 +21,11 @@ from mmseg.structures import SegDataSample
 
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads.mask_scores import MaskScores
-from zs3_mmseg.models.decode_heads.zero_shot_head import RunningArgmax, reduce_queries
+from zs3_mmseg.models.decode_heads.zero_shot_head import (
+    GatedLogits,
+    RunningArgmax,
+    reduce_queries,
+)
 from zs3_mmseg.models.resize import Size, resize_maps
 from zs3_mmseg.utils.names import choose, did_you_mean
 
@@ -232,6 +236,8 @@ class CropScores(ABC):
     queries, global_token, classes)`` returns what it has gathered (from None on) and
     whose call then gets the last of it as ``observed``.
 
+    Those with ``needs_gate`` get ``gate`` ``(N, 1, H, W)`` of the head, in 0..1.
+
     ``found`` is what the head returned, ``global_token`` ``(N, E)`` or None, and
     ``crop`` the size of the crop. The head's maps stand for ``covered``, at least the
     crop; what is beyond the crop, at the bottom and right, is cut off.
@@ -245,6 +251,7 @@ class CropScores(ABC):
     rule: ScoringRule
     normaliser: Tensor | None = None
     observed: dict[Any, Any] = field(default_factory=dict)
+    gate: Tensor | None = None
 
     def __call__(self, classes: slice) -> Tensor:
         """Return calibrated scores of a slice of the classes, ``(N, K', H, W)``."""
@@ -299,6 +306,8 @@ class CropScores(ABC):
             more = {}
             if calibrator in self.observed:
                 more['observed'] = self.observed[calibrator]
+            if getattr(calibrator, 'needs_gate', False):
+                more['gate'] = self.gate
             scores = calibrator(
                 scores, self.queries, self.global_token, classes, **more
             )
@@ -323,6 +332,9 @@ class LogitScores(CropScores):
     """:class:`CropScores` of logits ``(N, Q, h, w)``, or ``(N, K, h, w)``."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.found, GatedLogits):
+            self.gate = self._sized(self.found.gate.float()).sigmoid()
+            self.found = self.found.logits
         counts, num_maps = self.queries.queries_per_class, self.found.shape[1]
         if num_maps not in (sum(counts), len(counts)):
             raise ValueError(

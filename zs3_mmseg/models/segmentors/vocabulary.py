@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from mmseg.registry import MODELS
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit, find_name, resolve_split
-from zs3_mmseg.datasets.splits.zero_shot_split import SETTINGS
+from zs3_mmseg.datasets.splits.zero_shot_split import SEEN_ROWS, SETTINGS
 from zs3_mmseg.models.class_embeddings import (
     ClassQueries,
     display_name,
@@ -68,7 +68,8 @@ class Vocabulary:
 
     Args:
         split: name of a split, a dict with ``classes`` and ``unseen``, or a split.
-        setting: ``'inductive'``, ``'transductive'`` or ``'supervised'``.
+        setting: ``'inductive'``, ``'transductive'``, ``'supervised'`` or
+            ``'unseen_location'``.
         bank: config of a ``ClassEmbeddingBank``, or anything with its ``embed``; None
             if there is nothing to compute rows with.
 
@@ -141,8 +142,8 @@ class Vocabulary:
     @property
     def training_names(self) -> tuple[str, ...]:
         """The names whose rows training uses, in the order of the rows."""
-        inductive = self.training_setting == 'inductive'
-        return self.split.seen if inductive else self.split.classes
+        seen_only = self.training_setting in SEEN_ROWS
+        return self.split.seen if seen_only else self.split.classes
 
     def new(self, names: Sequence[str], unseen: Sequence[str] | None) -> ClassList:
         """Make a list of a user's names.
@@ -288,7 +289,7 @@ class Vocabulary:
 
     def forget_unseen(self) -> None:
         """Before inductive training, drop computed rows of all but its names."""
-        if self.training_setting == 'inductive':
+        if self.training_setting in SEEN_ROWS:
             self._queries.pop('current', None)
             kept = {*self.training_names, *self.beside, *self._loaded}
             self.rows = {name: rows for name, rows in self.rows.items() if name in kept}

@@ -1,0 +1,6 @@
+# SPT-SEG on Pascal-Context with the labels of all classes: the upper bound. 4 GPUs x 4
+# images.
+_base_ = ['./context_vitb16.py']
+
+model = dict(setting='supervised')
+train_dataloader = dict(dataset=dict(setting='supervised'))

@@ -1,0 +1,11 @@
+# SPT-SEG on PASCAL VOC 2012, inductive, with the schedule of ZegCLIP. 4 GPUs x 4
+# images.
+_base_ = [
+    '../_base_/models/spt_seg_vitb16.py',
+    '../_base_/datasets/voc12_512.py',
+    '../_base_/schedules/zegclip_20k.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(split=_base_.split)
+default_hooks = dict(checkpoint=dict(interval=_base_.max_iters // 10))
