@@ -72,10 +72,6 @@ def prepare(arguments: argparse.Namespace) -> Config:
     """Read the config, apply the flags and check what can be checked now."""
     config = config_of(arguments)
     require_keys(config, 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
-    if arguments.fit_calibrators and arguments.tta:
-        raise ValueError(
-            '--fit-calibrators reads the images as they are, without --tta'
-        )
     config.resume = False
     if arguments.checkpoint is not None:
         config.load_from = arguments.checkpoint
@@ -165,7 +161,9 @@ def main() -> None:
     with running(config):
         if arguments.fit_calibrators:
             runner.load_or_resume()
-            model: Any = getattr(runner.model, 'module', runner.model)
+            model: Any = runner.model
+            while hasattr(model, 'module'):  # several processes, and --tta
+                model = model.module
             model.fit_calibrators(runner.test_dataloader.dataset)
         metrics = runner.test()
     if is_main_process():

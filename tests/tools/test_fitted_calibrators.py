@@ -46,14 +46,19 @@ def test_they_are_fitted_before_the_test(run_tool, config: Path) -> None:
     assert metrics['mIoU_unseen'] < metrics['mIoU_seen']
 
 
-@pytest.mark.parametrize(
-    ('flags', 'message'),
-    [
-        ([], 'EMPriorShift is not fitted: call segmentor.fit_calibrators'),
-        (['--fit-calibrators', '--tta'], 'reads the images as they are, without --tta'),
-    ],
-)
-def test_otherwise_it_is_said(run_tool, config: Path, flags, message) -> None:
-    refused = run_tool('test.py', config, *flags, folder=config.parent)
+def test_they_learn_from_every_view_of_augmentation(run_tool, config: Path) -> None:
+    folder = config.parent
+    flags = ['--fit-calibrators', '--tta', '--work-dir', 'views']
+    tested = run_tool('test.py', config, *flags, folder=folder)
+    assert tested.status == 0, tested.output
+    assert 'learned from 3 images' in tested.output
+    metrics = json.loads((folder / 'views/metrics.json').read_text())
+    assert metrics['mIoU_seen'] > 10
+    assert metrics['mIoU_unseen'] < metrics['mIoU_seen']
+
+
+def test_without_a_fit_it_is_said(run_tool, config: Path) -> None:
+    refused = run_tool('test.py', config, folder=config.parent)
     assert refused.status != 0
+    message = 'EMPriorShift is not fitted: call segmentor.fit_calibrators'
     assert message in refused.output

@@ -96,9 +96,46 @@ def test_the_best_value_on_val_is_named(run_tool, tmp_path) -> None:
     assert report['best'] == max(scores, key=scores.get)
 
 
+LINEAR = TOOLS.parent / 'configs/baselines/shapes_tiny_linear.py'
+
+
+@pytest.mark.parametrize(
+    ('key', 'trainings'),
+    [('model.calibrators.0.shift', 1), ('optim_wrapper.optimizer.lr', 2)],
+)
+def test_tuning_without_labels_of_unseen_classes(
+    run_tool, tmp_path, key, trainings
+) -> None:
+    (tmp_path / 'shifted.py').write_text(
+        f"_base_ = '{LINEAR}'\n"
+        "model = dict(calibrators=[dict(type='SeenShift', shift=0.1, space='logit')])\n"
+    )
+    small = ['train_dataloader.dataset.dataset.num_images=2', 'train_cfg.max_iters=1']
+    small += ['train_cfg.val_interval=2', 'train_dataloader.batch_size=2']
+    finished = run_tool(
+        'analysis_tools/tune_on_val.py',
+        *('shifted.py', '--key', key, '--values', 0, 0.1, '--work-dir', 'tuned'),
+        *('--pseudo-unseen', 'fish', 'sand', '--out', 't.json'),
+        *(*FEW_SCENES, *small),
+        folder=tmp_path,
+    )
+    assert finished.status == 0, finished.output
+    report = json.loads((tmp_path / 't.json').read_text())
+    assert report['pseudo_unseen'] == ['fish', 'sand']
+    checkpoints = [*(tmp_path / 'tuned/pseudo_unseen').rglob('iter_1.pth')]
+    assert len(checkpoints) == trainings
+    rows = safe_load(checkpoints[0])['state_dict']['_extra_state']
+    assert rows['unseen'] == ['fish', 'sand']
+    assert not {'car', 'mushroom', 'bricks'} & {*rows['classes']}
+
+
 @pytest.mark.parametrize(
     ('flags', 'message'),
     [
+        (
+            ['--key', 'model.calibrators.0.weight', '--pseudo-unseen', 'fisch'],
+            "'fisch' is no seen class of split 'shapes_a'. Did you mean 'fish'",
+        ),
         (['--key', 'model.gate.weight'], "the config has no 'gate' there"),
         (
             ['--key', 'model.calibrators.0.weight', '--metric', 'miou', *FEW_SCENES],

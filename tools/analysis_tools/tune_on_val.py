@@ -4,6 +4,13 @@
 runs the val set once for each value, prints the scores and names the best one. Test
 images are never read. hIoU looks at the unseen classes of the val set: say so where
 you report a number that was tuned this way.
+
+With ``--pseudo-unseen N`` no label of an unseen class is read, neither in training nor
+on the val set: the split's unseen classes are left out, and N of its seen classes, or
+those that are named, play their part. The model is trained on the others first, unless
+a CHECKPOINT of such a training is given; once for all values of a key that only tests
+look at, and for each value of any other key. Calibrators that are fitted learn from the
+images of the val set, without labels.
 """
 
 from __future__ import annotations
@@ -11,7 +18,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -19,19 +28,25 @@ from rich.table import Table
 from mmengine.config import Config
 
 import zs3_mmseg  # noqa: F401  (registers everything)
+from zs3_mmseg.datasets.splits import ZeroShotSplit, pseudo_unseen, resolve_split
 from zs3_mmseg.engine.launch import (
     add_launch_arguments,
+    build_loops,
     build_runner,
     close_processes,
     config_of,
     one_line_errors,
     require_keys,
     require_no_learning,
+    running,
 )
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.config_check import require_config_files
+from zs3_mmseg.utils.names import as_list
 
 SHOWN = ('mIoU_seen', 'mIoU_unseen', 'hIoU')
+#: Beginnings of keys that a training does not look at.
+TESTED_ONLY = ('model.calibrators.', 'model.post_processors.', 'model.test_cfg.')
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,6 +57,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--values', nargs='+', type=float, required=True)
     parser.add_argument(
         '--metric', default='hIoU', help='what the best value has most of'
+    )
+    parser.add_argument(
+        '--pseudo-unseen',
+        nargs='+',
+        metavar='N or CLASS',
+        help='seen classes, or how many, that stand for unseen ones: no label of an '
+        'unseen class is read',
+    )
+    parser.add_argument(
+        '--pseudo-seed', type=int, default=0, help='of the draw of N classes'
     )
     parser.add_argument('--out', type=Path, help='JSON file for the scores')
     return parser.parse_args()
@@ -63,14 +88,76 @@ def prepare(arguments: argparse.Namespace) -> Config:
     config.load_from = arguments.checkpoint
     config.resume = False
     config.log_level = 'WARNING'
-    for unused in ('train', 'test'):
-        config[f'{unused}_dataloader'] = None
-        config[f'{unused}_cfg'] = None
-    config.optim_wrapper = None
-    config.param_scheduler = None
-    config.test_evaluator = None
+    for unused in ('dataloader', 'cfg', 'evaluator'):
+        config[f'test_{unused}'] = None
+    if arguments.pseudo_unseen:
+        config.split_tuned_on = use_pseudo_unseen(config, arguments).as_dict()
+    if not trains(config):
+        drop_training(config)
     require_config_files(config, ['val_dataloader'])
     return config
+
+
+def use_pseudo_unseen(config: Config, arguments: argparse.Namespace) -> ZeroShotSplit:
+    """Put a split of the seen classes alone wherever the config names its own."""
+    loader = config.val_dataloader
+    given = config.model.get('split') or loader.dataset.get('split')
+    if given is None:
+        raise ValueError(
+            f'--pseudo-unseen: {config.filename} has neither model.split nor '
+            'val_dataloader.dataset.split'
+        )
+    split = resolve_split(given)
+    chosen: Any = arguments.pseudo_unseen
+    if len(chosen) == 1 and chosen[0].isdigit():
+        chosen = int(chosen[0])
+    tuned_on = pseudo_unseen(split, chosen, arguments.pseudo_seed)
+    for holder, key in _entries(config._cfg_dict):
+        if key == 'split' and _is_split(holder[key], split):
+            holder[key] = tuned_on.as_dict()
+        elif key == 'num_classes' and holder[key] == len(split.classes):
+            holder[key] = len(tuned_on.classes)
+    return tuned_on
+
+
+def _entries(part: Any) -> Iterator[tuple[dict, str]]:
+    """Yield every dict of a config with each of its keys."""
+    if isinstance(part, dict):
+        for key in [*part]:
+            yield part, key
+    for inner in part.values() if isinstance(part, dict) else part:
+        if isinstance(inner, (dict, list, tuple)):
+            yield from _entries(inner)
+
+
+def _is_split(value: Any, split: ZeroShotSplit) -> bool:
+    try:
+        return resolve_split(value).fingerprint == split.fingerprint
+    except (KeyError, TypeError, ValueError):  # another thing of that name
+        return False
+
+
+def trains(config: Config) -> bool:
+    """Tell whether weights are still to be made."""
+    learns = config.get('train_dataloader') is not None
+    return 'split_tuned_on' in config and learns and not config.load_from
+
+
+def drop_training(config: Config) -> None:
+    """Take out of a config what only trainings read."""
+    for unused in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
+        config[unused] = None
+
+
+def train(config: Config, folder: Path) -> str:
+    """Train in a folder; return the path of the weights."""
+    trial = config.copy()
+    trial.work_dir = str(folder)
+    runner = build_runner(trial)
+    build_loops(runner, 'train')
+    with running(trial):
+        runner.train()
+    return (folder / 'last_checkpoint').read_text().strip()
 
 
 def score(
@@ -83,9 +170,16 @@ def score(
     """
     trial = config.copy()
     trial.merge_from_dict({arguments.key: value})
+    if trains(trial):
+        trial.load_from = train(trial, Path(trial.work_dir) / f'pseudo_unseen/{value}')
+        drop_training(trial)
     runner = build_runner(trial)
     if not trial.load_from:
         require_no_learning(runner.model, 'Name the CHECKPOINT')
+    model: Any = getattr(runner.model, 'module', runner.model)
+    if any(hasattr(c, 'fit') for c in getattr(model, 'calibrators', ())):
+        runner.load_or_resume()
+        model.fit_calibrators(runner.val_dataloader.dataset)
     metrics = runner.val()
     if arguments.metric not in metrics:
         raise ValueError(f'--metric {arguments.metric}: known are {", ".join(metrics)}')
@@ -101,6 +195,10 @@ def main() -> None:
     arguments = parse_args()
     with one_line_errors():
         config = prepare(arguments)
+        if trains(config) and arguments.key.startswith(TESTED_ONLY):
+            folder = Path(config.work_dir) / 'pseudo_unseen'
+            config.load_from = train(config, folder)
+            drop_training(config)
         scores = {value: score(config, arguments, value) for value in arguments.values}
     best = max(scores, key=lambda value: rank(scores[value][arguments.metric]))
     shown = [key for key in SHOWN if key in scores[best]]
@@ -109,12 +207,19 @@ def main() -> None:
     for value, metrics in scores.items():
         mark = '[bold]' if value == best else ''
         table.add_row(f'{mark}{value:g}', *(f'{mark}{metrics[k]:.2f}' for k in shown))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    tuned_on = config.get('split_tuned_on')
+    if tuned_on is not None:
+        names = as_list(tuned_on['unseen'], spelling=str)
+        console.print(f'Unseen here, by choice: {names}.', highlight=False)
     if arguments.out:
         report = {
             'key': arguments.key,
             'metric': arguments.metric,
             'best': best,
+            'pseudo_unseen': None if tuned_on is None else tuned_on['unseen'],
+            'checkpoint': config.load_from,
             'scores': {f'{value:g}': metrics for value, metrics in scores.items()},
         }
         text = json.dumps(report, indent=2, default=float) + '\n'

@@ -182,3 +182,61 @@ def test_windows_need_one_view_and_logits_no_calibrators(make_segmentor):
     data = {key: value * 2 for key, value in one_view().items()}
     with pytest.raises(ValueError, match='make one view, not 2'):
         model.test_step(data)
+
+
+class Views:
+    """Two images in two views, one of them mirrored, or in one view."""
+
+    def __init__(self, augmented):
+        self.augmented = augmented
+        generator = torch.Generator().manual_seed(4)
+        self.images = torch.rand(2, 3, 8, 12, generator=generator)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        views = [self.images[index], self.images[index].flip(2)]
+        samples = [
+            SegDataSample(metainfo=dict(ori_shape=(8, 12), img_shape=(8, 12)))
+            for _ in views
+        ]
+        if self.augmented:
+            return dict(inputs=views, data_samples=samples)
+        return dict(inputs=views[0], data_samples=samples[0])
+
+
+def test_constants_are_learned_from_every_view(make_segmentor):
+    def mass_of(augmented, flipped=False):
+        model = make_segmentor(
+            calibrators=[dict(type='UnseenMassMatch', mass=0.3)],
+            data_preprocessor=dict(type='mmseg.SegDataPreProcessor'),
+        )
+        images = Views(augmented)
+        if flipped:
+            images.images = torch.cat([images.images, images.images.flip(3)])
+        model.fit_calibrators(images)
+        return model.calibrators[0].constants
+
+    # The views of two images are four images.
+    assert mass_of(augmented=True) == mass_of(augmented=False, flipped=True)
+    assert mass_of(augmented=True) != mass_of(augmented=False)
+
+
+def test_windows_of_logits_may_be_calibrated_before_they_are_averaged(make_segmentor):
+    """What scales and shifts a class does so before the mean, or after it."""
+    slide = dict(mode='slide', crop_size=(8, 8), stride=(4, 4))
+    chain = [
+        dict(type='SeenShift', shift=0.7, space='logit'),
+        dict(type='GroupTemperature', seen=2.0, unseen=0.5),
+    ]
+    plain = make_segmentor('ToyLogitHead', test_cfg=slide)
+    calibrated = make_segmentor('ToyLogitHead', test_cfg=slide, calibrators=chain)
+    image = torch.rand(1, 3, 12, 16, generator=torch.Generator().manual_seed(5))
+    metas = [dict(ori_shape=(12, 16), img_shape=(12, 16))]
+    with torch.no_grad():
+        after = plain.encode_decode(image, metas)
+        for calibrator in calibrated.calibrators:
+            after = calibrator(after, plain.current_queries())
+        before = calibrated.encode_decode(image, metas)
+    torch.testing.assert_close(before, after)

@@ -11,6 +11,7 @@ from zs3_mmseg.datasets.splits.zero_shot_split import (
     canonical,
     find_name,
     make_split,
+    pseudo_unseen,
     split_from_dict,
 )
 
@@ -21,6 +22,7 @@ __all__ = [
     'get_split',
     'make_split',
     'plain_split',
+    'pseudo_unseen',
     'resolve_split',
     'split_from_dict',
     'split_names',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -269,6 +270,43 @@ def _spelled_as_in(name: str, classes: Sequence[str]) -> str:
         return name
     position = find_name(name, classes)
     return name if position is None else classes[position]
+
+
+def pseudo_unseen(
+    split: ZeroShotSplit, chosen: int | Sequence[str], seed: int = 0
+) -> ZeroShotSplit:
+    """Return a split of the seen classes alone, some of which play the unseen ones.
+
+    What is chosen on it, such as the constant of a calibrator, is chosen without any
+    label of an unseen class. The classes keep their order.
+
+    Args:
+        split: with the classes that are really unseen, which are left out.
+        chosen: the seen classes that play unseen ones, or how many are drawn.
+        seed: of the draw.
+
+    Raises:
+        ValueError: for a class that is not seen, and if none, or no other, is left.
+    """
+    seen = split.seen
+    if isinstance(chosen, int):
+        names = random.Random(seed).sample(seen, min(max(chosen, 0), len(seen)))
+    else:
+        names = [_spelled_as_in(name, seen) for name in chosen]
+    strange = [name for name in names if name not in seen]
+    if strange:
+        raise ValueError(
+            f'pseudo-unseen class {strange[0]!r} is no seen class of split '
+            f'{split.name!r}.{did_you_mean(strange[0], seen)}'
+        )
+    if not 0 < len(names) < len(seen):
+        raise ValueError(
+            f'split {split.name!r} has {len(seen)} seen classes: at least one and at '
+            f'most {len(seen) - 1} can be pseudo-unseen, not {len(names)}'
+        )
+    return make_split(
+        f'{split.name}, pseudo-unseen {", ".join(names)}', seen, names, split.source
+    )
 
 
 def split_from_dict(config: Mapping[str, Any]) -> ZeroShotSplit:

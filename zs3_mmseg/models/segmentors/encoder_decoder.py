@@ -257,6 +257,16 @@ def _metas(inputs: Any, data_samples: SampleList | None) -> list[dict]:
     return [dict(ori_shape=size, img_shape=size, pad_shape=size)] * len(inputs)
 
 
+def _views(sample: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the views that test-time augmentation packed in one sample, or itself."""
+    if not isinstance(sample['inputs'], list):
+        return [dict(sample)]
+    return [
+        dict(zip(sample, view, strict=True))
+        for view in zip(*sample.values(), strict=True)
+    ]
+
+
 def _running_before(calibrator: Any, every: Iterable[Any]) -> nn.ModuleList:
     """Return the calibrators that run before one of them."""
     chain = sorted(every, key=lambda one: SPACES.index(one.space))  # stable
@@ -1029,7 +1039,9 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         transductive from then on, as the images stand for those of the test.
 
         Args:
-            dataset: of samples as test pipelines make them.
+            dataset: of samples as test pipelines make them. Of test-time augmentation
+                every view counts as an image, as the constants that are learned are
+                added to the logits of every view before their scores are averaged.
 
         Raises:
             ValueError: if no calibrator has ``fit``.
@@ -1057,14 +1069,15 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         )
 
     def _crops_of(self, dataset: Any) -> Iterator[CropScores]:
-        """Yield the scores of the crops of a data set's images."""
+        """Yield the scores of the crops of a data set's images, in all their views."""
         for index in range(len(dataset)):
-            data = self.data_preprocessor(pseudo_collate([dataset[index]]), False)
-            metas = [sample.metainfo for sample in data['data_samples']]
-            for _, crop in self._crops(
-                data['inputs'], metas, self._inference_options.mode
-            ):
-                yield crop
+            for view in _views(dataset[index]):
+                data = self.data_preprocessor(pseudo_collate([view]), False)
+                metas = [sample.metainfo for sample in data['data_samples']]
+                for _, crop in self._crops(
+                    data['inputs'], metas, self._inference_options.mode
+                ):
+                    yield crop
 
     # -- training ------------------------------------------------------------------
 
