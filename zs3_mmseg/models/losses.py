@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,8 +21,10 @@ __all__ = [
     'EdgeAttentionLoss',
     'MMDLoss',
     'NonExclusiveLoss',
+    'QFSLLoss',
     'TrustLoss',
     'pixel_cross_entropy',
+    'pixel_mean',
 ]
 
 #: Variances of the official code of ZS3Net; its paper names 60 in place of 80.
@@ -214,6 +216,49 @@ def _refuse_second_derivatives() -> None:
             'derivative: drop create_graph=True, or take a penalty on gradients of '
             'something else'
         )
+
+
+def pixel_mean(
+    loss: Callable[[Tensor, Tensor], Tensor],
+    maps: Tensor,
+    labels: Tensor,
+    *,
+    ignore_index: int,
+    align_corners: bool = False,
+) -> Tensor:
+    """Mean of a loss over the labelled pixels of a batch; 0 if no pixel is labelled.
+
+    Maps are resized to the labels image by image, and resized once more in the backward
+    pass instead of being kept: with 156 classes at 512x512, a batch of 16 would
+    otherwise keep 2.6 GB twice.
+
+    Args:
+        loss: from maps ``(1, K, H, W)`` and labels ``(1, H, W)`` of an image to the sum
+            over its labelled pixels.
+        maps: ``(N, K, h, w)``.
+        labels: ``(N, H, W)``.
+        ignore_index: label of pixels that do not count.
+        align_corners: of the resize.
+    """
+
+    def one_image(image_maps: Tensor, image_labels: Tensor) -> Tensor:
+        size = image_labels.shape[-2:]
+        return loss(resize_for_loss(image_maps, size, align_corners), image_labels)
+
+    losses = [
+        checkpoint(
+            one_image,
+            image_maps,
+            image_labels,
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
+        for image_maps, image_labels in zip(
+            maps.float().split(1), labels.split(1), strict=True
+        )
+    ]
+    labelled = (labels != ignore_index).sum().clamp(min=1)
+    return torch.stack(losses).sum() / labelled
 
 
 def pixel_cross_entropy(
@@ -711,3 +756,55 @@ class EdgeAttentionLoss(nn.Module):
         counts = torch.bincount(labels, minlength=num_classes).float()
         shares = counts / counts.sum().clamp(min=1)
         return torch.where(counts > 0, 2 - shares, 1.0)
+
+
+@MODELS.register_module()
+class QFSLLoss(nn.Module):
+    """Unlabelled pixels belong to some unseen class (QFSL, arXiv 1803.11320, eq. 6).
+
+    ``L = -w/|V| sum_{x in V} log sum_{u unseen} p_xu`` over the unlabelled pixels ``V``
+    with the softmax ``p`` over all classes; 0 if there are none. It says that they are
+    unseen, not which class they are of. Such pixels are known in the transductive
+    setting alone.
+
+    Args:
+        loss_weight: ``w``, > 0.
+
+    Raises:
+        ValueError: for a weight that is not positive.
+    """
+
+    def __init__(self, loss_weight: float = 0.1) -> None:
+        super().__init__()
+        if not loss_weight > 0:
+            raise ValueError(f'QFSLLoss.loss_weight must be > 0, not {loss_weight}')
+        self.loss_weight = loss_weight
+
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        *,
+        seen_mask: Tensor,
+        unlabelled_index: int,
+        align_corners: bool = False,
+    ) -> Tensor:
+        """Return the loss.
+
+        Args:
+            logits: ``(N, K, h, w)``, resized bilinearly to the labels.
+            labels: ``(N, H, W)``.
+            seen_mask: ``(K,)`` bool; at least one class is unseen.
+            unlabelled_index: the label of the pixels that count.
+            align_corners: of the resize.
+        """
+
+        def summed(full: Tensor, places: Tensor) -> Tensor:
+            unseen = full[:, ~seen_mask].logsumexp(dim=1)
+            return ((full.logsumexp(dim=1) - unseen) * (places == 0)).sum()
+
+        places = torch.where(labels == unlabelled_index, 0, 1)
+        mean = pixel_mean(
+            summed, logits, places, ignore_index=1, align_corners=align_corners
+        )
+        return self.loss_weight * mean

@@ -33,12 +33,14 @@ class Method:
         config: path of its config file.
         trained: whether ``tools/train.py`` runs before ``tools/test.py``.
         options: ``--cfg-options`` of every run of this method.
+        test_flags: further flags of ``tools/test.py``.
     """
 
     name: str
     config: Path
     trained: bool = False
     options: Mapping[str, object] = field(default_factory=dict)
+    test_flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def package_hash() -> str:
     files = (
         path
         for path in sorted(root.rglob('*'))
-        if path.suffix in {'.py', '.json', '.safetensors', '.gz'}
+        if path.suffix in {'.py', '.json', '.csv', '.safetensors', '.gz'}
         and '.mim' not in path.relative_to(root).parts
     )
     return content_hash(*(path.read_bytes() for path in files))
@@ -155,7 +157,7 @@ class ExperimentRunner:
         merged = {**method.options, **(options or {})}
         folder = self._work_dir / (run_name or method.name)
         training = self._fingerprint(method, merged)
-        fingerprint = content_hash(training, *subsets)
+        fingerprint = content_hash(training, *subsets, *method.test_flags)
         kept = self._kept(folder, fingerprint)
         if kept is not None:
             return kept
@@ -177,7 +179,8 @@ class ExperimentRunner:
             test_seconds += run_command(
                 [str(self._tools / 'test.py'), config]
                 + ([checkpoint] if checkpoint else [])
-                + _flags(place, chosen),
+                + _flags(place, chosen)
+                + [*method.test_flags],
                 place / 'test.txt',
             )
             metrics[subset] = json.loads((place / 'metrics.json').read_text())

@@ -109,3 +109,12 @@ def test_a_text_file_is_no_binary_file(tmp_path: Path) -> None:
 def test_a_missing_file_is_named_with_its_key(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r'no\.txt of class_embeddings\.source'):
         WordVectorSource(tmp_path / 'no.txt').rows(['cat'], False, None)
+
+
+@pytest.mark.parametrize('write', FORMS)
+def test_words_that_are_not_there_have_close_ones(write, tmp_path: Path) -> None:
+    source = WordVectorSource(write(tmp_path))
+    with pytest.raises(ValueError, match="no word of these names: 'trafic'") as caught:
+        source.rows(['cat', 'trafic'], False, None)
+    assert "Did you mean 'traffic'" in str(caught.value)
+    assert '\n' not in str(caught.value)

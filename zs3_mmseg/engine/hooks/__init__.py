@@ -4,11 +4,13 @@ from zs3_mmseg.engine.generative.hook import GenerativeRetrainingHook
 from zs3_mmseg.engine.protocol import ProtocolCheckHook
 from zs3_mmseg.engine.scores import teach_rules
 
+from .closed_form_fit_hook import ClosedFormFitHook
 from .early_stopping_hook import TrainingEarlyStoppingHook
 from .random_state_hook import RandomStateHook
 from .self_training_hooks import EMATeacherHook, SelfTrainingHook
 
 __all__ = [
+    'ClosedFormFitHook',
     'EMATeacherHook',
     'GenerativeRetrainingHook',
     'ProtocolCheckHook',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -16,6 +17,7 @@ from zs3_mmseg.utils.names import as_list, choose, duplicates, synonyms_of
 
 from .clip_text import ClipTextSource
 from .sources import EmbeddingSource, TensorSource, WordVectorSource
+from .tables import AttributeSource, Hierarchy
 from .texts import resolve_texts
 
 
@@ -63,6 +65,7 @@ def split_names(names: Sequence[str]) -> tuple[list[str], list[int]]:
 
 
 _SOURCES: dict[str, type[EmbeddingSource]] = {
+    'attributes': AttributeSource,
     'clip_text': ClipTextSource,
     'tensor': TensorSource,
     'vectors': WordVectorSource,
@@ -106,7 +109,9 @@ class ClassEmbeddingBank:
               prompts through a text tower; cached on disk;
             - ``dict(type='tensor', path=..., names=None)``: a file with one row for
               each name;
-            - ``dict(type='vectors', path=..., binary=None)``: word vectors.
+            - ``dict(type='vectors', path=..., binary=None)``: word vectors;
+            - ``dict(type='attributes', table=..., binarize=False)``: a CSV table with a
+              line for each class, or one that comes with the package.
         templates: for ``clip_text`` only: ``'single'`` (its default), ``'zegclip'``,
             ``'imagenet'``, ``'otseg6'``, ``'otseg8'``, ``'bare'``, or a list of texts
             with ``{}``.
@@ -123,6 +128,15 @@ class ClassEmbeddingBank:
             ``clip_text`` with one template only.
         texts: what to encode in place of some names, ``{name: text}``, or the name of a
             published table: ``'lseg_ade20k'``, ``'lseg_coco'``.
+        hierarchy: a tree of names: a CSV file, a dict ``{name: parent}``, or a table
+            that comes with the package. A name or synonym then has a row for each name
+            on the path from the top down to it, the last one repeated where others
+            have longer paths: ``prompts_per_row`` is the depth of the tree.
+        kind_of: what is encoded for a name below another one, with ``{name}`` and
+            ``{parent}``, e.g. ``'{name}, a kind of {parent}'``.
+
+    Raises:
+        ValueError: if options do not fit each other; the message names the key.
     """
 
     def __init__(
@@ -134,7 +148,24 @@ class ClassEmbeddingBank:
         normalize: bool | Literal['max_norm'] = True,
         token_features: bool = False,
         texts: str | Mapping[str, str] | None = None,
+        hierarchy: str | Mapping[str, str | None] | None = None,
+        kind_of: str = '{name}',
     ) -> None:
+        self.hierarchy = None if hierarchy is None else Hierarchy(hierarchy)
+        self.kind_of = kind_of
+        if '{name}' not in kind_of or (hierarchy is None and kind_of != '{name}'):
+            raise ValueError(
+                f'class_embeddings.kind_of={kind_of!r} must hold {{name}}, and belongs '
+                'to class_embeddings.hierarchy'
+            )
+        if hierarchy is not None and (token_features or not reduce_templates):
+            other = (
+                'token_features=True' if token_features else 'reduce_templates=False'
+            )
+            raise ValueError(
+                'class_embeddings.hierarchy makes several rows of a name, and so does '
+                f'{other}: choose one'
+            )
         self.texts = resolve_texts(texts)
         choose('class_embeddings.normalize', normalize, (True, False, 'max_norm'))
         options = dict(source)
@@ -163,7 +194,9 @@ class ClassEmbeddingBank:
 
     @property
     def prompts_per_row(self) -> int:
-        """How many rows each query has: ``P`` templates kept apart, else 1."""
+        """How many rows each query has: templates kept apart, or levels, else 1."""
+        if self.hierarchy is not None:
+            return self.hierarchy.depth
         return self.source.prompts_per_row
 
     def embed(
@@ -181,7 +214,11 @@ class ClassEmbeddingBank:
             FileNotFoundError: if a file of the source does not exist.
         """
         texts, classes = split_names(names)
-        texts = [self.texts.get(text, text) for text in texts]
+        named = [self.texts.get(text, text) for text in texts]
+        if self.hierarchy is None:
+            texts = named
+        else:
+            texts = self._along_paths(texts, self.hierarchy)
         rows = self.source.rows(texts, self.normalize is True, device)
         token_features = None
         if self.token_features:
@@ -192,7 +229,7 @@ class ClassEmbeddingBank:
         prompts = self.prompts_per_row
         useless = [
             text
-            for text, some in zip(texts, lengths.split(prompts), strict=True)
+            for text, some in zip(named, lengths.split(prompts), strict=True)
             if not all(0 < length < float('inf') for length in some.tolist())
         ]
         if useless:
@@ -205,6 +242,9 @@ class ClassEmbeddingBank:
             provenance['texts'] = ', '.join(f'{name}: {text}' for name, text in pairs)
         if prompts > 1:
             provenance['prompts_per_row'] = str(prompts)
+        if self.hierarchy is not None:
+            provenance['hierarchy'] = self.hierarchy.fingerprint
+            provenance['kind_of'] = self.kind_of
         return ClassEmbeddings(
             embeddings=rows,
             query_to_class=torch.tensor(classes),
@@ -213,3 +253,15 @@ class ClassEmbeddingBank:
             token_features=token_features,
             prompts_per_row=prompts,
         )
+
+    def _along_paths(self, names: Sequence[str], tree: Hierarchy) -> list[str]:
+        """Return for each name the ``depth`` texts from the top of the tree to it."""
+        found = []
+        for below in names:
+            path = [self.texts.get(name, name) for name in tree.path(below)]
+            levels = [path[0]] + [
+                self.kind_of.format(name=name, parent=parent)
+                for parent, name in pairwise(path)
+            ]
+            found += levels + [levels[-1]] * (tree.depth - len(levels))
+        return found

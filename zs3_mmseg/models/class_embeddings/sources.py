@@ -11,7 +11,7 @@ import json
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, TypeGuard
@@ -227,6 +227,18 @@ _FLOAT = np.dtype('<f4')
 _LONGEST_WORD = 4096
 
 
+class _Near:
+    """Words of the same first letter and about the same length as one."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def __contains__(self, other: object) -> bool:
+        if not isinstance(other, str) or abs(len(other) - len(self.word)) > 2:
+            return False
+        return other[:1].lower() == self.word[:1]
+
+
 class WordVectorSource(EmbeddingSource):
     """Vectors of words from a file.
 
@@ -252,10 +264,15 @@ class WordVectorSource(EmbeddingSource):
             text for text in texts if not any(word in vectors for word in words[text])
         ]
         if absent:
+            hints = ''.join(
+                did_you_mean(word, self._find(_Near(word)), limit=2)
+                for text in absent[:3]
+                for word in words[text]
+            )
             raise ValueError(
                 f'{self.path} has vectors for no word of these names: '
-                f'{as_list(absent)}. Give them another name by a synonym that is in '
-                "the file, e.g. 'tv' for 'tvmonitor'."
+                f'{as_list(absent)}.{hints} Give them another name by a synonym that '
+                "is in the file, e.g. 'tv' for 'tvmonitor'."
             )
         unknown = [word for several in words.values() for word in several]
         unknown = [word for word in dict.fromkeys(unknown) if word not in vectors]
@@ -298,7 +315,7 @@ class WordVectorSource(EmbeddingSource):
         stream.seek(0)
         return len(fields) - 1, None
 
-    def _find(self, wanted: set[str]) -> dict[str, np.ndarray]:
+    def _find(self, wanted: set[str] | _Near) -> dict[str, np.ndarray]:
         """Return the vectors of the wanted words; the first one of a word counts."""
         found: dict[str, np.ndarray] = {}
         with self._open() as stream:
@@ -309,12 +326,12 @@ class WordVectorSource(EmbeddingSource):
                 entries = self._text_entries(stream, dim, wanted)
             for word, vector in entries:
                 found.setdefault(word, vector)
-                if len(found) == len(wanted):
+                if isinstance(wanted, set) and len(found) == len(wanted):
                     break
         return found
 
     def _text_entries(
-        self, stream: BinaryIO, dim: int, wanted: set[str]
+        self, stream: BinaryIO, dim: int, wanted: Container[str]
     ) -> Iterator[tuple[str, np.ndarray]]:
         for number, line in enumerate(stream, start=1):
             head, _, tail = line.partition(b' ')
@@ -338,7 +355,7 @@ class WordVectorSource(EmbeddingSource):
             yield word, vector
 
     def _binary_entries(
-        self, stream: BinaryIO, dim: int, count: int, wanted: set[str]
+        self, stream: BinaryIO, dim: int, count: int, wanted: Container[str]
     ) -> Iterator[tuple[str, np.ndarray]]:
         size = dim * _FLOAT.itemsize
         for number in range(1, count + 1):

@@ -1,9 +1,13 @@
 """Decode heads that read class embeddings at run time."""
 
+from .attribute_head import AttributeHead
+from .closed_form_heads import BilinearCompatibilityHead, SemanticAutoencoderHead
 from .esda_head import ESDAHead
+from .hierarchical_text_head import HierarchicalTextHead
 from .lseg_head import LSegHead
 from .mask_scores import MaskScores
 from .proposal_head import ProposalHead
+from .relation_head import RelationHead
 from .sazs_head import SAZSHead
 from .spec_fuse_head import SpecFuseHead
 from .text_heads import CosineRegressionHead, DenseTextHead, TextPixelHead
@@ -12,13 +16,18 @@ from .zero_shot_head import ZeroShotHead
 from .zs3_deeplab_head import ZS3DeepLabHead
 
 __all__ = [
+    'AttributeHead',
+    'BilinearCompatibilityHead',
     'CosineRegressionHead',
     'DenseTextHead',
     'ESDAHead',
+    'HierarchicalTextHead',
     'LSegHead',
     'MaskScores',
     'ProposalHead',
+    'RelationHead',
     'SAZSHead',
+    'SemanticAutoencoderHead',
     'SpecFuseHead',
     'TextPixelHead',
     'ZS3DeepLabHead',

@@ -161,8 +161,12 @@ class TextPixelHead(ZeroShotHead):
     ) -> Tensor:
         """Return scaled cosines of projected features and rows, ``(N, Q, h, w)``."""
         features = self.projection(self._transform_inputs(inputs))  # (N, D, h, w)
-        scale = self.log_scale.exp().clamp(max=MAX_SCALE)
-        return scale * cosine_maps(features, single_rows(queries, 'TextPixelHead'))
+        rows = single_rows(queries, 'TextPixelHead')
+        return self.scale() * cosine_maps(features, rows)
+
+    def scale(self) -> Tensor:
+        """Return the factor on the cosines."""
+        return self.log_scale.exp().clamp(max=MAX_SCALE)
 
 
 def _projection(

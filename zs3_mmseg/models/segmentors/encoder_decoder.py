@@ -316,6 +316,9 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         pseudo_labels: whether unlabelled pixels of transductive training get
             pseudo-labels. False leaves them out of the losses over classes, as the
             released code of TagCLIP does by accident.
+        unlabelled_loss: config of a loss such as ``QFSLLoss``, or a loss, on the class
+            logits at unlabelled pixels of transductive training, in place of
+            pseudo-labels; these pixels count in no other loss then.
         calibrators: configs of calibrators, or calibrators, in their order.
         post_processors: configs of post-processors, or post-processors, in their
             order: those of ``space='score'`` change scores ``(K, H, W)`` at original
@@ -348,6 +351,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         test_split: Any = None,
         pseudo_label_threshold: float | None = None,
         pseudo_labels: bool = True,
+        unlabelled_loss: ConfigType | nn.Module | None = None,
         calibrators: Sequence[ConfigType | nn.Module] = (),
         post_processors: Sequence[ConfigType | nn.Module] = (),
         neck: OptConfigType = None,
@@ -381,6 +385,9 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         )
         self.calibrators = _built(calibrators)
         self.post_processors = _built(post_processors)
+        self.unlabelled_loss: nn.Module | None = None
+        if unlabelled_loss is not None:
+            (self.unlabelled_loss,) = _built([unlabelled_loss])
         self.pseudo_label_threshold = pseudo_label_threshold
         self.pseudo_labels = pseudo_labels
         self._teacher: tuple[ZeroShotEncoderDecoder, ...] = ()
@@ -469,6 +476,8 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
                 f'a head that fills unlabelled pixels; here setting={self.setting!r} '
                 f'and the head is {head_name}'
             )
+        if self.unlabelled_loss is not None:
+            self._check_unlabelled_loss(type(self.unlabelled_loss).__name__)
         if self.score_kind != 'logit' and not 0 <= (threshold or 0) <= 1:
             raise ValueError(
                 f'pseudo_label_threshold={threshold} must be in 0..1, as the scores of '
@@ -534,6 +543,33 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
                     f'pixels, which {head_name} does not give: set '
                     "model.decode_head.extra_query='trust'"
                 )
+
+    def _check_unlabelled_loss(self, name: str) -> None:
+        if self.setting != 'transductive':
+            raise ConfigError(
+                f'model.unlabelled_loss: {name} learns from pixels that are known to '
+                f'be unseen, which setting={self.setting!r} never shows: leave it out, '
+                'or set model.setting and train_dataloader.dataset.setting to '
+                "'transductive'"
+            )
+        if self.pseudo_label_threshold is not None:
+            raise ConfigError(
+                f'model.unlabelled_loss: {name} takes the place of pseudo-labels, and '
+                'model.pseudo_label_threshold chooses among them: set one of the two'
+            )
+        if not self.pseudo_labels:
+            raise ConfigError(
+                f'model.unlabelled_loss: {name} takes the place of pseudo-labels: '
+                'leave model.pseudo_labels=False out'
+            )
+        if not isinstance(self.decode_head, ZeroShotHead) or (
+            self.score_kind != 'softmax'
+        ):
+            raise ConfigError(
+                f'model.unlabelled_loss: {name} reads one softmax over all classes, '
+                f'which {type(self.decode_head).__name__} does not make: use a head '
+                "with score_kind='softmax'"
+            )
 
     def _check_head(self, name: str, head: Any) -> None:
         num_classes, num_rows = len(self.split.classes), len(self.training_names())
@@ -1108,7 +1144,18 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         for name, head in self._named_heads():
             outputs = self._training_outputs(head, maps, given)
             if fills and head is self.decode_head:
-                labels = self._fill_unlabelled(inputs, metas, outputs, labels)
+                if self.unlabelled_loss is None:
+                    labels = self._fill_unlabelled(inputs, metas, outputs, labels)
+                else:
+                    losses['loss_unlabelled'] = self.unlabelled_loss(
+                        head.class_logits(outputs),
+                        labels,
+                        seen_mask=given['queries'].seen_mask,
+                        unlabelled_index=self._special.unlabelled,
+                        align_corners=self.align_corners,
+                    )
+                    unknown = labels == self._special.unlabelled
+                    labels = labels.masked_fill(unknown, self._special.ignore)
             whole = name in self._whole_heads
             own_labels = labels
             if whole:
