@@ -6,7 +6,6 @@ decides: such a file is not even opened.
 """
 
 NOT_BUILT_YET = {
-    'cagnet': 'the contextual module, generator and losses of CaGNet',
     'fcclip': 'FC-CLIP: pixel decoder, masked attention, two classifiers in ensemble',
     'zegformer': 'ZegFormer: mask proposals, matching and classification by crops',
 }

@@ -1,6 +1,6 @@
-"""Hooks, schedulers and runners."""
+"""Hooks, optimisers of parts, schedulers and runners."""
 
-from . import hooks, schedulers
+from . import hooks, part_optimizers, schedulers
 from .runner import SafeRunner
 
-__all__ = ['SafeRunner', 'hooks', 'schedulers']
+__all__ = ['SafeRunner', 'hooks', 'part_optimizers', 'schedulers']

@@ -271,9 +271,13 @@ class SafeRunner(Runner):
         return evaluator
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Wrap as usual, but not what DDP refuses for having nothing to learn."""
+        """Wrap as usual, but not what averages its gradients itself.
+
+        Nor what DDP refuses for having nothing to learn.
+        """
         learns = any(parameter.requires_grad for parameter in model.parameters())
-        if self.distributed and not learns:
+        averages = getattr(model, 'averages_gradients', False)
+        if self.distributed and (averages or not learns):
             return model.to(get_device())
         return super().wrap_model(model_wrapper_cfg, model)
 

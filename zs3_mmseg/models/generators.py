@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +13,18 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
+from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 
-__all__ = ['GMMNGenerator', 'GraphContextGenerator', 'LabelGraph', 'label_graph']
+from zs3_mmseg.utils.shared_draws import SharedDropout
+
+__all__ = [
+    'CaGNetGenerator',
+    'GMMNGenerator',
+    'GraphContextGenerator',
+    'LabelGraph',
+    'label_graph',
+]
 
 
 # 8-connected: regions that meet at a corner are one, or neighbours.
@@ -264,3 +276,81 @@ class GraphContextGenerator(nn.Module):
         nodes = torch.cat([embeddings, noise], dim=1)
         hidden = F.leaky_relu(self.gcn1(nodes, adjacency), self.negative_slope)
         return self.gcn2(self.dropout(hidden), adjacency)
+
+
+#: Of the official code of CaGNet; its paper describes one hidden layer of 512.
+CAGNET_WIDTHS = (1024, 960, 864, 784, 720)
+CAGNET_DROPOUT = (0.1, 0.1, 0.3, 0.5, 0.5)
+
+
+@MODELS.register_module()
+class CaGNetGenerator(BaseModule):
+    """Perceptron of 1 x 1 convolutions, map by map (CaGNet, arXiv 2008.06893, 3.3).
+
+    ``[embedding, code] -> (conv -> LeakyReLU -> dropout) x n -> conv -> sigmoid``. Its
+    features are in (0, 1), as the real ones of :class:`CaGNetHead` are. Under several
+    processes all draw the dropout of the whole batch.
+
+    Args:
+        embed_dim: length ``E`` of a class vector.
+        feature_dim: channels ``F`` of a feature.
+        code_dim: channels ``Z`` of the latent code; None: as many as of a feature.
+        hidden_channels: widths of the hidden layers.
+        dropout: probability after each of them, in [0, 1).
+        negative_slope: of the LeakyReLU.
+        init_cfg: see mmengine's ``BaseModule``.
+
+    Raises:
+        ValueError: if a size is not positive, or there are not as many probabilities as
+            hidden layers.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        feature_dim: int,
+        code_dim: int | None = None,
+        *,
+        hidden_channels: Sequence[int] = CAGNET_WIDTHS,
+        dropout: Sequence[float] = CAGNET_DROPOUT,
+        negative_slope: float = 0.2,
+        init_cfg: Any = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        code_dim = feature_dim if code_dim is None else code_dim
+        require_sizes(
+            embed_dim=embed_dim,
+            feature_dim=feature_dim,
+            code_dim=code_dim,
+            hidden_channels=min(hidden_channels, default=1),
+        )
+        if len(hidden_channels) != len(dropout):
+            raise ValueError(
+                f'CaGNetGenerator: {len(hidden_channels)} hidden_channels need as many '
+                f'values of dropout, got {len(dropout)}'
+            )
+        widths = (embed_dim + code_dim, *hidden_channels)
+        self.hidden = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(wide, narrow, 1),
+                nn.LeakyReLU(negative_slope),
+                SharedDropout(p),
+            )
+            for (wide, narrow), p in zip(pairwise(widths), dropout, strict=True)
+        )
+        self.output = nn.Conv2d(widths[-1], feature_dim, 1)
+
+    def forward(self, embeddings: Tensor, codes: Tensor) -> Tensor:
+        """Generate features.
+
+        Args:
+            embeddings: ``(N, E, h, w)`` class vector of each pixel.
+            codes: ``(N, Z, h, w)`` latent codes.
+
+        Returns:
+            ``(N, F, h, w)`` in (0, 1).
+        """
+        values = torch.cat([embeddings, codes], dim=1)
+        for layer in self.hidden:
+            values = layer(values)
+        return self.output(values).sigmoid()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from zs3_mmseg.engine.generative.plan import class_vectors
+from zs3_mmseg.models.class_embeddings import class_vectors
 from zs3_mmseg.models.class_embeddings.queries import equal_rows
 from zs3_mmseg.models.segmentors.vocabulary import Vocabulary
 

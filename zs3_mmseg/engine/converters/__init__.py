@@ -1,5 +1,6 @@
 """Converters from the weights files of others to the keys of this package."""
 
+from .cagnet import CaGNetConverter
 from .clip import CLIPConverter
 from .core import (
     CONVERTERS,
@@ -20,6 +21,7 @@ __all__ = [
     'CONVERTERS',
     'CLIPConverter',
     'CLIPRCConverter',
+    'CaGNetConverter',
     'CascadeCLIPConverter',
     'Conversion',
     'Converter',

@@ -19,6 +19,7 @@ from mmseg.registry import HOOKS, MODELS
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit, resolve_split
 from zs3_mmseg.engine.protocol import unwrap
+from zs3_mmseg.models.class_embeddings import class_vectors
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import choose, duplicates
 
@@ -37,7 +38,6 @@ from .plan import (
     KeyedDraws,
     Phase,
     PhaseSchedule,
-    class_vectors,
     is_unseen,
 )
 from .retraining import PhaseChanges, Retraining

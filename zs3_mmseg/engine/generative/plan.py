@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmseg.registry import MODELS
-
 from zs3_mmseg.datasets.splits import ZeroShotSplit
-from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank
-from zs3_mmseg.models.class_embeddings.queries import warn_of_equal_rows
 from zs3_mmseg.utils.cache import content_hash
 
 
@@ -185,35 +180,6 @@ def mixed_seed(*key: int) -> int:
     """Mix numbers >= 0 into one seed; neighbouring keys have unrelated seeds."""
     word = np.random.SeedSequence(key).generate_state(1, np.uint64)
     return int(word[0]) >> 1
-
-
-def class_vectors(
-    bank: Mapping[str, Any] | ClassEmbeddingBank,
-    names: Sequence[str],
-    aliases: Mapping[str, str] | None = None,
-) -> Tensor:
-    """Return a row for each class, ``(K, E)`` on the CPU; synonyms are averaged.
-
-    ``aliases`` says what to look up in place of a class name: ``tvmonitor='tv'``.
-    """
-    aliases = dict(aliases or {})
-    strangers = [name for name in aliases if name not in names]
-    if strangers:
-        raise ValueError(
-            f'vector_names has entries for {", ".join(strangers)}, which are no '
-            f'classes of the training data set: {", ".join(names)}'
-        )
-    built = (
-        MODELS.build({'type': 'ClassEmbeddingBank', **bank})
-        if isinstance(bank, Mapping)
-        else bank
-    )
-    found = built.embed([aliases.get(name, name) for name in names])
-    sums = torch.zeros(len(names), found.embeddings.shape[1])
-    sums.index_add_(0, found.query_to_class, found.embeddings)
-    vectors = sums / torch.bincount(found.query_to_class)[:, None]
-    warn_of_equal_rows(vectors, range(len(names)), names)
-    return vectors
 
 
 def vectors_hash(vectors: Tensor) -> str:

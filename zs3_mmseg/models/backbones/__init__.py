@@ -1,5 +1,6 @@
 """Backbones."""
 
+from .deeplabv2_resnet import DeepLabV2ResNet
 from .extra_tokens import ExtraTokens, RegionTokens
 from .frozen import FrozenBackbone
 from .last_attention import LAST_ATTENTION
@@ -11,6 +12,7 @@ from .timm_vit import TimmViT
 
 __all__ = [
     'LAST_ATTENTION',
+    'DeepLabV2ResNet',
     'ExtraTokens',
     'FrozenBackbone',
     'OpenCLIPViT',

@@ -3,6 +3,7 @@
 from .bank import (
     ClassEmbeddingBank,
     ClassEmbeddings,
+    class_vectors,
     display_name,
     split_names,
     synonyms_of,
@@ -13,6 +14,7 @@ __all__ = [
     'ClassEmbeddingBank',
     'ClassEmbeddings',
     'ClassQueries',
+    'class_vectors',
     'display_name',
     'split_names',
     'synonyms_of',

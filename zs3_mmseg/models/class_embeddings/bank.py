@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +16,13 @@ from zs3_mmseg.models.towers import release_towers
 from zs3_mmseg.utils.names import as_list, choose, duplicates, synonyms_of
 
 from .clip_text import ClipTextSource
-from .sources import EmbeddingSource, TensorSource, WordVectorSource
+from .queries import warn_of_equal_rows
+from .sources import (
+    ConcatSource,
+    EmbeddingSource,
+    TensorSource,
+    WordVectorSource,
+)
 from .tables import AttributeSource, Hierarchy
 from .texts import resolve_texts
 
@@ -72,6 +78,25 @@ _SOURCES: dict[str, type[EmbeddingSource]] = {
 }
 
 
+def _built_source(kind: str, options: dict[str, Any]) -> EmbeddingSource:
+    """Build a source, and those that it is made of."""
+    try:
+        if kind != 'concat':
+            return _SOURCES[kind](**options)
+        parts = []
+        for part in options.pop('parts', ()):
+            inner = dict(part)
+            name = choose(
+                'class_embeddings.source.parts', inner.pop('type', None), _SOURCES
+            )
+            parts.append(_built_source(name, inner))
+        return ConcatSource(parts, **options)
+    except (TypeError, ValueError) as error:
+        if str(error).startswith('class_embeddings.'):
+            raise
+        raise ValueError(f'class_embeddings.source of {kind!r}: {error}') from error
+
+
 @dataclass(frozen=True)
 class ClassEmbeddings:
     """Embeddings of a vocabulary.
@@ -112,6 +137,8 @@ class ClassEmbeddingBank:
             - ``dict(type='vectors', path=..., binary=None)``: word vectors;
             - ``dict(type='attributes', table=..., binarize=False)``: a CSV table with a
               line for each class, or one that comes with the package.
+            - ``dict(type='concat', parts=[...], normalize_parts=False)``: rows of
+              several of these side by side.
         templates: for ``clip_text`` only: ``'single'`` (its default), ``'zegclip'``,
             ``'imagenet'``, ``'otseg6'``, ``'otseg8'``, ``'bare'``, or a list of texts
             with ``{}``.
@@ -170,7 +197,7 @@ class ClassEmbeddingBank:
         choose('class_embeddings.normalize', normalize, (True, False, 'max_norm'))
         options = dict(source)
         kind = options.pop('type', None)
-        choose('class_embeddings.source.type', kind, _SOURCES)
+        choose('class_embeddings.source.type', kind, [*_SOURCES, 'concat'])
         if templates is not None or not reduce_templates:
             if kind != 'clip_text':
                 raise ValueError(
@@ -180,10 +207,7 @@ class ClassEmbeddingBank:
             if templates is not None:
                 options['templates'] = templates
             options['reduce_templates'] = reduce_templates
-        try:
-            self.source = _SOURCES[kind](**options)
-        except TypeError as error:
-            raise ValueError(f'class_embeddings.source of {kind!r}: {error}') from error
+        self.source = _built_source(kind, options)
         self.normalize = normalize
         self.token_features = token_features
 
@@ -265,3 +289,32 @@ class ClassEmbeddingBank:
             ]
             found += levels + [levels[-1]] * (tree.depth - len(levels))
         return found
+
+
+def class_vectors(
+    bank: Mapping[str, Any] | ClassEmbeddingBank,
+    names: Sequence[str],
+    aliases: Mapping[str, str] | None = None,
+) -> Tensor:
+    """Return a row for each class, ``(K, E)`` on the CPU; synonyms are averaged.
+
+    ``aliases`` says what to look up in place of a class name: ``tvmonitor='tv'``.
+    """
+    aliases = dict(aliases or {})
+    strangers = [name for name in aliases if name not in names]
+    if strangers:
+        raise ValueError(
+            f'vector_names has entries for {", ".join(strangers)}, which are no '
+            f'classes of the training data set: {", ".join(names)}'
+        )
+    built = (
+        MODELS.build({'type': 'ClassEmbeddingBank', **bank})
+        if isinstance(bank, Mapping)
+        else bank
+    )
+    found = built.embed([aliases.get(name, name) for name in names])
+    sums = torch.zeros(len(names), found.embeddings.shape[1])
+    sums.index_add_(0, found.query_to_class, found.embeddings)
+    vectors = sums / torch.bincount(found.query_to_class)[:, None]
+    warn_of_equal_rows(vectors, range(len(names)), names)
+    return vectors

@@ -386,3 +386,46 @@ def _binary_word(stream: BinaryIO) -> str | None:
             return bytes(raw).lstrip(b'\n').decode('utf-8', errors='replace')
         raw += char
     return None
+
+
+class ConcatSource(EmbeddingSource):
+    """Rows of several sources side by side, as fastText and word2vec in CaGNet.
+
+    ``parts`` are configs of sources. With ``normalize_parts`` each part of a row is
+    scaled to length 1 by itself; otherwise long ones outweigh the others.
+    """
+
+    def __init__(
+        self, parts: Sequence[EmbeddingSource], *, normalize_parts: bool = False
+    ) -> None:
+        if len(parts) < 2:
+            raise ValueError('expected two parts or more')
+        several = [part for part in parts if part.prompts_per_row > 1]
+        if several:
+            raise ValueError(
+                'a part keeps prompts apart (reduce_templates=False), and rows of '
+                'several prompts cannot be put side by side'
+            )
+        self.parts = tuple(parts)
+        self.normalize_parts = normalize_parts
+
+    @property
+    def dim(self) -> int:
+        return sum(part.dim for part in self.parts)
+
+    def rows(
+        self, texts: Sequence[str], normalize: bool, device: torch.device | str | None
+    ) -> Tensor:
+        several = [
+            part.rows(texts, self.normalize_parts, device) for part in self.parts
+        ]
+        rows = torch.cat(several, dim=1)
+        return F.normalize(rows, dim=-1) if normalize else rows
+
+    def provenance(self) -> dict[str, str]:
+        parts = [part.provenance() for part in self.parts]
+        return {
+            'source': 'concat',
+            'parts': '; '.join(', '.join(part.values()) for part in parts),
+            'normalize_parts': str(self.normalize_parts),
+        }

@@ -1,6 +1,7 @@
 """Decode heads that read class embeddings at run time."""
 
 from .attribute_head import AttributeHead
+from .cagnet_head import CaGNetHead
 from .closed_form_heads import BilinearCompatibilityHead, SemanticAutoencoderHead
 from .esda_head import ESDAHead
 from .hierarchical_text_head import HierarchicalTextHead
@@ -18,6 +19,7 @@ from .zs3_deeplab_head import ZS3DeepLabHead
 __all__ = [
     'AttributeHead',
     'BilinearCompatibilityHead',
+    'CaGNetHead',
     'CosineRegressionHead',
     'DenseTextHead',
     'ESDAHead',

@@ -1,5 +1,6 @@
 """Segmentors."""
 
+from .cagnet import CaGNet
 from .class_prompted import ClassPromptedSegmentor
 from .encoder_decoder import ZeroShotEncoderDecoder
 from .inference import InferenceOptions
@@ -7,6 +8,7 @@ from .vocabulary import Vocabulary
 from .zero_shot_tta import MultiScaleWindowTTAModel, ZeroShotTTAModel
 
 __all__ = [
+    'CaGNet',
     'ClassPromptedSegmentor',
     'InferenceOptions',
     'MultiScaleWindowTTAModel',
