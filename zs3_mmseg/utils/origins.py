@@ -40,6 +40,11 @@ _PUBLISHED = {
     ),
     r'glove\.6B\.\d+d\.txt': 'https://nlp.stanford.edu/data/glove.6B.zip',
     r'resnet101_imagenet_wo_pascal(voc|context)\.pth': _ZS3,
+    r'resnet101_caffe\.pth': (
+        'open-mmlab://detectron2/resnet101_caffe of mmseg; see configs/cagnet/README.md'
+    ),
+    r'resnet101_spnet_cocostuff\.pth': 'see configs/cagnet/README.md',
+    r'crawl-300d-2M\.vec': 'https://fasttext.cc/docs/en/english-vectors.html',
     r'mit_b0\.pth': f'{_SEGFORMER}/mit_b0_20220624-7e0fe6dd.pth',
 }
 #: What can stand in the place of a file of rows.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,9 +16,11 @@ from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit, get_split
-from zs3_mmseg.utils.checkpoint import safe_load, state_dict_of
+from zs3_mmseg.models.segmentors import Vocabulary
+from zs3_mmseg.utils.checkpoint import CheckpointError, safe_load, state_dict_of
 
 from .core import (
+    RESNET_DEPTHS,
     Conversion,
     Converter,
     KeyRule,
@@ -29,14 +32,10 @@ from .core import (
 )
 
 _HEAD = 'decode_head.'
-_BN = r'(weight|bias|running_mean|running_var|num_batches_tracked)'
-#: Parts of a block there, with their convolution and norm in ours.
-_BLOCK = {
-    'reduce': ('conv1', 'bn1'),
-    'conv3x3': ('conv2', 'bn2'),
-    'increase': ('conv3', 'bn3'),
-    'proj': ('downsample.0', 'downsample.1'),
-}
+#: Parts of a block there, by the number of convolution and norm here.
+_BLOCK = {'reduce': 1, 'conv3x3': 2, 'increase': 3}
+#: Units of the trunk are a convolution and a norm.
+_UNIT = r'(conv|bn)\.(\w+)'
 _CONTEXT = {
     **{f'contextual{n + 1}': f'scales.{n}' for n in range(3)},
     'fc_1': 'selector',
@@ -46,27 +45,6 @@ _CONTEXT = {
 }
 _DISCRIMINATOR = {r'fc\.conv': 'shared', 'pred': 'real_fake', 'cls': 'classes'}
 _TRUNK = r'back\.scale\.'
-
-
-def _trunk_rules() -> list[KeyRule]:
-    rules = [
-        KeyRule(rf'{_TRUNK}layer1\.conv1\.conv\.weight', 'backbone.conv1.weight'),
-        KeyRule(rf'{_TRUNK}layer1\.conv1\.bn\.{_BN}', r'backbone.bn1.\1'),
-        KeyRule(
-            rf'{_TRUNK}aspp\.stages\.c(\d)\.(weight|bias)', rf'{_HEAD}pyramid.\1.\2'
-        ),
-    ]
-    for stage in range(1, 5):
-        # Their blocks count from 1.
-        for block in range(36):
-            there = rf'{_TRUNK}layer{stage + 1}\.block{block + 1}\.'
-            here = f'backbone.layer{stage}.{block}.'
-            for part, (conv, norm) in _BLOCK.items():
-                rules += [
-                    KeyRule(rf'{there}{part}\.conv\.weight', f'{here}{conv}.weight'),
-                    KeyRule(rf'{there}{part}\.bn\.{_BN}', rf'{here}{norm}.\1'),
-                ]
-    return rules
 
 
 CAGNET_RULES = (
@@ -85,9 +63,48 @@ CAGNET_RULES = (
         None,
         'class vectors come from model.class_embeddings, and a test needs none',
     ),
-    *_trunk_rules(),
 )
+
+
+def trunk_rules(blocks: Sequence[int]) -> list[KeyRule]:
+    """Return what happens to the keys of a trunk with so many blocks in each stage."""
+    rules = [
+        KeyRule(rf'{_TRUNK}layer1\.conv1\.{_UNIT}', r'backbone.\g<1>1.\2'),
+        KeyRule(
+            rf'{_TRUNK}aspp\.stages\.c(\d)\.(weight|bias)', rf'{_HEAD}pyramid.\1.\2'
+        ),
+    ]
+    for stage, count in enumerate(blocks, start=1):
+        # Their blocks count from 1.
+        for block in range(count):
+            there = rf'{_TRUNK}layer{stage + 1}\.block{block + 1}\.'
+            here = f'backbone.layer{stage}.{block}.'
+            for part, number in _BLOCK.items():
+                ours = rf'{here}\g<1>{number}.\2'
+                rules.append(KeyRule(rf'{there}{part}\.{_UNIT}', ours))
+            for number, kind in enumerate(('conv', 'bn')):
+                ours = rf'{here}downsample.{number}.\1'
+                rules.append(KeyRule(rf'{there}proj\.{kind}\.(\w+)', ours))
+    return rules
+
+
 _NOTES = 'It fits a model with the following parts; see configs/cagnet.\n'
+
+
+def _blocks(weights: OfficialWeights) -> tuple[int, ...]:
+    """Return how many blocks each stage of the trunk has."""
+    pattern = re.compile(rf'{_TRUNK}layer(\d)\.block(\d+)\.reduce\.conv\.weight')
+    found = [match for match in map(pattern.fullmatch, weights.state) if match]
+    counts = tuple(
+        max((int(m[2]) for m in found if int(m[1]) == stage), default=0)
+        for stage in range(2, 6)
+    )
+    if counts not in RESNET_DEPTHS:
+        raise CheckpointError(
+            f'{weights.what}: stages of {", ".join(map(str, counts))} blocks are none '
+            'of the ResNets 50, 101 and 152'
+        )
+    return counts
 
 
 def _parts(weights: OfficialWeights) -> dict[str, Any]:
@@ -95,21 +112,12 @@ def _parts(weights: OfficialWeights) -> dict[str, Any]:
     prefix = 'back.scale.'
     outputs = weights.shape('dis.cls.weight', 4)[0]
     channels, wide, _, _ = weights.shape(f'{prefix}aspp.stages.c0.weight', 4)
-    blocks = [
-        max(
-            n
-            for n in range(1, 37)
-            if f'{prefix}layer{stage}.block{n}.reduce.conv.weight' in weights
-        )
-        for stage in range(2, 6)
-    ]
-    depth = {3 + 4 + 6 + 3: 50, 3 + 4 + 23 + 3: 101, 3 + 8 + 36 + 3: 152}
     stem = weights.shape(f'{prefix}layer1.conv1.conv.weight', 4)[0]
     base = weights.shape(f'{prefix}layer2.block1.reduce.conv.weight', 4)[0]
     return dict(
         backbone=dict(
             type='DeepLabV2ResNet',
-            depth=depth.get(sum(blocks)),
+            depth=RESNET_DEPTHS[_blocks(weights)],
             **(
                 {}
                 if (stem, base) == (64, 64)
@@ -195,11 +203,16 @@ class CaGNetConverter(Converter):
         target = empty_model(model).state_dict() | {
             f'generator.{key}': value for key, value in made.items()
         }
-        conversion = apply_rules(state, CAGNET_RULES, target)
+        conversion = apply_rules(
+            state, [*CAGNET_RULES, *trunk_rules(_blocks(weights))], target
+        )
         conversion.state.update(sorted_rows(conversion.state, split))
+        names = Vocabulary(split, 'inductive')
+        names.rows_needed = False
         return replace(
             conversion,
             classes=split.classes,
+            extra_state=names.state(),
             notes=_NOTES + as_text(model=dict(model, generator=generator)),
         )
 

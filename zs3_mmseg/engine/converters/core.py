@@ -223,6 +223,13 @@ def as_text(**parts: Mapping[str, Any]) -> str:
     return Config(parts).pretty_text
 
 
+#: Blocks in each stage of a ResNet -> its name.
+RESNET_DEPTHS: dict[tuple[int, ...], int] = {
+    (3, 4, 6, 3): 50,
+    (3, 4, 23, 3): 101,
+    (3, 8, 36, 3): 152,
+}
+
 #: Sub-commands of ``tools/convert_checkpoint.py``.
 CONVERTERS: dict[str, type[Converter]] = {}
 

@@ -18,6 +18,7 @@ from zs3_mmseg.datasets.splits import ZeroShotSplit, get_split
 from zs3_mmseg.utils.checkpoint import CheckpointError, safe_load, state_dict_of
 
 from .core import (
+    RESNET_DEPTHS,
     Conversion,
     Converter,
     KeyRule,
@@ -28,15 +29,12 @@ from .core import (
     register_converter,
 )
 
-#: Blocks of each stage to the name of the network.
-_DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
-
 
 def _parts(weights: OfficialWeights) -> dict[str, Any]:
     """Return the config of the backbone and head that official weights fit."""
     num_classes, channels, _, _ = weights.shape('decoder.pred_conv.weight', 4)
     blocks = tuple(weights.count(f'backbone.layer{stage}') for stage in range(1, 5))
-    if blocks not in _DEPTHS:
+    if blocks not in RESNET_DEPTHS:
         raise CheckpointError(
             f'{weights.what}: stages of {", ".join(map(str, blocks))} blocks are none '
             'of the ResNets 50, 101 and 152'
@@ -49,7 +47,7 @@ def _parts(weights: OfficialWeights) -> dict[str, Any]:
     return dict(
         backbone=dict(
             type='ResNet',
-            depth=_DEPTHS[blocks],
+            depth=RESNET_DEPTHS[blocks],
             strides=(1, 2, 2, 1),
             dilations=(1, 1, 1, 2),
             multi_grid=(2, 4, 8),

@@ -268,7 +268,7 @@ class CaGNet(ZeroShotEncoderDecoder):
                 'of the feature maps of the test'
             )
         self.evaluate_at = evaluate_at
-        self._generator_config = dict(type='CaGNetGenerator', **(generator or {}))
+        self._generator_config = {'type': 'CaGNetGenerator', **(generator or {})}
         self.generator = self._built_generator()
         self.cycle = Cycle(**(cycle or {}))
         self.loss_weights = LossWeights.of_steps(loss_weights or {})
