@@ -7,5 +7,4 @@ decides: such a file is not even opened.
 
 NOT_BUILT_YET = {
     'fcclip': 'FC-CLIP: pixel decoder, masked attention, two classifiers in ensemble',
-    'zegformer': 'ZegFormer: mask proposals, matching and classification by crops',
 }

@@ -89,3 +89,17 @@ def test_weights_of_timm_in_the_cache_ask_nobody(
     monkeypatch.setattr(hub, 'require_hub', pytest.fail)
     monkeypatch.setattr(hub, 'cached_file', lambda *_: tmp_path)
     hub.require_timm_weights(dict(TIMM, pretrained=True), 'model.backbone')
+
+
+def test_a_frozen_norm_is_a_norm_in_evaluation() -> None:
+    torch.manual_seed(0)
+    plain = torch.nn.BatchNorm2d(4)
+    for value in (plain.weight, plain.bias, plain.running_mean, plain.running_var):
+        value.data.uniform_(0.5, 2)
+    backbone = MODELS.build(dict(BACKBONES['mmseg'], norm_cfg=dict(type='FrozenBN')))
+    frozen = backbone.bn1.train()
+    state = {k: v for k, v in plain.state_dict().items() if 'num_batches' not in k}
+    frozen.load_state_dict(state)
+    maps = torch.randn(2, 4, 3, 5)
+    torch.testing.assert_close(frozen(maps), plain.eval()(maps))
+    assert not [*frozen.parameters()]

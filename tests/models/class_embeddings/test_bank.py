@@ -163,3 +163,19 @@ def test_another_text_can_stand_for_a_name(table: Path) -> None:
 def test_texts_that_are_none_are_refused(table: Path, texts, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _bank(table, texts=texts)
+
+
+def test_all_prompts_of_a_class_may_be_one_row() -> None:
+    source = dict(type='clip_text', arch='zs3-shapes-tiny', pretrained='shapes')
+    templates = ['a {}', 'the big {}', 'one {}.']
+    bank = ClassEmbeddingBank(source, templates=templates, reduce_synonyms=True)
+    made = bank.embed(['star', 'circle|disc'])
+    assert made.query_to_class.tolist() == [0, 1]
+    assert bank.prompts_per_row == made.prompts_per_row == 1
+    prompts = ClassEmbeddingBank(source, templates=templates, reduce_templates=False)
+    rows = prompts.embed(['star', 'circle|disc']).embeddings
+    means = torch.stack([rows[:3].mean(dim=0), rows[3:].mean(dim=0)])
+    expected = means / means.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(made.embeddings, expected)
+    with pytest.raises(ValueError, match='leave token_features, reduce_templates and'):
+        ClassEmbeddingBank(source, reduce_templates=False, reduce_synonyms=True)

@@ -15,9 +15,14 @@ from hypothesis import strategies as st
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads.mask_scores import MaskScores
 from zs3_mmseg.models.segmentors import ZeroShotTTAModel
-from zs3_mmseg.models.segmentors.inference import slide_windows
+from zs3_mmseg.models.segmentors.inference import (
+    MaskSums,
+    ScoringRule,
+    slide_windows,
+)
 
 PATCH = 4
 HEAD = Path(__file__).resolve().parents[2] / 'data/tiny_run/two_mask_head.py'
@@ -144,6 +149,18 @@ def test_streamed_sums_equal_those_by_hand(build, data):
         if members:
             best = scores[members].amax(dim=0)
             assert torch.equal(streamed.group_best.scores[group], best)
+
+
+def test_masks_of_a_head_stay_as_they_are():
+    masks = torch.randn(1, 2, 4, 5)
+    kept, scores = masks.clone(), torch.rand(1, 2, 1)
+    queries = ClassQueries(torch.ones(1, 1), torch.tensor([0]), torch.tensor([True]))
+    rule = ScoringRule('mask_sum', 'max', (), None, False, 1)
+    for size in ((4, 5), (3, 5)):
+        sums = MaskSums(MaskScores(masks, scores), queries, None, size, (4, 5), rule)
+        expected = (scores[0, :, :, None] * kept[0].sigmoid()).sum(dim=0)
+        torch.testing.assert_close(sums(slice(0, 1))[0, 0], expected[: size[0]])
+        assert torch.equal(masks, kept)
 
 
 @torch.no_grad()

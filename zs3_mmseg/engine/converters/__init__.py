@@ -15,6 +15,7 @@ from .lseg import LSegConverter
 from .sazs import SAZSConverter
 from .zegclip import CascadeCLIPConverter, OTSegConverter, ZegCLIPConverter
 from .zegclip_family import CLIPRCConverter, SPTSegConverter, TagCLIPConverter
+from .zegformer import ZegFormerConverter
 from .zs3net import ZS3NetConverter
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     'TagCLIPConverter',
     'ZS3NetConverter',
     'ZegCLIPConverter',
+    'ZegFormerConverter',
     'apply_rules',
     'register_converter',
 ]

@@ -2,7 +2,7 @@
 
 from .deeplabv2_resnet import DeepLabV2ResNet
 from .extra_tokens import ExtraTokens, RegionTokens
-from .frozen import FrozenBackbone
+from .frozen import FrozenBackbone, FrozenBatchNorm
 from .last_attention import LAST_ATTENTION
 from .open_clip_vit import OpenCLIPViT
 from .outputs import TowerOutput
@@ -15,6 +15,7 @@ __all__ = [
     'DeepLabV2ResNet',
     'ExtraTokens',
     'FrozenBackbone',
+    'FrozenBatchNorm',
     'OpenCLIPViT',
     'PyramidDRN',
     'ReadoutViT',

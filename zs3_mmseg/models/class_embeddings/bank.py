@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmseg.registry import MODELS
@@ -140,13 +141,17 @@ class ClassEmbeddingBank:
             - ``dict(type='concat', parts=[...], normalize_parts=False)``: rows of
               several of these side by side.
         templates: for ``clip_text`` only: ``'single'`` (its default), ``'zegclip'``,
-            ``'imagenet'``, ``'otseg6'``, ``'otseg8'``, ``'bare'``, or a list of texts
+            ``'imagenet'``, ``'otseg6'``, ``'otseg8'``, ``'zegformer'``,
+            ``'imagenet_select'``, ``'zegformer_crops'``, ``'bare'``, or a list of texts
             with ``{}``.
         reduce_templates: average the templates of a name, as CLIP does. False keeps
             the ``P`` prompts of a name or synonym apart, for ``clip_text`` only: rows
             ``q * P`` to ``q * P + P - 1`` are those of query ``q``, in the order of
             ``templates``, each scaled by itself. The head must know what to do with
             them, see ``ClassQueries.prompts_per_row``.
+        reduce_synonyms: give each class one row, the mean over all templates and
+            synonyms at once, as ZegFormer does; with ``normalize=True`` of unit rows,
+            and of length 1. False: one row for each synonym.
         normalize: scale rows to length 1 (see
             :class:`~.clip_text.ClipTextSource` for prompts). The published rows of
             ZegCLIP are used as they are, with False. ``'max_norm'`` divides all rows by
@@ -172,6 +177,7 @@ class ClassEmbeddingBank:
         *,
         templates: str | Sequence[str] | None = None,
         reduce_templates: bool = True,
+        reduce_synonyms: bool = False,
         normalize: bool | Literal['max_norm'] = True,
         token_features: bool = False,
         texts: str | Mapping[str, str] | None = None,
@@ -198,6 +204,12 @@ class ClassEmbeddingBank:
         options = dict(source)
         kind = options.pop('type', None)
         choose('class_embeddings.source.type', kind, [*_SOURCES, 'concat'])
+        apart = token_features or not reduce_templates or hierarchy is not None
+        if reduce_synonyms and apart:
+            raise ValueError(
+                'class_embeddings.reduce_synonyms=True averages all prompts of a '
+                'class: leave token_features, reduce_templates and hierarchy out'
+            )
         if templates is not None or not reduce_templates:
             if kind != 'clip_text':
                 raise ValueError(
@@ -207,9 +219,12 @@ class ClassEmbeddingBank:
             if templates is not None:
                 options['templates'] = templates
             options['reduce_templates'] = reduce_templates
+        if reduce_synonyms and kind == 'clip_text':
+            options['reduce_templates'] = False  # they are averaged here
         self.source = _built_source(kind, options)
         self.normalize = normalize
         self.token_features = token_features
+        self.reduce_synonyms = reduce_synonyms
 
     @property
     def dim(self) -> int:
@@ -221,7 +236,7 @@ class ClassEmbeddingBank:
         """How many rows each query has: templates kept apart, or levels, else 1."""
         if self.hierarchy is not None:
             return self.hierarchy.depth
-        return self.source.prompts_per_row
+        return 1 if self.reduce_synonyms else self.source.prompts_per_row
 
     def embed(
         self, names: Sequence[str], device: torch.device | str | None = None
@@ -250,7 +265,9 @@ class ClassEmbeddingBank:
         # The towers of a model are all built by now.
         release_towers()
         lengths = rows.norm(dim=1)
-        prompts = self.prompts_per_row
+        prompts = self.source.prompts_per_row
+        if self.hierarchy is not None:
+            prompts = self.hierarchy.depth
         useless = [
             text
             for text, some in zip(named, lengths.split(prompts), strict=True)
@@ -258,12 +275,22 @@ class ClassEmbeddingBank:
         ]
         if useless:
             raise ValueError(f'the rows of {as_list(useless)} are zero or not finite')
+        owners = torch.tensor(classes)
+        if self.reduce_synonyms:
+            of_class = owners.repeat_interleave(prompts)
+            rows = torch.stack(
+                [rows[of_class == index].mean(dim=0) for index in range(len(names))]
+            )
+            rows = F.normalize(rows, dim=-1) if self.normalize is True else rows
+            owners, prompts, lengths = torch.arange(len(names)), 1, rows.norm(dim=1)
         if self.normalize == 'max_norm':
             rows = rows / lengths.max()
         provenance = self.source.provenance() | {'normalize': str(self.normalize)}
         if self.texts:
             pairs = sorted(self.texts.items())
             provenance['texts'] = ', '.join(f'{name}: {text}' for name, text in pairs)
+        if self.reduce_synonyms:
+            provenance['reduce_synonyms'] = 'True'
         if prompts > 1:
             provenance['prompts_per_row'] = str(prompts)
         if self.hierarchy is not None:
@@ -271,7 +298,7 @@ class ClassEmbeddingBank:
             provenance['kind_of'] = self.kind_of
         return ClassEmbeddings(
             embeddings=rows,
-            query_to_class=torch.tensor(classes),
+            query_to_class=owners,
             names=tuple(names),
             provenance=provenance,
             token_features=token_features,

@@ -40,6 +40,8 @@ _OTSEG = (
     'a background of a {}.',
 )
 
+_IN_SCENE = 'A photo of a {} in the scene'
+
 #: Named sets of templates; ``'imagenet'`` is OpenAI's set of 80, read from open_clip.
 TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
     'bare': ('{}',),
@@ -58,6 +60,46 @@ TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
     # OTSeg's, whose sentences are kept apart: six for PASCAL VOC, else eight.
     'otseg6': _OTSEG[:6],
     'otseg8': _OTSEG,
+    # ZegFormer's: of all its VOC models, of its COCO-Stuff models, and of the crops.
+    'zegformer': (_IN_SCENE,),
+    'imagenet_select': (
+        'itap of a {}.',
+        'a bad photo of the {}.',
+        'a origami {}.',
+        'a photo of the large {}.',
+        'a {} in a video game.',
+        'art of the {}.',
+        'a photo of the small {}.',
+        _IN_SCENE,
+    ),
+    'zegformer_crops': (
+        'a bad photo of the {}.',
+        'a photo of the large {}.',
+        'a photo of the small {}.',
+        'a cropped photo of a {}.',
+        *(
+            f'This is a {kind}photo of a {size}{{}}'
+            for kind in ('', 'masked ', 'cropped ')
+            for size in ('', *(f'{size} ' for size in _SIZES))
+        ),
+        _IN_SCENE,
+        'a bad photo of the {} in the scene',
+        'a photo of the large {} in the scene',
+        'a photo of the small {} in the scene',
+        'a cropped photo of a {} in the scene',
+        'a photo of a masked {} in the scene',
+        *(
+            f'{start} {masked}{{}} in the scene'
+            for masked in ('', 'masked ')
+            for start in (
+                'There is a',
+                'There is the',
+                'This is a',
+                'This is the',
+                'This is one',
+            )
+        ),
+    ),
 }
 _IMAGENET = 'imagenet'
 

@@ -13,6 +13,7 @@ from .sazs_head import SAZSHead
 from .spec_fuse_head import SpecFuseHead
 from .text_heads import CosineRegressionHead, DenseTextHead, TextPixelHead
 from .zegclip_head import ZegCLIPHead
+from .zegformer_head import ZegFormerHead
 from .zero_shot_head import ZeroShotHead
 from .zs3_deeplab_head import ZS3DeepLabHead
 
@@ -34,5 +35,6 @@ __all__ = [
     'TextPixelHead',
     'ZS3DeepLabHead',
     'ZegCLIPHead',
+    'ZegFormerHead',
     'ZeroShotHead',
 ]

@@ -405,7 +405,11 @@ class MaskSums(CropScores):
                 len(masks), 0, *(self.rule.mask_size or self.covered)
             )
         masks = self._sized(masks)
-        self.masks = masks.sigmoid() if found.mask_kind == 'logit' else masks
+        if found.mask_kind == 'logit':
+            # In place: at full resolution they are large. Not the head's own, though.
+            own = masks.data_ptr() == found.masks.data_ptr()
+            masks = masks.sigmoid() if own else masks.sigmoid_()
+        self.masks = masks
         if found.output == 'log_mean':
             weights = masks.new_ones(masks.shape[:2])
             self.weights = weights if found.weights is None else found.weights.float()
