@@ -298,6 +298,9 @@ def test_a_setting_that_the_file_rules_out(convert, inductive: Official) -> None
     finished = convert(inductive, '--setting', 'supervised')
     assert finished.status == 2
     assert '--setting supervised cannot be' in finished.output
+    finished = convert(inductive, '--setting', 'unseen_location')
+    assert finished.status == 2
+    assert 'is for TagCLIP with its trusty token' in finished.output
 
 
 def test_another_setting_than_that_of_the_training_is_told(

@@ -309,6 +309,11 @@ class ZegCLIPConverter(Converter):
         self, weights: OfficialWeights, split: ZeroShotSplit, wanted: str | None
     ) -> str:
         """Return the setting of the training, or refuse to guess it."""
+        if wanted == 'unseen_location':
+            raise ValueError(
+                '--setting unseen_location is for TagCLIP with its trusty token, which '
+                'this checkpoint has not'
+            )
         return _setting(weights, split, wanted)
 
     def _calibrators(self, weights: OfficialWeights, setting: str) -> list[dict]:
