@@ -31,7 +31,7 @@ from zs3_mmseg.models.class_embeddings import (
 from zs3_mmseg.models.decode_heads import MaskScores, ZegFormerHead
 from zs3_mmseg.models.decode_heads.query_masks import FPNPixelDecoder, sine_positions
 from zs3_mmseg.models.decode_heads.zegformer_head import covered_pixels
-from zs3_mmseg.models.mask_losses import MaskClassificationLoss, MaskTargets
+from zs3_mmseg.models.losses import MaskClassificationLoss, MaskTargets
 from zs3_mmseg.models.region_classifiers import CropClassifier, Regions, mask_box
 from zs3_mmseg.models.segmentors.inference import (
     MaskSums,

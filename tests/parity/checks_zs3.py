@@ -29,7 +29,7 @@ from zs3_mmseg.models.generators import (
     GraphContextGenerator,
     label_graph,
 )
-from zs3_mmseg.models.losses import ZS3_BANDWIDTHS, MMDLoss
+from zs3_mmseg.models.losses.features import ZS3_BANDWIDTHS, MMDLoss
 
 
 def official_mmd(config: dict) -> MMDLoss:

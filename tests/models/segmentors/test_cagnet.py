@@ -23,7 +23,7 @@ from mmseg.structures import SegDataSample
 from zs3_mmseg.engine.part_optimizers import PartsOptimWrapperConstructor
 from zs3_mmseg.models.backbones import DeepLabV2ResNet
 from zs3_mmseg.models.decode_heads.cagnet_head import ContextualModule
-from zs3_mmseg.models.losses import CAGNET_BANDWIDTHS, ContentLoss
+from zs3_mmseg.models.losses.features import CAGNET_BANDWIDTHS, ContentLoss
 from zs3_mmseg.models.segmentors import CaGNet
 from zs3_mmseg.models.segmentors.cagnet import Cycle, Step
 

@@ -15,7 +15,7 @@ from mmseg.registry import MODELS
 from mmseg.utils import ConfigType, SampleList
 
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
-from zs3_mmseg.models.mask_losses import MaskClassificationLoss, MaskTargets
+from zs3_mmseg.models.losses import MaskClassificationLoss, MaskTargets
 from zs3_mmseg.models.region_classifiers import LogitRegionClassifier, Regions
 from zs3_mmseg.utils.config_check import ConfigError
 

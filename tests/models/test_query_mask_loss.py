@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zs3_mmseg.models.mask_losses import MaskClassificationLoss, MaskTargets
+from zs3_mmseg.models.losses import MaskClassificationLoss, MaskTargets
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 
 
