@@ -26,13 +26,13 @@ def test_parts_of_a_config_fit(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     if own:
         model.test_split = dict(classes=['cat', 'unicorn'], unseen=['unicorn'])
     source = model.class_embeddings.source
-    if source.type == 'joined':
+    if source.type == 'concat':
         monkeypatch.setattr(
             'zs3_mmseg.models.class_embeddings.sources.WordVectorSource.dim', 300
         )
     with torch.device('meta'):
         built = MODELS.build(model)
-    width = 600 if source.type == 'joined' else built.vocabulary.bank.dim
+    width = 600 if source.type == 'concat' else built.vocabulary.bank.dim
     assert built.decode_head.embed_dim == width
     look = built.decode_head.region_classifier
     assert (look is None) == ('_seg' in path.stem or '_words' in path.stem)

@@ -10,8 +10,11 @@ model = dict(
         source=dict(
             type='concat',
             parts=[
-                dict(type='vectors', path='data/word_vectors/fasttext.vec'),
-                dict(type='vectors', path='data/word_vectors/word2vec.bin'),
+                dict(type='vectors', path='data/word_vectors/crawl-300d-2M.vec'),
+                dict(
+                    type='vectors',
+                    path='data/word_vectors/GoogleNews-vectors-negative300.bin',
+                ),
             ],
         ),
         reduce_synonyms=True,

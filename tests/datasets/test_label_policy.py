@@ -54,11 +54,12 @@ def test_each_pixel_gets_the_label_of_its_name(
             expected = split.classes.index(name)
         else:
             true_label = split.classes.index(name)
-            expected = dict(inductive=255, transductive=254).get(setting, true_label)
+            hidden = dict(inductive=255, transductive=254, unseen_location=254)
+            expected = hidden.get(setting, true_label)
         assert new == expected
 
 
-@given(worlds(), st.sampled_from(['inductive', 'transductive']))
+@given(worlds(), st.sampled_from(['inductive', 'transductive', 'unseen_location']))
 def test_no_unseen_label_leaves_zero_shot_training(
     world: tuple[ZeroShotSplit, list[str], np.ndarray], setting: str
 ) -> None:

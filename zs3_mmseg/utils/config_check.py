@@ -277,7 +277,7 @@ def require_config_files(
             if isinstance(node, Mapping):
                 origin = origin_of_data(node.get('type'))
                 missing += [
-                    _Missing(f'{key}.{option}', path, origin)
+                    _Missing(f'{key}.{option}', path, origin or origin_of_file(path))
                     for option, path in missing_data(node)
                 ]
     if not missing:

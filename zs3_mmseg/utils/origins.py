@@ -43,7 +43,10 @@ _PUBLISHED = {
     r'resnet101_caffe\.pth': (
         'open-mmlab://detectron2/resnet101_caffe of mmseg; see configs/cagnet/README.md'
     ),
-    r'resnet101_spnet_cocostuff\.pth': 'see configs/cagnet/README.md',
+    # Folders too, of data that is read as its authors left it.
+    r'resnet101_spnet_cocostuff\.pth|coco_stuff164k|context33': (
+        'see configs/cagnet/README.md'
+    ),
     r'crawl-300d-2M\.vec': 'https://fasttext.cc/docs/en/english-vectors.html',
     r'mit_b0\.pth': f'{_SEGFORMER}/mit_b0_20220624-7e0fe6dd.pth',
 }
