@@ -315,15 +315,15 @@ class AdversarialLoss(nn.Module):
 
     Of the discriminator's logit :math:`d` and :math:`p = \sigma(d)` at each pixel:
 
-    ============  =========================  =======================
-    ``kind``      is to be real              is to be fake
-    ============  =========================  =======================
-    ``'l1'``      :math:`|p - 1|`            :math:`|p|`
-    ``'l2'``      :math:`(p - 1)^2`          :math:`p^2`
-    ``'bce'``     :math:`-\log p`            :math:`-\log(1 - p)`
-    ``'wgan'``    :math:`-p`                 :math:`p`
-    ``'wgan_gp'`` as ``'wgan'``              and a gradient penalty
-    ============  =========================  =======================
+    =============  =========================  =======================
+    ``kind``       is to be real              is to be fake
+    =============  =========================  =======================
+    ``'l1'``       :math:`|p - 1|`            :math:`|p|`
+    ``'l2'``       :math:`(p - 1)^2`          :math:`p^2`
+    ``'bce'``      :math:`-\log p`            :math:`-\log(1 - p)`
+    ``'wgan'``     :math:`-p`                 :math:`p`
+    ``'wgan_gp'``  as ``'wgan'``              and a gradient penalty
+    =============  =========================  =======================
 
     The paper states ``'l2'``; the released configs say ``lsgan`` and compute ``'l1'``.
     The generator wants its features to be taken for real ones.
