@@ -6,5 +6,5 @@ decides: such a file is not even opened.
 """
 
 NOT_BUILT_YET = {
-    'fcclip': 'FC-CLIP: pixel decoder, masked attention, two classifiers in ensemble',
+    'fcclip': 'FC-CLIP: masked attention, classifiers in ensemble, losses of points',
 }
