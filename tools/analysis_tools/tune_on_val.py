@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,8 @@ from zs3_mmseg.engine.launch import (
     running,
 )
 from zs3_mmseg.utils.cache import atomic_write
-from zs3_mmseg.utils.config_check import require_config_files
+from zs3_mmseg.utils.checkpoint import unwrap
+from zs3_mmseg.utils.config_check import require_config_files, walk
 from zs3_mmseg.utils.names import as_list
 
 SHOWN = ('mIoU_seen', 'mIoU_unseen', 'hIoU')
@@ -112,22 +112,14 @@ def use_pseudo_unseen(config: Config, arguments: argparse.Namespace) -> ZeroShot
     if len(chosen) == 1 and chosen[0].isdigit():
         chosen = int(chosen[0])
     tuned_on = pseudo_unseen(split, chosen, arguments.pseudo_seed)
-    for holder, key in _entries(config._cfg_dict):
-        if key == 'split' and _is_split(holder[key], split):
-            holder[key] = tuned_on.as_dict()
-        elif key == 'num_classes' and holder[key] == len(split.classes):
-            holder[key] = len(tuned_on.classes)
+    for _, part in [*walk(config._cfg_dict, '')]:
+        if not isinstance(part, dict):
+            continue
+        if 'split' in part and _is_split(part['split'], split):
+            part['split'] = tuned_on.as_dict()
+        if part.get('num_classes') == len(split.classes):
+            part['num_classes'] = len(tuned_on.classes)
     return tuned_on
-
-
-def _entries(part: Any) -> Iterator[tuple[dict, str]]:
-    """Yield every dict of a config with each of its keys."""
-    if isinstance(part, dict):
-        for key in [*part]:
-            yield part, key
-    for inner in part.values() if isinstance(part, dict) else part:
-        if isinstance(inner, (dict, list, tuple)):
-            yield from _entries(inner)
 
 
 def _is_split(value: Any, split: ZeroShotSplit) -> bool:
@@ -176,7 +168,7 @@ def score(
     runner = build_runner(trial)
     if not trial.load_from:
         require_no_learning(runner.model, 'Name the CHECKPOINT')
-    model: Any = getattr(runner.model, 'module', runner.model)
+    model = unwrap(runner.model)
     if any(hasattr(c, 'fit') for c in getattr(model, 'calibrators', ())):
         runner.load_or_resume()
         model.fit_calibrators(runner.val_dataloader.dataset)

@@ -10,6 +10,7 @@ from torch import nn
 from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
+from zs3_mmseg.utils.checkpoint import unwrap
 from zs3_mmseg.utils.config_check import ConfigError
 
 __all__ = ['PartsOptimWrapperConstructor']
@@ -50,7 +51,7 @@ class PartsOptimWrapperConstructor:
         Raises:
             ConfigError: if the model names no parts, or the config not the same.
         """
-        parts = getattr(getattr(model, 'module', model), 'parts', None)
+        parts = getattr(unwrap(model), 'parts', None)
         if parts is None:
             raise ConfigError(
                 'optim_wrapper.constructor: PartsOptimWrapperConstructor is for models '

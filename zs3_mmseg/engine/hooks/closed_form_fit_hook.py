@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import torch
 
@@ -14,6 +13,7 @@ from mmseg.registry import HOOKS
 
 from zs3_mmseg.engine.protocol import ProtocolError
 from zs3_mmseg.models.decode_heads.closed_form_heads import ClosedFormHead
+from zs3_mmseg.utils.checkpoint import unwrap
 
 
 @HOOKS.register_module()
@@ -46,7 +46,7 @@ class ClosedFormFitHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Go through the images and solve for the matrix."""
-        model: Any = getattr(runner.model, 'module', runner.model)
+        model = unwrap(runner.model)
         head = getattr(model, 'decode_head', None)
         if not isinstance(head, ClosedFormHead):
             raise ProtocolError(
