@@ -29,8 +29,8 @@ from zs3_mmseg.models.class_embeddings import (
     ClassQueries,
 )
 from zs3_mmseg.models.decode_heads import MaskScores, ZegFormerHead
+from zs3_mmseg.models.decode_heads.query_mask_head import covered_pixels
 from zs3_mmseg.models.decode_heads.query_masks import FPNPixelDecoder, sine_positions
-from zs3_mmseg.models.decode_heads.zegformer_head import covered_pixels
 from zs3_mmseg.models.losses import MaskClassificationLoss, MaskTargets
 from zs3_mmseg.models.region_classifiers import CropClassifier, Regions, mask_box
 from zs3_mmseg.models.segmentors.inference import (
@@ -102,7 +102,7 @@ def pixel_decoder(golden: GoldenFile) -> None:
     assert not conversion.missing
     names = [f'res{level + 2}' for level in range(len(config['channels']))]
     maps = [tensors[f'in.{name}'].clone().requires_grad_() for name in names]
-    out = model(maps)
+    out = model(maps)[0]
     assert_close(out, tensors['out.mask_features'], what='mask features')
     (out * tensors['cotangent']).sum().backward()
     for name, found in zip(names, maps, strict=True):

@@ -76,6 +76,9 @@ class LogitRegionClassifier(RegionClassifier):
     Heads that have more to say about a mask, such as "no object", read the logits.
     """
 
+    #: Whether it reads the image and masks of its size. If not, masks may come at any.
+    needs_image: bool = True
+
     @abstractmethod
     def logits(self, regions: Regions, queries: ClassQueries) -> Tensor:
         """Return logits ``(N, M, K)``, finite for empty masks too.

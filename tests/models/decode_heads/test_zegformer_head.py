@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads import ZegFormerHead
-from zs3_mmseg.models.decode_heads.zegformer_head import covered_pixels
+from zs3_mmseg.models.decode_heads.query_mask_head import covered_pixels
 from zs3_mmseg.models.region_classifiers import (
     LogitRegionClassifier,
     RegionClassifier,

@@ -1,5 +1,6 @@
 """Which classes are seen and which are unseen: one table, by name."""
 
+from zs3_mmseg.datasets.splits.fcclip import exactly_seen
 from zs3_mmseg.datasets.splits.table import (
     get_split,
     plain_split,
@@ -18,6 +19,7 @@ from zs3_mmseg.datasets.splits.zero_shot_split import (
 __all__ = [
     'ZeroShotSplit',
     'canonical',
+    'exactly_seen',
     'find_name',
     'get_split',
     'make_split',

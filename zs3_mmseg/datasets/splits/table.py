@@ -16,6 +16,7 @@ from zs3_mmseg.datasets.splits.classes import (
     CONTEXT59,
     VOC20,
 )
+from zs3_mmseg.datasets.splits.fcclip import fcclip_splits
 from zs3_mmseg.datasets.splits.fss1000 import FSS1000
 from zs3_mmseg.datasets.splits.name_files import split_from_folder
 from zs3_mmseg.datasets.splits.zero_shot_split import (
@@ -115,6 +116,7 @@ def _published() -> Iterator[ZeroShotSplit]:
         'drawn by HSNet (ICCV 2021) and used by LSeg',
     )
     yield from _whole()
+    yield from fcclip_splits()
     for letter, unseen in _SHAPES_UNSEEN.items():
         yield make_split(
             f'shapes_{letter}', SHAPES20, unseen, 'the procedural data set Shapes'

@@ -11,6 +11,7 @@ from .core import (
     register_converter,
 )
 from .esda import ESDAConverter
+from .fcclip import FCCLIPConverter
 from .lseg import LSegConverter
 from .sazs import SAZSConverter
 from .zegclip import CascadeCLIPConverter, OTSegConverter, ZegCLIPConverter
@@ -27,6 +28,7 @@ __all__ = [
     'Conversion',
     'Converter',
     'ESDAConverter',
+    'FCCLIPConverter',
     'KeyRule',
     'LSegConverter',
     'OTSegConverter',

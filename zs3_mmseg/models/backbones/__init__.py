@@ -4,6 +4,7 @@ from .deeplabv2_resnet import DeepLabV2ResNet
 from .extra_tokens import ExtraTokens, RegionTokens
 from .frozen import FrozenBackbone, FrozenBatchNorm
 from .last_attention import LAST_ATTENTION
+from .open_clip_conv import OpenCLIPConvNeXt, OpenCLIPResNet
 from .open_clip_vit import OpenCLIPViT
 from .outputs import TowerOutput
 from .pyramid_drn import PyramidDRN
@@ -16,6 +17,8 @@ __all__ = [
     'ExtraTokens',
     'FrozenBackbone',
     'FrozenBatchNorm',
+    'OpenCLIPConvNeXt',
+    'OpenCLIPResNet',
     'OpenCLIPViT',
     'PyramidDRN',
     'ReadoutViT',

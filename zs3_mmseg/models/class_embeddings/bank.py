@@ -142,8 +142,8 @@ class ClassEmbeddingBank:
               several of these side by side.
         templates: for ``clip_text`` only: ``'single'`` (its default), ``'zegclip'``,
             ``'imagenet'``, ``'otseg6'``, ``'otseg8'``, ``'zegformer'``,
-            ``'imagenet_select'``, ``'zegformer_crops'``, ``'bare'``, or a list of texts
-            with ``{}``.
+            ``'imagenet_select'``, ``'zegformer_crops'``, ``'vild'``, ``'bare'``, or a
+            list of texts with ``{}``.
         reduce_templates: average the templates of a name, as CLIP does. False keeps
             the ``P`` prompts of a name or synonym apart, for ``clip_text`` only: rows
             ``q * P`` to ``q * P + P - 1`` are those of query ``q``, in the order of

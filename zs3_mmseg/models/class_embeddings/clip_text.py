@@ -57,6 +57,17 @@ TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
         *(f'There is {article} {{}} in the scene.' for article in ('a', 'the')),
         *(f'This is {article} {{}} in the scene.' for article in ('a', 'the', 'one')),
     ),
+    # FC-CLIP's, of ViLD: those that mmseg has under this name.
+    'vild': (
+        'a photo of a {}.',
+        'This is a photo of a {}',
+        'There is a {} in the scene',
+        'There is the {} in the scene',
+        'a photo of a {} in the scene',
+        *(f'a photo of a {size} {{}}.' for size in _SIZES),
+        *(f'This is a photo of a {size} {{}}.' for size in _SIZES),
+        *(f'There is a {size} {{}} in the scene.' for size in _SIZES),
+    ),
     # OTSeg's, whose sentences are kept apart: six for PASCAL VOC, else eight.
     'otseg6': _OTSEG[:6],
     'otseg8': _OTSEG,

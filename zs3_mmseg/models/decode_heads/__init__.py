@@ -4,6 +4,7 @@ from .attribute_head import AttributeHead
 from .cagnet_head import CaGNetHead
 from .closed_form_heads import BilinearCompatibilityHead, SemanticAutoencoderHead
 from .esda_head import ESDAHead
+from .fcclip_head import FCCLIPHead
 from .hierarchical_text_head import HierarchicalTextHead
 from .lseg_head import LSegHead
 from .mask_scores import MaskScores
@@ -24,6 +25,7 @@ __all__ = [
     'CosineRegressionHead',
     'DenseTextHead',
     'ESDAHead',
+    'FCCLIPHead',
     'HierarchicalTextHead',
     'LSegHead',
     'MaskScores',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -267,10 +268,7 @@ class DeformablePixelDecoder(nn.Module):
         """
         with torch.autocast(maps[0].device.type, enabled=False):
             finest, *coarser = (each.float() for each in maps)
-            projected = [
-                project(each)
-                for project, each in zip(self.input_proj, coarser[::-1], strict=True)
-            ]
+            projected = self.projected(coarser[::-1])
             cells, positions, references = self.cells(projected)
             sizes: list[Size] = [(p.shape[2], p.shape[3]) for p in projected]
             for layer in self.layers:
@@ -284,6 +282,20 @@ class DeformablePixelDecoder(nn.Module):
                 found[-1], size=finest.shape[-2:], mode='bilinear', align_corners=False
             )
             return self.mask_features(self.output(self.lateral(finest) + coarse)), found
+
+    def projected(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Return maps, coarse to fine, of ``channels`` each.
+
+        A bias is added behind the sums over channels, as the official code rounds: with
+        few cells the norms magnify what float32 leaves of almost constant maps.
+        """
+        found = []
+        for block, each in zip(self.input_proj, maps, strict=True):
+            conv: Any = block.conv
+            sums = F.conv2d(each, conv.weight) + conv.bias[:, None, None]
+            norm: Any = block.norm
+            found.append(norm(sums))
+        return found
 
     def cells(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the cells of maps ``(N, S, C)``, their places' code, and centres.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,33 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmseg.registry import MODELS
-from mmseg.utils import ConfigType, SampleList
+from mmseg.utils import ConfigType
 
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
-from zs3_mmseg.models.losses import MaskClassificationLoss, MaskTargets
 from zs3_mmseg.models.region_classifiers import LogitRegionClassifier, Regions
-from zs3_mmseg.utils.config_check import ConfigError
 
-from .mask_scores import MaskScores
+from .query_mask_head import QueryMaskHead, QueryMasks, require_divisible
 from .query_masks import MLP, FPNPixelDecoder, QueryDecoder
-from .zero_shot_head import ScoreKind, ZeroShotHead, reduce_queries, single_rows
-
-
-@dataclass(frozen=True)
-class QueryMasks:
-    """What the queries of each decoder layer found.
-
-    Attributes:
-        class_logits: ``(L, N, M, K + 1)``, "no object" last.
-        masks: ``(L, N, M, h, w)``, logits.
-    """
-
-    class_logits: Tensor
-    masks: Tensor
 
 
 @MODELS.register_module()
-class ZegFormerHead(ZeroShotHead):
+class ZegFormerHead(QueryMaskHead):
     r"""Mask queries with a classifier of text rows (ZegFormer, arXiv 2112.07910).
 
     A pixel decoder makes mask features :math:`F` of four maps, a query decoder makes
@@ -96,9 +79,6 @@ class ZegFormerHead(ZeroShotHead):
             divide.
     """
 
-    score_kind: ScoreKind = 'mask_sum'
-    region_classifier: LogitRegionClassifier | None
-
     def __init__(
         self,
         in_channels: Sequence[int],
@@ -125,29 +105,21 @@ class ZegFormerHead(ZeroShotHead):
         super().__init__(
             in_channels,
             channels,
+            embed_dim=embed_dim,
+            loss_masks=loss_masks,
+            region_classifier=region_classifier,
+            seen_weight=seen_weight,
+            unseen_weight=unseen_weight,
             in_index=in_index,
-            input_transform='multiple_select',
             **kwargs,
         )
         pixel_channels = pixel_channels or channels
-        for name, value, whole in (
-            ('num_heads', num_heads, channels),
-            ('num_groups', num_groups, pixel_channels),
-        ):
-            if whole % value:
-                raise ValueError(f'{name}={value} does not divide {whole} channels')
-        # Rows and columns, sine and cosine.
-        if channels % 4:
-            raise ValueError(f'channels={channels} must be a multiple of 4')
-        for name, weight in (('seen', seen_weight), ('unseen', unseen_weight)):
-            if not 0 <= weight <= 1:
-                raise ValueError(f'{name}_weight must be in 0..1, not {weight}')
+        require_divisible(
+            num_heads=(num_heads, channels), num_groups=(num_groups, pixel_channels)
+        )
         if not scale > 0:
             raise ValueError(f'scale must be > 0, not {scale}')
-        self.embed_dim = embed_dim
         self.scale = scale
-        self.seen_weight = seen_weight
-        self.unseen_weight = unseen_weight
         self.pool_seen = pool_seen
         mask_channels = mask_channels or channels
         self.pixel_decoder = FPNPixelDecoder(
@@ -165,167 +137,43 @@ class ZegFormerHead(ZeroShotHead):
         self.mask_embed = MLP(channels, channels, channels, mask_channels)
         self.projection = nn.Linear(channels, embed_dim)
         self.no_object = nn.Parameter(torch.empty(1, embed_dim))
-        self.loss_masks = MaskClassificationLoss(**(loss_masks or {}))
-        self.region_classifier = (
-            MODELS.build(region_classifier)
-            if isinstance(region_classifier, dict)
-            else region_classifier
-        )
-        if not isinstance(self.region_classifier, LogitRegionClassifier | None):
-            raise ConfigError(
-                'decode_head.region_classifier must give logits, which '
-                f'{type(self.region_classifier).__name__} does not: use CropClassifier '
-                'or MaskPoolingClassifier'
-            )
         self._draw()
 
     def _draw(self) -> None:
-        """Draw weights as the official code does."""
         self.pixel_decoder.draw()
         self.query_decoder.draw()
         nn.init.kaiming_uniform_(self.no_object, a=math.sqrt(5))
 
-    def init_weights(self) -> None:
-        """Draw weights as published, unless ``init_cfg`` says otherwise."""
-        super().init_weights()
-        if self.init_cfg is None:
-            self._draw()
-
-    # -- what is found -------------------------------------------------------------
-
     def _queries_and_features(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return queries ``(L, N, M, C)`` and mask features ``(N, C', h, w)``."""
         maps = self._transform_inputs(inputs)
-        return self.query_decoder(maps[-1]), self.pixel_decoder(maps)
+        return self.query_decoder(maps[-1]), self.pixel_decoder(maps)[0]
 
     def _found(
         self, found: Tensor, features: Tensor, queries: ClassQueries
     ) -> QueryMasks:
         """Return classes and masks of query outputs ``(L, N, M, C)``."""
-        rows = single_rows(queries, 'ZegFormerHead')
         directions = F.normalize(self.projection(found), dim=-1)
-        logits = self.scale * directions @ torch.cat([rows, self.no_object]).T
-        named = reduce_queries(
-            logits[..., :-1].flatten(0, -2), queries.queries_per_class, 'max'
-        ).unflatten(0, found.shape[:-1])
+        logits = self._text_logits(directions, queries, self.no_object, self.scale)
         masks = self.mask_embed(found) @ features.flatten(2)
-        return QueryMasks(
-            torch.cat([named, logits[..., -1:]], dim=-1),
-            masks.unflatten(-1, features.shape[-2:]),
-        )
+        return QueryMasks(logits, masks.unflatten(-1, features.shape[-2:]))
 
-    def training_outputs(  # type: ignore[override]
-        self, inputs: Sequence[Tensor], *, queries: ClassQueries
+    def find(
+        self, inputs: Sequence[Tensor], queries: ClassQueries, every: bool
     ) -> QueryMasks:
-        """Return what the queries of every layer found."""
-        return self._found(*self._queries_and_features(inputs), queries)
-
-    def loss_by_feat(
-        self, outputs: QueryMasks, batch_data_samples: SampleList
-    ) -> dict[str, Tensor]:
-        """Return the losses of all layers, see :class:`MaskClassificationLoss`.
-
-        Args:
-            outputs: what :meth:`training_outputs` returned.
-            batch_data_samples: samples with ``gt_sem_seg`` ``(1, H, W)``; each label
-                but ``ignore_index`` is one target mask.
-        """
-        maps = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        targets = [MaskTargets.of(each, self.ignore_index) for each in maps]
-        return self.loss_masks(outputs.class_logits, outputs.masks, targets)
-
-    def class_logits(self, outputs: QueryMasks) -> Tensor:
-        """Return the scores ``(N, K, h, w)`` of the last layer, at mask resolution."""
-        shares = outputs.class_logits[-1].softmax(dim=-1)[..., :-1]
-        masks = outputs.masks[-1].sigmoid()
-        sums = shares.transpose(1, 2) @ masks.flatten(2)
-        return sums.unflatten(2, masks.shape[-2:])
-
-    def forward(  # type: ignore[override]
-        self, inputs: Sequence[Tensor], *, queries: ClassQueries
-    ) -> Tensor:
-        """Return scores ``(N, K, h, w)`` at mask resolution, without a second look."""
-        return self.class_logits(self.training_outputs(inputs, queries=queries))
-
-    def query_logits(self, inputs: Sequence[Tensor], **given: Any) -> Tensor:
-        """Refuse: there is one score per mask, not one map per row."""
-        raise NotImplementedError('ZegFormerHead has predict in place of query_logits')
-
-    # -- test ----------------------------------------------------------------------
-
-    def predict(  # type: ignore[override]
-        self,
-        inputs: Sequence[Tensor],
-        batch_img_metas: list[dict],
-        test_cfg: ConfigType | None,
-        *,
-        queries: ClassQueries | None = None,
-        image: Any = None,
-    ) -> MaskScores:
-        """Find masks and name them.
-
-        Args:
-            inputs: feature maps ``(N, C, h, w)``.
-            batch_img_metas: their ``img_shape`` is the size that the maps stand for.
-            test_cfg: not read.
-            queries: rows of ``K`` classes.
-            image: the pictures, see ``InputImage`` of the segmentors; only read for a
-                second look.
-
-        Returns:
-            mask logits ``(N, M, h, w)`` and class scores ``(N, M, K)``.
-        """
-        queries = self._given_queries(queries)
+        """Return what the queries of every layer, or of the last one, found."""
         found, features = self._queries_and_features(inputs)
-        outputs = self._found(found[-1:], features, queries)
-        size = batch_img_metas[0]['img_shape'][:2]
-        logits, masks = outputs.class_logits[0], outputs.masks[0]
-        return self.named(logits, masks, size, queries, image, inputs)
+        return self._found(found if every else found[-1:], features, queries)
 
-    def named(
-        self,
-        class_logits: Tensor,
-        masks: Tensor,
-        size: tuple[int, int],
-        queries: ClassQueries,
-        image: Any = None,
-        maps: Sequence[Tensor] = (),
-    ) -> MaskScores:
-        """Make scores of logits ``(N, M, K + 1)`` and masks for images of a size."""
-        scores = class_logits.float().softmax(dim=-1)[..., :-1]
-        if self.region_classifier is None:
-            return MaskScores(masks, scores)
-        if image is None:
-            raise ConfigError(
-                'decode_head.region_classifier looks at the image, which the segmentor '
-                f'does not give: set model.type={self.segmentor!r}'
-            )
-        height, width = image.pixels.shape[-2:]
-        covering = covered_pixels(masks, size)[..., :height, :width]
-        regions = Regions(covering, image, tuple(maps), mask_logits=masks)
-        seen = self.region_classifier.logits(regions, queries)
-        with_none = torch.cat([seen, class_logits[..., -1:].to(seen)], dim=-1)
-        looked = with_none.softmax(dim=-1)[..., :-1].to(scores)
-        return MaskScores(masks, self._joined(scores, looked, queries.seen_mask))
-
-    def _joined(self, scores: Tensor, looked: Tensor, seen: Tensor) -> Tensor:
+    def joined(
+        self, class_logits: Tensor, looked: Tensor, seen: Tensor, regions: Regions
+    ) -> Tensor:
         """Return the geometric mean of both scores ``(N, M, K)``, by group."""
+        scores = class_logits.softmax(dim=-1)[..., :-1]
+        with_none = torch.cat([looked, class_logits[..., -1:].to(looked)], dim=-1)
+        other = with_none.softmax(dim=-1)[..., :-1].to(scores)
         if self.pool_seen and seen.any():
-            mean = looked[..., seen].mean(dim=-1, keepdim=True)
-            looked = torch.where(seen, mean, looked)
-        weights = torch.where(seen, self.seen_weight, self.unseen_weight).to(scores)
-        return scores ** (1 - weights) * looked**weights
-
-
-def covered_pixels(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return ``(N, M, H, W)`` bool, where mask logits resized to a size are above 1/2.
-
-    Mask by mask: only the bool masks are ever held at full resolution.
-    """
-    covered = torch.empty(
-        *masks.shape[:2], *size, dtype=torch.bool, device=masks.device
-    )
-    for index, mask in enumerate(masks.float().split(1, dim=1)):
-        full = F.interpolate(mask, size=size, mode='bilinear', align_corners=False)
-        covered[:, index] = full[:, 0].sigmoid() > 0.5
-    return covered
+            mean = other[..., seen].mean(dim=-1, keepdim=True)
+            other = torch.where(seen, mean, other)
+        weights = self._weights(seen).to(scores)
+        return scores ** (1 - weights) * other**weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from mmengine.dist import all_reduce
 from mmseg.registry import MODELS
+
+from zs3_mmseg.utils.names import choose
 
 __all__ = ['MaskClassificationLoss', 'MaskTargets']
 
@@ -65,6 +67,14 @@ class MaskClassificationLoss(nn.Module):
     :math:`D = 1 - (2 \sum p t + 1) / (\sum p + \sum t + 1)`. :math:`CE` is the weighted
     mean of the cross-entropy of all queries, where unmatched ones should be "no object"
     with weight ``no_object_weight``. Weights are those of ZegFormer (arXiv 2112.07910).
+    With ``mask_loss='bce'``, :math:`F` is the binary cross-entropy, averaged alike.
+
+    **Points** (arXiv 2112.01527, section 3.3). With ``num_points``, masks and targets
+    are read bilinearly at so many places of the frame in place of all pixels: for the
+    matching at places drawn anew for each image and layer; for the losses, of each
+    matched mask, at those ``importance_share`` of them with the smallest
+    :math:`|\mathrm{logit}|` of ``oversampling`` times as many, and at others drawn
+    freely. Smaller images of a batch are background where they end.
 
     Pixels without a label belong to no mask: a query on them is taught "no object",
     even where an unseen object is. ``ignored_share`` spares such queries.
@@ -79,9 +89,15 @@ class MaskClassificationLoss(nn.Module):
             published: all are.
         alpha: of the focal loss, weight of pixels in the mask.
         gamma: of the focal loss.
+        mask_loss: ``'focal'``, or ``'bce'`` as Mask2Former and FC-CLIP have it.
+        num_points: places at which masks are read; None: all pixels.
+        oversampling: places to choose from, as a multiple of ``num_points``, at least
+            1.
+        importance_share: 0..1, share of places chosen by their logits.
 
     Raises:
-        ValueError: for weights that are negative, or a share outside 0..1.
+        ValueError: for weights that are negative, a share outside 0..1, an unknown
+            ``mask_loss``, and fewer than one point.
     """
 
     def __init__(
@@ -94,6 +110,10 @@ class MaskClassificationLoss(nn.Module):
         ignored_share: float | None = None,
         alpha: float = 0.25,
         gamma: float = 2.0,
+        mask_loss: str = 'focal',
+        num_points: int | None = None,
+        oversampling: float = 3.0,
+        importance_share: float = 0.75,
     ) -> None:
         super().__init__()
         if min(class_weight, mask_weight, dice_weight) < 0 or no_object_weight <= 0:
@@ -103,6 +123,17 @@ class MaskClassificationLoss(nn.Module):
             )
         if ignored_share is not None and not 0 <= ignored_share < 1:
             raise ValueError(f'ignored_share must be in 0..1, not {ignored_share}')
+        if num_points is not None and num_points < 1:
+            raise ValueError(f'num_points must be >= 1 or None, not {num_points}')
+        if oversampling < 1 or not 0 <= importance_share <= 1:
+            raise ValueError(
+                'oversampling must be >= 1 and importance_share in 0..1, not '
+                f'{oversampling} and {importance_share}'
+            )
+        self.mask_loss = choose('mask_loss', mask_loss, ('focal', 'bce'))
+        self.num_points = num_points
+        self.oversampling = oversampling
+        self.importance_share = importance_share
         self.class_weight = class_weight
         self.mask_weight = mask_weight
         self.dice_weight = dice_weight
@@ -119,7 +150,7 @@ class MaskClassificationLoss(nn.Module):
         Args:
             class_logits: ``(L, N, M, K + 1)``, "no object" last.
             masks: ``(L, N, M, h, w)``, logits.
-            targets: one for each of ``N`` images, all masks of one size.
+            targets: one for each of ``N`` images; with all pixels, masks of one size.
 
         Returns:
             ``loss_ce``, ``loss_mask`` and ``loss_dice`` of the last layer, and with
@@ -129,8 +160,10 @@ class MaskClassificationLoss(nn.Module):
         all_reduce(count, 'mean')
         losses: dict[str, Tensor] = {}
         last = len(class_logits) - 1
-        for index, layer in enumerate(zip(class_logits, masks, strict=True)):
+        # The order of the official code, which tells who gets which points.
+        for index in (last, *range(last)):
             suffix = '' if index == last else f'_{index}'
+            layer = class_logits[index], masks[index]
             with torch.autocast(masks.device.type, enabled=False):
                 found = self._layer(*layer, targets, count.clamp(min=1))
             losses |= {f'{name}{suffix}': loss for name, loss in found.items()}
@@ -148,34 +181,75 @@ class MaskClassificationLoss(nn.Module):
         labels = class_logits.new_full(
             class_logits.shape[:2], class_logits.shape[2] - 1, dtype=torch.long
         )
-        # Sums over nothing, if no image has a target.
-        focal, dice = masks.sum() * 0, masks.sum() * 0
+        pairs = []
         for image, target in enumerate(targets):
             queries, own = self.match(class_logits[image], masks[image], target)
             if self.ignored_share is not None:
                 spared = share_on_ignored(masks[image], target) > self.ignored_share
                 labels[image, spared] = UNCOUNTED
             labels[image, queries] = target.labels[own]
-            if not len(queries):
-                continue
-            full = F.interpolate(
-                masks[image, queries][:, None],
-                size=target.masks.shape[-2:],
-                mode='bilinear',
-                align_corners=False,
-            ).flatten(1)
-            truth = target.masks[own].flatten(1).to(full)
-            inside, outside = self._focal(full)
-            focal = focal + (inside * truth + outside * (1 - truth)).mean(dim=1).sum()
-            shares = full.sigmoid()
+            pairs.append((masks[image, queries], target.masks[own]))
+        # Sums over nothing, if no image has a target.
+        mask_loss, dice = masks.sum() * 0, masks.sum() * 0
+        for logits, truth in self._compared(pairs):
+            inside, outside = self._pixel_losses(logits)
+            each = (inside * truth + outside * (1 - truth)).mean(dim=1)
+            mask_loss = mask_loss + each.sum()
+            shares = logits.sigmoid()
             overlap = (shares * truth).sum(dim=1)
             size = shares.sum(dim=1) + truth.sum(dim=1)
             dice = dice + (1 - (2 * overlap + 1) / (size + 1)).sum()
         return dict(
             loss_ce=self.class_weight * self._cross_entropy(class_logits, labels),
-            loss_mask=self.mask_weight * focal / count,
+            loss_mask=self.mask_weight * mask_loss / count,
             loss_dice=self.dice_weight * dice / count,
         )
+
+    def _compared(
+        self, pairs: Sequence[tuple[Tensor, Tensor]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield logits and targets ``(T, P)`` of the matched masks of each image.
+
+        ``P`` is all pixels of the targets, or points, of the whole batch at once.
+        """
+        if self.num_points is None:
+            for masks, truth in pairs:
+                if len(masks):
+                    full = F.interpolate(
+                        masks[:, None],
+                        size=truth.shape[-2:],
+                        mode='bilinear',
+                        align_corners=False,
+                    ).flatten(1)
+                    yield full, truth.flatten(1).to(full)
+            return
+        height, width = (max(t.shape[axis] for _, t in pairs) for axis in (1, 2))
+        masks = torch.cat([m for m, _ in pairs])
+        truth = torch.cat(
+            [
+                F.pad(t.to(masks), (0, width - t.shape[2], 0, height - t.shape[1]))
+                for _, t in pairs
+            ]
+        )
+        points = self._telling_points(masks)
+        yield read_at(masks, points), read_at(truth, points)
+
+    @torch.no_grad()
+    def _telling_points(self, masks: Tensor) -> Tensor:
+        """Return points ``(T, P, 2)`` for masks ``(T, h, w)``, most uncertain first."""
+        assert self.num_points is not None
+        count = len(masks)
+        chosen = int(self.importance_share * self.num_points)
+        candidates = self.draw(count, int(self.num_points * self.oversampling), masks)
+        doubt = -read_at(masks, candidates).abs()
+        best = doubt.topk(chosen, dim=1).indices
+        points = candidates.gather(1, best[..., None].expand(-1, -1, 2))
+        free = self.draw(count, self.num_points - chosen, masks)
+        return torch.cat([points, free], dim=1)
+
+    def draw(self, count: int, points: int, like: Tensor) -> Tensor:
+        """Draw points ``(count, points, 2)``, x and y in 0..1, on a tensor's device."""
+        return torch.rand(count, points, 2, device=like.device)
 
     @torch.no_grad()
     def match(
@@ -199,26 +273,35 @@ class MaskClassificationLoss(nn.Module):
 
     def cost(self, class_logits: Tensor, masks: Tensor, target: MaskTargets) -> Tensor:
         """Return the cost ``(M, T)`` of giving each target to each query."""
-        logits = masks.flatten(1)
-        if not len(target.labels):
-            return logits.new_zeros(len(logits), 0)
-        shown = target.masks[:, None].to(masks)
-        shown = F.interpolate(shown, size=masks.shape[-2:], mode='nearest')
-        truth = shown.flatten(1).T  # (hw, T)
-        inside, outside = self._focal(logits)
-        focal = (inside @ truth + outside @ (1 - truth)) / logits.shape[1]
+        if self.num_points is None:
+            if not len(target.labels):
+                return masks.new_zeros(len(masks), 0)
+            shown = target.masks[:, None].to(masks)
+            shown = F.interpolate(shown, size=masks.shape[-2:], mode='nearest')
+            logits, truth = masks.flatten(1), shown.flatten(1).T  # (hw, T)
+        else:
+            points = self.draw(1, self.num_points, masks)
+            logits, targets = (
+                read_at(maps, points.expand(len(maps), -1, -1))
+                for maps in (masks, target.masks.to(masks))
+            )
+            truth = targets.T  # (P, T)
+        inside, outside = self._pixel_losses(logits)
+        pixels = (inside @ truth + outside @ (1 - truth)) / logits.shape[1]
         shares = logits.sigmoid()
         size = shares.sum(dim=1)[:, None] + truth.sum(dim=0)
         dice = 1 - (2 * shares @ truth + 1) / (size + 1)
         likely = class_logits.softmax(dim=-1)[:, target.labels]
         return (
-            self.mask_weight * focal
+            self.mask_weight * pixels
             - self.class_weight * likely
             + self.dice_weight * dice
         )
 
-    def _focal(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the focal loss of logits in a mask, and outside of it."""
+    def _pixel_losses(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss :math:`F` of logits in a mask, and outside of it."""
+        if self.mask_loss == 'bce':
+            return F.softplus(-logits), F.softplus(logits)
         p = logits.sigmoid()
         inside = self.alpha * (1 - p) ** self.gamma * F.softplus(-logits)
         outside = (1 - self.alpha) * p**self.gamma * F.softplus(logits)
@@ -232,6 +315,18 @@ class MaskClassificationLoss(nn.Module):
         weight = weights[labels[counted]]
         each = F.cross_entropy(class_logits[counted], labels[counted], reduction='none')
         return (weight * each).sum() / weight.sum().clamp(min=weights[-1])
+
+
+def read_at(masks: Tensor, points: Tensor) -> Tensor:
+    """Read masks ``(T, h, w)`` bilinearly at points ``(T, P, 2)``, 0 outside.
+
+    Points are x and y, 0..1 inside the frame; returned is ``(T, P)``.
+    """
+    if not masks.numel() or not points.numel():  # which torch does not sample
+        return masks.new_zeros(points.shape[:2]) + masks.sum() * 0
+    where = 2 * points[:, :, None] - 1
+    read = F.grid_sample(masks[:, None], where, align_corners=False)
+    return read[:, 0, :, 0]
 
 
 @torch.no_grad()

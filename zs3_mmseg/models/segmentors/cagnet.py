@@ -563,9 +563,8 @@ class CaGNet(ZeroShotEncoderDecoder):
             return super().predict(inputs, data_samples)
         metas = [dict(ori_shape=size) for _ in _metas(inputs, data_samples)]
         ((_, crop),) = self._crops(inputs, _metas(inputs, data_samples), 'whole')
-        samples = self._write(
-            crop.stream(None), self.num_classes, metas, data_samples, False
-        )
+        streams = self._streams(crop.stream(None), metas)
+        samples = self._write(streams, self.num_classes, metas, data_samples, False)
         for sample in samples:
             if 'gt_sem_seg' in sample:
                 labels = nearest(sample.gt_sem_seg.data, size)

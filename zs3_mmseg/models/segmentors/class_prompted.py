@@ -356,7 +356,8 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
         if len(self.post_processors):
             pixels = input_image(inputs, metas, self.data_preprocessor).pixels
         returned = options.return_scores
-        return self._write(stream, 2, metas, data_samples, returned, pixels)
+        streams = self._streams(stream, metas)
+        return self._write(streams, 2, metas, data_samples, returned, pixels)
 
     # -- whole vocabularies --------------------------------------------------------
 

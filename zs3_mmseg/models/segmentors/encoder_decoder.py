@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import Any, get_args
@@ -32,6 +33,7 @@ from zs3_mmseg.models.decode_heads.zero_shot_head import (
     ScoreKind,
     ZeroShotHead,
 )
+from zs3_mmseg.models.resize import resize_maps
 from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.labels import SpecialLabels, special_labels
@@ -94,6 +96,27 @@ def call_with(function: Callable, *args: Any, **given: Any) -> Any:
     for name in given.keys() - declared(function):
         del given[name]
     return function(*args, **given)
+
+
+@dataclass(frozen=True)
+class HeadRun:
+    """What a head found in some windows of all images, and what scores are made by.
+
+    Attributes:
+        found: logits, or masks, of the images window by window.
+        queries: the rows that it read.
+        global_token: ``(N, E)``, if there is one.
+        crop: the size of a window.
+        covered: the size that maps stand for.
+        rule: how scores are made.
+    """
+
+    found: Any
+    queries: ClassQueries
+    global_token: Tensor | None
+    crop: Size
+    covered: Size
+    rule: ScoringRule
 
 
 def reads_queries(head: Any) -> bool:
@@ -462,6 +485,12 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
                     f'{type(scored[0]).__name__} changes scores, which test_cfg.'
                     f'return_scores={options.return_scores!r} never holds: set it to '
                     'True'
+                )
+            if options.mask_sums == 'original' and self.score_kind != MASK_SUM:
+                raise ValueError(
+                    "test_cfg.mask_sums='original' is for heads that find masks first, "
+                    f'such as ZegFormerHead, and {type(self.decode_head).__name__} '
+                    'gives a map for each class: leave it out'
                 )
             self._parsed = dict(self.test_cfg), options
         return options
@@ -919,14 +948,18 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         class.
         """
         metas, options = _metas(inputs, data_samples), self._inference_options
-        crops = self._crops(inputs, metas, options.mode)
-        stream = stream_scores(crops, (inputs.shape[2], inputs.shape[3]))
+        if options.mask_sums == 'original':
+            streams = self._original_streams(inputs, metas)
+        else:
+            crops = self._crops(inputs, metas, options.mode)
+            stream = stream_scores(crops, (inputs.shape[2], inputs.shape[3]))
+            streams = self._streams(stream, metas)
         pixels = None
         if len(self.post_processors):
             pixels = input_image(inputs, metas, self.data_preprocessor).pixels
         returned = options.return_scores
         return self._write(
-            stream, self.num_classes, metas, data_samples, returned, pixels
+            streams, self.num_classes, metas, data_samples, returned, pixels
         )
 
     def postprocess_result(
@@ -944,31 +977,65 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         num_classes, size = seg_logits.shape[1], self._inference_options.class_chunk
         chunks = [slice(first, first + size) for first in range(0, num_classes, size)]
         stream = [(classes, seg_logits[:, classes]) for classes in chunks]
-        return self._write(stream, num_classes, metas, data_samples, True)
+        streams = self._streams(stream, metas)
+        return self._write(streams, num_classes, metas, data_samples, True)
+
+    def _streams(
+        self,
+        stream: Iterable[tuple[slice, Tensor]],
+        metas: Sequence[Mapping[str, Any]],
+    ) -> Iterator[tuple[int, slice, Tensor]]:
+        """Yield image, classes and scores ``(K', H, W)`` at original size.
+
+        ``stream`` has slices of the classes, and their scores at input size.
+        """
+        for classes, scores in stream:
+            for image, meta in enumerate(metas):
+                own = scores[image : image + 1]
+                yield image, classes, to_original(own, meta, self.align_corners)[0]
+
+    def _original_streams(
+        self, inputs: Tensor, metas: Sequence[Mapping[str, Any]]
+    ) -> Iterator[tuple[int, slice, Tensor]]:
+        """Yield the same of masks that are resized to original size and summed there.
+
+        One image after the other, as their sizes differ.
+        """
+        run = self._run(inputs, metas, [None])
+        rule, align = run.rule, self.align_corners
+        token = run.global_token
+        for image, meta in enumerate(metas):
+            found = run.found.split(1)[image]
+            masks = resize_maps(found.masks.float(), run.covered, align)
+            masks = to_original(masks[..., : run.crop[0], : run.crop[1]], meta, align)
+            size: Size = (masks.shape[2], masks.shape[3])
+            own_token = None if token is None else token[image : image + 1]
+            found = replace(found, masks=masks)
+            sums = MaskSums(found, run.queries, own_token, size, size, rule)
+            for classes in sums.chunks():
+                yield image, classes, sums(classes)[0]
 
     def _write(
         self,
-        stream: Iterable[tuple[slice, Tensor]],
+        streams: Iterable[tuple[int, slice, Tensor]],
         num_classes: int,
         metas: Sequence[Mapping[str, Any]],
         data_samples: SampleList | None,
         return_scores: bool | str,
         pixels: Tensor | None = None,
     ) -> SampleList:
-        """Put what is kept of a stream of scores at input size into samples.
+        """Put what is kept of the scores of images into samples.
 
-        ``pixels`` ``(N, 3, H, W)`` are the images for post-processors.
+        ``streams`` yields images and their scores, see :meth:`_streams`; ``pixels``
+        ``(N, 3, H, W)`` are the images for post-processors.
         """
         seen_mask = None
         if return_scores == GROUPS:
             seen_mask = self.current_queries().seen_mask
         kept = num_classes if return_scores is True else 0
         results = [ImageResult(kept, seen_mask) for _ in metas]
-        for classes, scores in stream:
-            for image, result in enumerate(results):
-                own = scores[image : image + 1]
-                full = to_original(own, metas[image], self.align_corners)
-                result.update(full[0], classes)
+        for image, classes, scores in streams:
+            results[image].update(scores, classes)
         samples = data_samples or [SegDataSample() for _ in metas]
         rule, own_pixels = self.label_rule, None
         for image, result in enumerate(results):
@@ -1007,6 +1074,23 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         windows: Sequence[Window | None],
     ) -> list[CropScores]:
         """Run the network over some windows of all images."""
+        run = self._run(inputs, metas, windows)
+        parts = run.found.split(len(metas))
+        token = run.global_token
+        tokens = [None] * len(parts) if token is None else token.split(len(metas))
+        kind: Any = MaskSums if isinstance(run.found, MaskScores) else LogitScores
+        return [
+            kind(part, run.queries, its_token, run.crop, run.covered, run.rule)
+            for part, its_token in zip(parts, tokens, strict=True)
+        ]
+
+    def _run(
+        self,
+        inputs: Tensor,
+        metas: Sequence[Mapping[str, Any]],
+        windows: Sequence[Window | None],
+    ) -> HeadRun:
+        """Run backbone and head over some windows of all images."""
         crops, options = inputs, self._inference_options
         if windows[0] is not None:
             crops = torch.cat([window_of(inputs, window) for window in windows])
@@ -1026,14 +1110,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             align_corners=self.align_corners,
             class_chunk=options.class_chunk,
         )
-        token = given['global_token']
-        parts = found.split(len(metas))
-        tokens = [None] * len(parts) if token is None else token.split(len(metas))
-        kind: Any = MaskSums if isinstance(found, MaskScores) else LogitScores
-        return [
-            kind(part, queries, its_token, crop, covered, rule)
-            for part, its_token in zip(parts, tokens, strict=True)
-        ]
+        return HeadRun(found, queries, given['global_token'], crop, covered, rule)
 
     def _head_scores(
         self, maps: Any, metas: list[dict], given: dict

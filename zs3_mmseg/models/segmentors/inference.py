@@ -30,6 +30,8 @@ from zs3_mmseg.models.resize import Size, resize_maps
 from zs3_mmseg.utils.names import choose, did_you_mean
 
 MODES = ('whole', 'slide')
+#: Where masks of :class:`MaskScores` are summed.
+SUM_SIZES = ('input', 'original')
 #: Value of ``return_scores`` that keeps the best class of each group.
 GROUPS = 'groups'
 
@@ -54,6 +56,10 @@ class InferenceOptions:
         score_thr: with a single class, pixels that score at least this are it.
         name_batch_size: how many pairs of an image and a name run as one batch; of
             ``ClassPromptedSegmentor``.
+        mask_sums: where the masks of a head with ``score_kind='mask_sum'`` are summed:
+            at ``'input'`` size, or, resized once more before their sigmoid, at the
+            ``'original'`` size of the file, as FC-CLIP does where it makes panoptic
+            masks as well.
     """
 
     mode: str = 'whole'
@@ -65,6 +71,7 @@ class InferenceOptions:
     return_scores: bool | str = True
     score_thr: float = 0.5
     name_batch_size: int = 16
+    mask_sums: str = 'input'
 
     @classmethod
     def from_cfg(cls, cfg: Mapping[str, Any] | None) -> InferenceOptions:
@@ -87,6 +94,13 @@ class InferenceOptions:
         options = cls(**known)
         if choose('test_cfg.mode', options.mode, MODES) == 'slide':
             options._check_window()
+        at_original = choose('test_cfg.mask_sums', options.mask_sums, SUM_SIZES)
+        if at_original == 'original' and (options.mode == 'slide' or options.mask_size):
+            raise ValueError(
+                "test_cfg.mask_sums='original' resizes the masks of whole images to "
+                "the size of the file: set test_cfg.mode='whole' and leave mask_size "
+                'out'
+            )
         returned = options.return_scores
         if not isinstance(returned, bool) and returned != GROUPS:
             raise ValueError(
