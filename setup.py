@@ -14,7 +14,7 @@ PACKAGE = 'zs3_mmseg'
 #: mmengine's hub and inferencer look for configs.
 MIM_SOURCES = ('configs', 'tools', 'model-index.yml')
 EXTRAS = (
-    *('mm', 'upstream', 'pretrain', 'tensorboard', 'datasets'),
+    *('mm', 'upstream', 'pretrain', 'masks', 'tensorboard', 'datasets'),
     *('docs', 'test', 'lint'),
 )
 
@@ -70,6 +70,7 @@ class BuildWithMim(build_py):
 
 
 extras = {name: read_requirements(name) for name in EXTRAS}
+# Without masks, which excludes pretrain.
 extras['all'] = [
     line
     for name in ('mm', 'pretrain', 'tensorboard', 'datasets')

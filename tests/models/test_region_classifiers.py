@@ -10,8 +10,10 @@ from torchvision.ops import roi_align as torchvision_align
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.region_classifiers import (
     CropClassifier,
+    MaskAttentionClassifier,
     MaskPoolingClassifier,
     Regions,
+    expanded_box,
     mask_box,
     roi_align,
 )
@@ -74,6 +76,11 @@ def test_a_box_ends_where_the_last_column_begins() -> None:
     assert mask_box(mask) == (3, 2, 7, 4)
 
 
+def test_a_longer_box_ends_at_the_border() -> None:
+    assert expanded_box((3, 2, 7, 4), 1.0, (6, 9)) == (3, 2, 7, 4)
+    assert expanded_box((3, 2, 7, 4), 2.0, (6, 9)) == (1, 1, 9, 5)
+
+
 def tiny(**options: Any) -> CropClassifier:
     return CropClassifier('zs3-shapes-tiny', 'shapes', **options)
 
@@ -115,16 +122,70 @@ def test_batches_change_nothing_and_empty_masks_stay_finite(style: str) -> None:
         torch.testing.assert_close(sums, torch.tensor([[1.0] * 3, [1.0, 1.0, 0.0]]))
 
 
+def looking(pool: str = 'avg', **options: Any) -> MaskAttentionClassifier:
+    """A tower that pools its patches, or, of random weights, its class token."""
+    if pool == 'avg':
+        return MaskAttentionClassifier('zs3-shapes-tiny', 'shapes', **options)
+    torch.manual_seed(0)
+    text = dict(context_length=8, vocab_size=64, width=32, heads=2, layers=1)
+    vision = dict(layers=4, width=64, head_width=32, patch_size=16, image_size=112)
+    arch = dict(embed_dim=32, vision_cfg=vision, text_cfg=text)
+    return MaskAttentionClassifier(arch, None, **options)
+
+
+@pytest.mark.parametrize('pool', ['avg', 'tok'])
+@pytest.mark.parametrize('num_blocks', [1, 3])
+def test_a_mask_of_the_whole_picture_sees_what_clip_sees(
+    num_blocks: int, pool: str
+) -> None:
+    torch.manual_seed(0)
+    masks = torch.ones(2, 3, 112, 112, dtype=torch.bool)
+    masks[:, 1, :, 50:] = False
+    masks[:, 2] = False  # an empty one gets the whole picture
+    regions = regions_of(masks)
+    classifier = looking(pool, num_blocks=num_blocks)
+    found = classifier.features(regions)
+    tower = classifier.tower
+    seen = tower(tower.normalised(regions.image.pixels))
+    for place in (0, 2):
+        torch.testing.assert_close(found[:, place], seen, atol=1e-5, rtol=1e-5)
+    assert (found[:, 1] - seen).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize('pool', ['avg', 'tok'])
+def test_masks_do_not_see_each_other(pool: str) -> None:
+    torch.manual_seed(0)
+    masks = torch.zeros(1, 1, 112, 112, dtype=torch.bool)
+    masks[..., :56, :56] = True
+    classifier = looking(pool)
+    regions = regions_of(masks)
+    alone = classifier.features(regions)
+    others = torch.cat([masks, ~masks, torch.ones_like(masks)], dim=1)
+    beside = classifier.features(Regions(others, regions.image, ()))
+    torch.testing.assert_close(beside[:, :1], alone)
+
+
+def test_attention_of_masks_needs_a_transformer() -> None:
+    with pytest.raises(ValueError, match=r'is a ResNet.* Or use CropClassifier'):
+        MaskAttentionClassifier('RN50')
+    with pytest.raises(ValueError, match=r'num_blocks must be in 1\.\.6, not 7'):
+        looking(num_blocks=7)
+
+
 def test_no_masks_give_no_scores() -> None:
     queries = ClassQueries(torch.ones(1, 128), torch.tensor([0]), torch.tensor([True]))
     masks = torch.zeros(1, 0, 8, 8, dtype=torch.bool)
-    assert tiny()(regions_of(masks), queries).shape == (1, 0, 1)
+    for classifier in (tiny(), looking(), MaskPoolingClassifier()):
+        regions = Regions(masks, regions_of(masks).image, (torch.ones(1, 128, 1, 1),))
+        assert classifier(regions, queries).shape == (1, 0, 1)
 
 
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
         (dict(style='maskcrop'), "style must be one of 'cropmask'"),
+        (dict(expand=0.5), 'expand=0.5 must be >= 1'),
+        (dict(style='mask', expand=1.5), "grows the boxes of style='cropmask'"),
         (dict(batch_size=0), 'batch_size must be >= 1'),
         (dict(scale=-1.0), 'scale must be > 0'),
         (dict(templates='imagenet_selected'), "Did you mean 'imagenet_select'"),

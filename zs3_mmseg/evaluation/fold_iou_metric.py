@@ -269,7 +269,8 @@ class FoldIoUMetric(BaseMetric):
         if not path:
             raise ValueError('the sample has no img_path, which oracle=True reads')
         picture = mmcv.imread(path, channel_order='rgb')
-        return self.proposer(torch.from_numpy(picture).permute(2, 0, 1))
+        meta = {'ori_shape': picture.shape[:2], **sample}
+        return self.proposer(torch.from_numpy(picture).permute(2, 0, 1), meta)
 
     def _ignored(self) -> int:
         if self.ignore_index is not None:

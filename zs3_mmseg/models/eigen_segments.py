@@ -23,6 +23,7 @@ from mmseg.registry import MODELS
 
 from zs3_mmseg.models.post_processors import PostProcessor
 from zs3_mmseg.models.proposers import Proposer
+from zs3_mmseg.models.proposers.proposer import weights_hash
 from zs3_mmseg.utils.cache import cache_dir, content_hash
 from zs3_mmseg.utils.config_keys import ConfigError
 from zs3_mmseg.utils.names import choose
@@ -290,7 +291,7 @@ class EigenSegmenter(Proposer):
                 if isinstance(value, str | int | float | tuple)
                 and key not in ('computes', 'cache', 'kept_images')
             ),
-            COLOUR if self.network is None else _weights_hash(self.network),
+            COLOUR if self.network is None else weights_hash(self.network),
         )
 
     @property
@@ -387,14 +388,6 @@ def _network(config: Mapping[str, Any]) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def _weights_hash(network: nn.Module) -> str:
-    parts: list[bytes | str] = [repr(network)]
-    for key, value in network.state_dict().items():
-        if isinstance(value, Tensor):
-            parts += [key, value.detach().cpu().float().numpy().tobytes()]
-    return content_hash(*parts)
-
-
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Bring maps ``(M, h, w)`` to a size bilinearly."""
     return F.interpolate(
@@ -460,6 +453,7 @@ class EigenFusion(PostProcessor):
             MODELS.build(dict(proposer)) if isinstance(proposer, Mapping) else proposer
         )
         self.proposer: Proposer = built
+        self.needs_meta = built.needs_meta
 
     def require_classes(self, num_classes: int) -> None:
         """Refuse more than a foreground and a background, unless it votes."""
@@ -470,9 +464,14 @@ class EigenFusion(PostProcessor):
                 'model.test_cfg.return_scores=True, or use ClassPromptedSegmentor'
             )
 
-    def forward(self, prediction: Tensor, image: Tensor) -> Tensor:
+    def forward(
+        self,
+        prediction: Tensor,
+        image: Tensor,
+        meta: Mapping[str, Any] | None = None,
+    ) -> Tensor:
         """Return the label map ``(1, H, W)``, or scores ``(K, H, W)``, corrected."""
-        masks = self.proposer(image).to(prediction.device)
+        masks = self.proposer(image, meta).to(prediction.device)
         if self.rule == 'vote':
             return self._voted(prediction, masks)
         self.require_classes(int(prediction.max()) + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,15 +17,22 @@ from torch import Tensor, nn
 
 from mmseg.registry import MODELS
 
+from zs3_mmseg.models.backbones.blocks import (
+    embed,
+    require_plain_vit,
+    run_block,
+    whole_patches,
+)
 from zs3_mmseg.models.class_embeddings import ClassEmbeddingBank
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
 from zs3_mmseg.models.decode_heads.zero_shot_head import reduce_queries, single_rows
-from zs3_mmseg.models.towers import load_clip
+from zs3_mmseg.models.towers import load_clip, resolve_architecture
 from zs3_mmseg.utils.names import choose
 
 __all__ = [
     'CropClassifier',
     'LogitRegionClassifier',
+    'MaskAttentionClassifier',
     'MaskPoolingClassifier',
     'RegionClassifier',
     'Regions',
@@ -131,11 +138,7 @@ class MaskPoolingClassifier(LogitRegionClassifier):
         """Return scaled cosines ``(N, M, K)``."""
         features = regions.maps[self.in_index]  # (N, C, h, w)
         grid = (features.shape[2], features.shape[3])
-        shares = [
-            F.adaptive_avg_pool2d(some.float(), grid)
-            for some in regions.masks.split(POOLED_AT_ONCE, dim=1)
-        ]
-        weights = torch.cat(shares, dim=1).flatten(2)  # (N, M, hw)
+        weights = torch.stack([mask_shares(m, grid) for m in regions.masks])
         pooled = weights @ features.flatten(2).transpose(1, 2)  # (N, M, C)
         rows = F.normalize(queries.embeddings, dim=-1)
         logits = self.scale * F.normalize(pooled, dim=-1) @ rows.T  # (N, M, Q)
@@ -144,64 +147,22 @@ class MaskPoolingClassifier(LogitRegionClassifier):
         ).transpose(1, 2)
 
 
-#: What a picture of a region is made of.
-STYLES = ('cropmask', 'crop', 'mask')
-
-
-@MODELS.register_module()
-class CropClassifier(LogitRegionClassifier):
-    r"""Shows a frozen CLIP a picture of each region and compares it with class names.
-
-    Pictures are normalised as CLIP wants them before anything is masked, so that what
-    is hidden has CLIP's mean colour:
-
-    - ``'cropmask'``: the region alone, cut to its box;
-    - ``'crop'``: the box with all that is in it;
-    - ``'mask'``: the region alone, in the whole picture.
-
-    A box runs from the first to the last column and row of the mask and is resampled to
-    the size of the tower (RoIAlign of arXiv 1703.06870, aligned, as many samples as
-    there are pixels). A mask without extent in one direction, and an empty one, get the
-    whole picture with its padding, as in the code of ZegFormer (arXiv 2112.07910). The
-    logit of a class is :math:`\tau\, v \cdot t_k`, with rows of length 1 as banks make
-    them; a class scores as its best synonym.
-
-    The tower is loaded on first use and is no part of any checkpoint.
-
-    Args:
-        arch: see :func:`~zs3_mmseg.models.towers.load_clip`.
-        pretrained: the same.
-        style: ``'cropmask'``, ``'crop'`` or ``'mask'``.
-        templates: sentences about the names, encoded by the same CLIP; synonyms of a
-            class are averaged. None: the rows that the segmentor has, which have to be
-            of this CLIP.
-        scale: :math:`\tau`; None: the one that the CLIP learned.
-        batch_size: how many pictures run through the tower at once.
-        trust: open a TorchScript archive of unknown origin.
-
-    Raises:
-        ValueError: for an unknown style or set of templates, or a size below 1.
-    """
+class _TowerClassifier(LogitRegionClassifier):
+    """Compares what a frozen CLIP of its own sees in a region with class names."""
 
     def __init__(
         self,
         arch: str | Mapping[str, Any],
-        pretrained: str | Path | None = None,
+        pretrained: str | Path | None,
         *,
-        style: str = 'cropmask',
-        templates: str | list[str] | None = None,
-        scale: float | None = None,
-        batch_size: int = 32,
-        trust: bool = False,
+        templates: str | list[str] | None,
+        scale: float | None,
+        trust: bool,
     ) -> None:
         super().__init__()
-        self.style = choose('style', style, STYLES)
-        if batch_size < 1:
-            raise ValueError(f'batch_size must be >= 1, not {batch_size}')
         if scale is not None and not scale > 0:
             raise ValueError(f'scale must be > 0, not {scale}')
         self.scale = scale
-        self.batch_size = batch_size
         self._load = dict(arch=arch, pretrained=pretrained, trust=trust, need='image')
         self._bank = None
         if templates is not None:
@@ -228,7 +189,7 @@ class CropClassifier(LogitRegionClassifier):
         if self._bank is not None:
             rows, counts = self._encoded(queries.names), (1,) * queries.num_classes
         else:
-            rows, counts = single_rows(queries, 'CropClassifier'), None
+            rows, counts = single_rows(queries, type(self).__name__), None
         logits = scale * features @ rows.to(features).T
         return reduce_queries(
             logits.flatten(0, 1), counts or queries.queries_per_class, 'max'
@@ -240,6 +201,87 @@ class CropClassifier(LogitRegionClassifier):
             assert self._bank is not None
             self._rows = names, self._bank.embed(names).embeddings
         return self._rows[1]
+
+    @abstractmethod
+    def features(self, regions: Regions) -> Tensor:
+        """Return what CLIP sees in each region, unit vectors ``(N, M, D)``."""
+
+    def _normalised(self, image: Any) -> Tensor:
+        """Return pictures ``(N, 3, H, W)`` as CLIP wants them, 0 where they end."""
+        pixels = self.tower.normalised(image.pixels)
+        for index, (height, width) in enumerate(image.valid.tolist()):
+            pixels[index, :, height:] = 0
+            pixels[index, :, :, width:] = 0
+        return pixels
+
+
+#: What a picture of a region is made of.
+STYLES = ('cropmask', 'crop', 'mask')
+
+
+@MODELS.register_module()
+class CropClassifier(_TowerClassifier):
+    r"""Shows a frozen CLIP a picture of each region and compares it with class names.
+
+    Pictures are normalised as CLIP wants them before anything is masked, so that what
+    is hidden has CLIP's mean colour:
+
+    - ``'cropmask'``: the region alone, cut to its box;
+    - ``'crop'``: the box with all that is in it;
+    - ``'mask'``: the region alone, in the whole picture.
+
+    A box runs from the first to the last column and row of the mask and is resampled to
+    the size of the tower (RoIAlign of arXiv 1703.06870, aligned, as many samples as
+    there are pixels). A mask without extent in one direction, and an empty one, get the
+    whole picture with its padding, as in the code of ZegFormer (arXiv 2112.07910). The
+    logit of a class is :math:`\tau\, v \cdot t_k`, with rows of length 1 as banks make
+    them; a class scores as its best synonym.
+
+    The tower may be any that open_clip has. It is loaded on first use and is no part of
+    any checkpoint.
+
+    Args:
+        arch: see :func:`~zs3_mmseg.models.towers.load_clip`.
+        pretrained: the same.
+        style: ``'cropmask'``, ``'crop'`` or ``'mask'``.
+        expand: factor on the sides of a box, about its middle, >= 1; boxes end at the
+            border of the picture.
+        templates: sentences about the names, encoded by the same CLIP; synonyms of a
+            class are averaged. None: the rows that the segmentor has, which have to be
+            of this CLIP.
+        scale: :math:`\tau`; None: the one that the CLIP learned.
+        batch_size: how many pictures run through the tower at once.
+        trust: open a TorchScript archive of unknown origin.
+
+    Raises:
+        ValueError: for an unknown style or set of templates, or numbers out of range.
+    """
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, Any],
+        pretrained: str | Path | None = None,
+        *,
+        style: str = 'cropmask',
+        expand: float = 1.0,
+        templates: str | list[str] | None = None,
+        scale: float | None = None,
+        batch_size: int = 32,
+        trust: bool = False,
+    ) -> None:
+        super().__init__(
+            arch, pretrained, templates=templates, scale=scale, trust=trust
+        )
+        self.style = choose('style', style, STYLES)
+        if batch_size < 1:
+            raise ValueError(f'batch_size must be >= 1, not {batch_size}')
+        if expand < 1 or (expand > 1 and style == 'mask'):
+            raise ValueError(
+                f'expand={expand} must be >= 1, and grows the boxes of '
+                "style='cropmask' and 'crop' only"
+            )
+        self.expand = expand
+        self.batch_size = batch_size
 
     @torch.no_grad()
     def features(self, regions: Regions) -> Tensor:
@@ -253,11 +295,7 @@ class CropClassifier(LogitRegionClassifier):
 
     def pictures(self, regions: Regions) -> Iterator[Tensor]:
         """Yield what CLIP gets of each region of each image, ``(3, h, w)``."""
-        tower, image = self.tower, regions.image
-        pixels = tower.normalised(image.pixels)
-        for index, (height, width) in enumerate(image.valid.tolist()):
-            pixels[index, :, height:] = 0
-            pixels[index, :, :, width:] = 0
+        tower, pixels = self.tower, self._normalised(regions.image)
         for index, (picture, masks) in enumerate(
             zip(pixels, regions.masks, strict=True)
         ):
@@ -267,7 +305,7 @@ class CropClassifier(LogitRegionClassifier):
                 if self.style == 'mask':
                     yield picture * self._small_mask(regions, index, number)
                     continue
-                box = mask_box(mask)
+                box = expanded_box(mask_box(mask), self.expand, mask.shape)
                 shown = picture * mask if self.style == 'cropmask' else picture
                 yield roi_align(shown, box, tower.size)
 
@@ -279,6 +317,137 @@ class CropClassifier(LogitRegionClassifier):
         logits = regions.mask_logits[image, number][None, None].float()
         full = _resized(logits, (mask.shape[0], mask.shape[1]))
         return _resized(full, size)[0, 0].sigmoid() > 0.5
+
+
+@MODELS.register_module()
+class MaskAttentionClassifier(_TowerClassifier):
+    r"""Lets a frozen CLIP look at the whole picture through each mask's attention.
+
+    Up to the last blocks the tower runs as it is. Then each mask gets a copy of the
+    class token, which attends to itself and to the patches, while patches and class
+    token go on as if it were not there. With the share :math:`m_p` of patch :math:`p`
+    that the mask covers, the copy's attention is
+
+    .. math:: \mathrm{softmax}_p\bigl(q \cdot k_p / \sqrt d + \log m_p\bigr),
+
+    so that a mask of the whole picture sees what CLIP sees, and the surroundings of a
+    small one are in the patches themselves; the attention bias of SAN (arXiv
+    2302.12242) with masks in the place of what is learned there. Empty masks get the
+    whole picture.
+
+    A tower that pools its patches has no token to copy: there all patches attend by
+    that formula in the last blocks, mask by mask, and the mean is weighted by
+    :math:`m_p`, which takes a run of these blocks for each mask.
+
+    The logit of a class is :math:`\tau\, v \cdot t_k`, as in
+    :class:`CropClassifier`; the tower is loaded on first use, too.
+
+    Args:
+        arch: see :func:`~zs3_mmseg.models.towers.load_clip`; a vision transformer of
+            open_clip.
+        pretrained: the same.
+        num_blocks: how many blocks, from the last one, look through masks, >= 1.
+        templates: see :class:`CropClassifier`.
+        scale: see :class:`CropClassifier`.
+        trust: see :class:`CropClassifier`.
+
+    Raises:
+        ValueError: for towers of another kind, or numbers out of range.
+    """
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, Any],
+        pretrained: str | Path | None = None,
+        *,
+        num_blocks: int = 3,
+        templates: str | list[str] | None = None,
+        scale: float | None = None,
+        trust: bool = False,
+    ) -> None:
+        super().__init__(
+            arch, pretrained, templates=templates, scale=scale, trust=trust
+        )
+        architecture = resolve_architecture(arch)
+        vision = architecture.config['vision_cfg']
+        try:
+            require_plain_vit(architecture)
+        except ValueError as error:
+            raise ValueError(
+                f'{error} Or use CropClassifier, which takes any tower'
+            ) from error
+        if not 1 <= num_blocks <= vision['layers']:
+            raise ValueError(
+                f'num_blocks must be in 1..{vision["layers"]}, not {num_blocks}'
+            )
+        self.num_blocks = num_blocks
+
+    @torch.no_grad()
+    def features(self, regions: Regions) -> Tensor:
+        """Return what CLIP sees through masks, unit vectors ``(N, M, D)``."""
+        self.tower.on(regions.masks.device)
+        pixels = self._normalised(regions.image)
+        return torch.stack(
+            [self._of_image(*pair) for pair in zip(pixels, regions.masks, strict=True)]
+        )
+
+    def _of_image(self, picture: Tensor, masks: Tensor) -> Tensor:
+        """Return vectors ``(M, D)`` of one picture ``(3, H, W)``."""
+        visual: Any = self.tower.visual
+        patch = int(visual.patch_size[0])
+        tokens, grid = embed(
+            visual,
+            whole_patches(picture[None], patch, 'pad'),
+            pos_interp='bicubic',
+            cls_embed_twice=False,
+        )
+        shares = mask_shares(whole_patches(masks, patch, 'pad'), grid)  # (M, hw)
+        shares = torch.where(shares.any(dim=1, keepdim=True), shares, 1)
+        for block in visual.transformer.resblocks[: -self.num_blocks]:
+            tokens = run_block(block, tokens)
+        looks = self._by_token if visual.pool_type == 'tok' else self._by_patches
+        return F.normalize(looks(visual, tokens, shares) @ visual.proj, dim=-1)
+
+    def _by_token(self, visual: Any, tokens: Tensor, shares: Tensor) -> Tensor:
+        """Return what copies of the class token end as, ``(M, width)``."""
+        own, count = tokens.shape[1], len(shares)
+        bias = tokens.new_zeros(own + count, own + count)
+        bias[:, own:] = -math.inf
+        bias[own:, 0] = -math.inf
+        bias[own:, 1:own] = shares.log()
+        bias[own:, own:].fill_diagonal_(0)
+        copies = tokens[:, :1].expand(-1, count, -1)
+        tokens = torch.cat([tokens, copies], dim=1)
+        for block in visual.transformer.resblocks[-self.num_blocks :]:
+            tokens = run_block(block, tokens, bias)
+        return visual.ln_post(tokens[0, own:])
+
+    def _by_patches(self, visual: Any, tokens: Tensor, shares: Tensor) -> Tensor:
+        """Return means of patches that attend by each mask, ``(M, width)``."""
+        found = [tokens.new_zeros(0, tokens.shape[2])]
+        for some in shares.split(POOLED_AT_ONCE):
+            bias = F.pad(some.log(), (1, 0))[:, None, None]  # (M', 1, 1, 1 + hw)
+            seen = tokens.expand(len(some), -1, -1)
+            for block in visual.transformer.resblocks[-self.num_blocks :]:
+                seen = run_block(block, seen, bias)
+            patches = seen[:, 1:]
+            if not visual.final_ln_after_pool:
+                patches = visual.ln_post(patches)
+            weights = some / some.sum(dim=1, keepdim=True)
+            mean = (weights[:, None] @ patches)[:, 0]
+            found.append(visual.ln_post(mean) if visual.final_ln_after_pool else mean)
+        return torch.cat(found)
+
+
+def mask_shares(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return how much of each patch masks ``(M, H, W)`` cover, ``(M, hw)`` in 0..1."""
+    blocks = [masks.new_zeros(0, *grid, dtype=torch.float32)]
+    blocks += [
+        F.adaptive_avg_pool2d(some.float(), grid)
+        for some in masks.split(POOLED_AT_ONCE)
+        if len(some)
+    ]
+    return torch.cat(blocks).flatten(1)
 
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -346,6 +515,21 @@ def mask_box(mask: Tensor) -> tuple[int, int, int, int]:
         if left < right and top < bottom:
             return left, top, right, bottom
     return 0, 0, mask.shape[1], mask.shape[0]
+
+
+def expanded_box(
+    box: tuple[int, int, int, int], factor: float, size: Sequence[int]
+) -> tuple[int, int, int, int]:
+    """Return a box with longer sides about the same middle, cut to a picture."""
+    left, top, right, bottom = box
+    across = round((right - left) * (factor - 1) / 2)
+    down = round((bottom - top) * (factor - 1) / 2)
+    return (
+        max(left - across, 0),
+        max(top - down, 0),
+        min(right + across, size[1]),
+        min(bottom + down, size[0]),
+    )
 
 
 def roi_align(

@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 from .hub import require_timm_weights
 from .names import did_you_mean, type_name
 from .origins import origin_of_checkpoint, origin_of_data, origin_of_file
+from .transformers_models import require_no_transformers
 
 _WEIGHTS = ('.bin', '.ckpt', '.json', '.npy', '.pt', '.pth', '.safetensors', '.vec')
 # Packages behind an extra of ours that a config can ask for by a visualiser.
@@ -307,7 +308,11 @@ def _timm_backbones(config: Config) -> Iterator[tuple[str, dict]]:
 
 
 def require_extras(config: Config) -> None:
-    """Check that optional packages a config asks for are installed."""
+    """Check that optional packages a config asks for are installed, and fit."""
+    for key, part in walk(config.get('model'), 'model'):
+        kind = str(part.get('type')) if isinstance(part, Mapping) else ''
+        if kind.startswith('mmpretrain.'):
+            require_no_transformers(f'{key}.type={kind!r}')
     for key, part in walk(config.get('visualizer'), 'visualizer'):
         kind = type_name(part.get('type')) if isinstance(part, Mapping) else ''
         if kind not in _EXTRAS:

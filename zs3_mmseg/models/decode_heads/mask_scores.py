@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 MASK_KINDS = ('logit', 'prob')
@@ -29,7 +30,7 @@ class MaskScores:
     synonyms) has been done in the class scores.
 
     Attributes:
-        masks: ``(N, M, h, w)`` at any resolution; ``M`` may be 0.
+        masks: ``(N, M, h, w)`` at any resolution, also bool; ``M`` may be 0.
         class_scores: ``(N, M, K)``, one per class, synonyms reduced.
         mask_kind: ``'logit'``: a sigmoid follows the resize; ``'prob'``: values in
             0..1, as hard masks have to be (a resize makes NaN of infinite logits).
@@ -56,6 +57,8 @@ class MaskScores:
                 f'masks of shape {tuple(self.masks.shape)}: expected (N, M, K) and '
                 '(N, M, h, w)'
             )
+        if self.masks.dtype == torch.bool and self.mask_kind == 'logit':
+            raise ValueError("bool masks are no logits: MaskScores.mask_kind='prob'")
         extra = [self.weights, self.fallback]
         if self.output == 'sum' and any(part is not None for part in extra):
             raise ValueError("weights and fallback belong to output='log_mean'")

@@ -15,6 +15,7 @@ from mmseg.utils import ConfigType, SampleList
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
 from zs3_mmseg.models.proposers import Proposer
 from zs3_mmseg.models.region_classifiers import RegionClassifier, Regions
+from zs3_mmseg.utils.config_check import ConfigError
 
 from .mask_scores import MaskScores
 from .zero_shot_head import ScoreKind, ZeroShotHead
@@ -26,9 +27,15 @@ class ProposalHead(ZeroShotHead):
 
     With the masks :math:`m_{ip}` of the proposer and the scores :math:`c_{ik}` that the
     classifier gives them, pixel :math:`p` scores :math:`\sum_i c_{ik} m_{ip}` for class
-    :math:`k`, or with ``output='log_mean'`` the logarithm of the mean over the masks
-    that lie on it, see :class:`MaskScores`. The proposer sees the whole picture once;
-    windows and flipped views get its masks cut and mirrored.
+    :math:`k`, or with ``output='log_mean'``, see :class:`MaskScores`, the logarithm of
+    the mean over the masks that lie on it, weighted by
+
+    .. math:: w_i = s_i\, a_i^{-\gamma}
+
+    with the score :math:`s_i` of the proposer and the area :math:`a_i`, so that with
+    :math:`\gamma > 0` small masks lie on top of large ones. Where no mask lies,
+    ``fallback`` scores: another head on the same features. The proposer sees the whole
+    picture once; windows and flipped views get its masks cut and mirrored.
 
     Args:
         in_channels: channels of the feature map(s) that the classifier reads.
@@ -36,7 +43,14 @@ class ProposalHead(ZeroShotHead):
         region_classifier: config of a
             :class:`~zs3_mmseg.models.region_classifiers.RegionClassifier`, or one.
         output: ``'sum'`` or ``'log_mean'``.
+        area_power: :math:`\gamma`, >= 0, of ``'log_mean'``.
+        fallback: config of a head such as ``DenseTextHead``, or one, of
+            ``'log_mean'``; the logarithm of its softmax scores where no mask lies.
+            None: all classes score the least there.
         **kwargs: see :class:`ZeroShotHead`.
+
+    Raises:
+        ValueError: for a negative ``area_power``, or options without effect.
     """
 
     score_kind: ScoreKind = 'mask_sum'
@@ -48,12 +62,30 @@ class ProposalHead(ZeroShotHead):
         proposer: ConfigType | Proposer,
         region_classifier: ConfigType | RegionClassifier,
         output: Any = 'sum',
+        area_power: float = 0.0,
+        fallback: ConfigType | ZeroShotHead | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, **kwargs)
+        if area_power < 0:
+            raise ValueError(f'area_power must be >= 0, not {area_power}')
+        if output == 'sum' and (area_power or fallback is not None):
+            raise ValueError(
+                "area_power and fallback are parts of output='log_mean', and have no "
+                "effect on output='sum'"
+            )
         self.proposer: Proposer = _built(proposer)
         self.region_classifier: RegionClassifier = _built(region_classifier)
         self.output = output
+        self.area_power = area_power
+        if isinstance(fallback, Mapping):
+            fallback = _built({'in_channels': in_channels, **fallback})
+        self.fallback: ZeroShotHead | None = fallback
+        if fallback is not None and fallback.score_kind != 'softmax':
+            raise ConfigError(
+                f'decode_head.fallback: {type(fallback).__name__} has no softmax over '
+                "the classes: use a head with score_kind='softmax', as DenseTextHead"
+            )
 
     def predict(  # type: ignore[override]  # it cannot do without the image
         self,
@@ -76,17 +108,44 @@ class ProposalHead(ZeroShotHead):
             global_token: ``(N, E)`` of the pictures, if there is one.
 
         Returns:
-            masks ``(N, M, H, W)`` and class scores ``(N, M, K)``.
+            bool masks ``(N, M, H, W)`` and class scores ``(N, M, K)``.
         """
-        found = image.proposals(self.proposer)
-        # Pictures with fewer masks than others get empty ones.
-        masks = pad_sequence(found, batch_first=True)  # (N, M, H, W)
-        height, width = batch_img_metas[0]['img_shape'][:2]
-        missing = (0, width - masks.shape[3], 0, height - masks.shape[2])
-        masks = F.pad(masks, missing)
+        masks, sure, areas = self._proposed(image, batch_img_metas[0]['img_shape'])
         regions = Regions(masks, image, tuple(inputs), global_token)
         scores = self.region_classifier(regions, queries)
-        return MaskScores(masks, scores, mask_kind='prob', output=self.output)
+        found = dict(mask_kind='prob', output=self.output)
+        if self.output == 'log_mean':
+            found['weights'] = sure * areas.clamp(min=1) ** -self.area_power
+            if self.fallback is not None:
+                logits = self.fallback(inputs, queries=queries)
+                found['fallback'] = logits.float().log_softmax(dim=1)
+        return MaskScores(masks, scores, **found)
+
+    def _proposed(
+        self, image: Any, size: Sequence[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return masks ``(N, M, H, W)``, and scores and whole areas ``(N, M)``."""
+        metas, sure, areas = iter(image.metas), [], []
+
+        def propose(picture: Tensor) -> Tensor:
+            masks, scores = self.proposer.scored(picture, next(metas))
+            sure.append(scores)
+            areas.append(masks.flatten(1).sum(dim=1).float())
+            return masks
+
+        found = image.proposals(propose)
+        height, width = size[:2]
+        missing = (0, width - found[0].shape[2], 0, height - found[0].shape[1])
+        if any(missing):
+            found = [F.pad(masks, missing) for masks in found]
+        # Pictures with fewer masks than others get empty ones.
+        masks = pad_sequence(found, batch_first=True) if found[1:] else found[0][None]
+        repeats = len(image.windows)
+        return (
+            masks,
+            pad_sequence(sure * repeats, batch_first=True),
+            pad_sequence(areas * repeats, batch_first=True),
+        )
 
     def query_logits(self, inputs: Sequence[Tensor], **given: Any) -> Tensor:
         """Refuse: there is one score per mask, not one map per row."""

@@ -936,6 +936,18 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         assert whole is not None  # there is at least one class
         return whole
 
+    def found_masks(
+        self, inputs: Tensor, metas: Sequence[Mapping[str, Any]]
+    ) -> tuple[Tensor, Tensor]:
+        """Return what a head with ``score_kind='mask_sum'`` finds in whole images.
+
+        Masks ``(N, M, H, W)`` in 0..1 at input size (or ``test_cfg.mask_size``), and
+        their class scores ``(N, M, K)``.
+        """
+        ((_, crop),) = self._crops(inputs, metas, 'whole')
+        assert isinstance(crop, MaskSums)  # as score_kind says
+        return crop.masks, crop.found.class_scores
+
     def predict(
         self, inputs: Tensor, data_samples: SampleList | None = None
     ) -> SampleList:

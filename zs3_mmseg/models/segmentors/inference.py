@@ -394,6 +394,8 @@ class LogitScores(CropScores):
 
 #: Of the quotient in ``output='log_mean'``; less cover than this is no mask.
 EPSILON = 1e-8
+#: How many bool masks become numbers at once: at full resolution these are large.
+SUMMED_AT_ONCE = 16
 
 
 @dataclass(eq=False)
@@ -401,34 +403,43 @@ class MaskSums(CropScores):
     """:class:`CropScores` of :class:`MaskScores`: their masks, summed per class.
 
     All masks are held at full resolution, and the scores of a chunk of the classes.
+    Bool masks of that size stay bool, a quarter of the memory, and are summed in
+    blocks.
     """
 
     found: MaskScores
 
     def __post_init__(self) -> None:
         found = self.found
-        num_masks, num_classes = found.class_scores.shape[1:]
+        num_classes = found.class_scores.shape[2]
         if num_classes != self.queries.num_classes:
             raise ValueError(
                 f'the head returned MaskScores of {num_classes} classes, and there are '
                 f'{self.queries.num_classes}'
             )
-        masks = found.masks.float()
-        if not num_masks:  # which torch does not resize
-            masks = masks.new_zeros(
-                len(masks), 0, *(self.rule.mask_size or self.covered)
-            )
-        masks = self._sized(masks)
-        if found.mask_kind == 'logit':
-            # In place: at full resolution they are large. Not the head's own, though.
-            own = masks.data_ptr() == found.masks.data_ptr()
-            masks = masks.sigmoid() if own else masks.sigmoid_()
-        self.masks = masks
+        self.masks = self._full(found.masks)
         if found.output == 'log_mean':
-            weights = masks.new_ones(masks.shape[:2])
+            weights = found.class_scores.new_ones(
+                self.masks.shape[:2], dtype=torch.float32
+            )
             self.weights = weights if found.weights is None else found.weights.float()
             self.cover = self._summed(self.weights[..., None])
         self._observe('score')
+
+    def _full(self, masks: Tensor) -> Tensor:
+        """Return masks in 0..1, or bool, at the size at which scores are made."""
+        size = self.rule.mask_size or self.covered
+        if masks.dtype == torch.bool and tuple(masks.shape[2:]) == tuple(size):
+            return self._sized(masks)
+        own, masks = masks, masks.float()
+        if not masks.shape[1]:  # which torch does not resize
+            masks = masks.new_zeros(len(masks), 0, *size)
+        masks = self._sized(masks)
+        if self.found.mask_kind == 'prob':
+            return masks
+        # In place: at full resolution they are large. Not the head's own, though.
+        shared = masks.data_ptr() == own.data_ptr()
+        return masks.sigmoid() if shared else masks.sigmoid_()
 
     def _raw(self, classes: slice) -> Tensor:
         scores = self.found.class_scores[..., classes].float()
@@ -443,8 +454,14 @@ class MaskSums(CropScores):
 
     def _summed(self, factors: Tensor) -> Tensor:
         """Return the sum of masks times factors ``(N, M, K')``, ``(N, K', H, W)``."""
+        blocks = [self.masks]
+        if self.masks.dtype == torch.bool:
+            blocks = [*self.masks.split(SUMMED_AT_ONCE, dim=1)]
+        of_blocks = factors.transpose(1, 2).split([b.shape[1] for b in blocks], dim=2)
         with torch.autocast(factors.device.type, enabled=False):
-            sums = factors.transpose(1, 2) @ self.masks.flatten(2)
+            sums = of_blocks[0] @ blocks[0].flatten(2).to(factors)
+            for some, masks in zip(of_blocks[1:], blocks[1:], strict=True):
+                sums += some @ masks.flatten(2).to(factors)
         return sums.unflatten(2, self.masks.shape[2:])
 
 
@@ -579,7 +596,7 @@ class ImageResult:
             scores = self._scores
             for processor in post_processors:
                 if processor.space == 'score':
-                    scores = processor(scores, pixels)
+                    scores = _processed(processor, scores, pixels, sample)
             self._best.update(scores)
             sample.set_data({'seg_logits': PixelData(data=scores)})
         if self._groups is not None:
@@ -595,5 +612,15 @@ class ImageResult:
         labels = labels[None]
         for processor in post_processors:
             if processor.space == 'label':
-                labels = processor(labels, pixels)
+                labels = _processed(processor, labels, pixels, sample)
         sample.set_data({'pred_sem_seg': PixelData(data=labels)})
+
+
+def _processed(
+    processor: Any, prediction: Tensor, pixels: Tensor | None, sample: SegDataSample
+) -> Tensor:
+    """Let a post-processor change a prediction, with the metainfo if it needs that."""
+    more = {}
+    if getattr(processor, 'needs_meta', False):
+        more['meta'] = sample.metainfo
+    return processor(prediction, pixels, **more)

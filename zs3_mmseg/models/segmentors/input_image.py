@@ -55,7 +55,7 @@ class InputImage:
             picture = undo_flip(whole[:, : size[0], : size[1]], meta)
             masks = undo_flip(propose(picture), meta)  # a flip undoes itself
             missing = (0, whole.shape[2] - size[1], 0, whole.shape[1] - size[0])
-            found.append(F.pad(masks, missing))
+            found.append(F.pad(masks, missing) if any(missing) else masks)
         return [window_of(masks, w) for w in self.windows for masks in found]
 
 
