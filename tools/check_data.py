@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
-
-import zs3_mmseg  # noqa: F401  (registers everything)
-from zs3_mmseg.apis.data_checks import check_data, print_report, write_report
-from zs3_mmseg.engine.launch import add_config_options, one_line_errors
-from zs3_mmseg.utils.config_check import read_config, run_name
+from _arguments import add_config_options
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Look for faults in the data of a config. Ends with 1 if there '
         'are any, with 2 if the config itself cannot be read.'
@@ -39,7 +32,7 @@ def parse_args() -> argparse.Namespace:
         'default: work_dirs/check_data/METHOD/CONFIG',
     )
     add_config_options(parser)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.samples < 1:
         parser.error(f'--samples must be 1 or more, got {arguments.samples}')
     return arguments
@@ -47,6 +40,15 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse_args()
+    from rich.console import Console
+
+    from mmengine.logging import MMLogger
+    from mmengine.registry import init_default_scope
+
+    from zs3_mmseg.apis.data_checks import check_data, print_report, write_report
+    from zs3_mmseg.engine.launch import one_line_errors
+    from zs3_mmseg.utils.config_check import read_config, run_name
+
     console = Console(soft_wrap=True)
     with one_line_errors():
         config = read_config(arguments.config, arguments.cfg_options)

@@ -15,16 +15,7 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
-from zs3_mmseg.apis import init_segmentor
-from zs3_mmseg.apis.pseudo_labels import (
-    RANKINGS,
-    PseudoLabelChoice,
-    count_training_images,
-    make_pseudo_labels,
-)
-from zs3_mmseg.datasets.labels import SIDECAR
-from zs3_mmseg.engine.launch import add_config_options, one_line_errors, require_keys
-from zs3_mmseg.utils.config_check import read_config, require_config_files
+from _arguments import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--ranking',
-        choices=RANKINGS,
+        metavar='class|image',
         default='class',
         help='among the pixels of its class in the image, or among all of the image '
         'that are predicted unseen (default: class)',
@@ -61,6 +52,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_args()
+    from zs3_mmseg.engine.launch import one_line_errors
+
     with one_line_errors(OSError, ValueError, KeyError):
         run(arguments)
 
@@ -70,6 +63,16 @@ def run(arguments: argparse.Namespace) -> None:
     from rich.progress import track
     from rich.table import Table
     from rich.text import Text
+
+    from zs3_mmseg.apis import init_segmentor
+    from zs3_mmseg.apis.pseudo_labels import (
+        PseudoLabelChoice,
+        count_training_images,
+        make_pseudo_labels,
+    )
+    from zs3_mmseg.datasets.labels import SIDECAR
+    from zs3_mmseg.engine.launch import require_keys
+    from zs3_mmseg.utils.config_check import read_config, require_config_files
 
     choice = PseudoLabelChoice(arguments.top, arguments.ranking)
     sidecar = arguments.out_dir / SIDECAR

@@ -6,38 +6,16 @@ import argparse
 import inspect
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from _arguments import add_launch_arguments
+
 from mmengine.config import Config, ConfigDict
-from mmengine.dist import is_main_process
-from mmseg.registry import METRICS
-
-import zs3_mmseg  # noqa: F401  (registers everything)
-from zs3_mmseg.datasets.wrappers import leaves
-from zs3_mmseg.engine.launch import (
-    add_launch_arguments,
-    build_loops,
-    build_runner,
-    close_processes,
-    config_of,
-    one_line_errors,
-    require_keys,
-    require_no_learning,
-    running,
-)
-from zs3_mmseg.registry import find_class
-from zs3_mmseg.utils.cache import atomic_write
-from zs3_mmseg.utils.config_check import (
-    drop_timm_weights,
-    require_config_files,
-    require_extras,
-    stays_behind,
-)
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Test a segmentor; the metrics go to WORK_DIR/metrics.json'
     )
@@ -65,11 +43,18 @@ def parse_args() -> argparse.Namespace:
         'test: results are transductive',
     )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
-    return parser.parse_intermixed_args()
+    return parser.parse_intermixed_args(argv)
 
 
 def prepare(arguments: argparse.Namespace) -> Config:
     """Read the config, apply the flags and check what can be checked now."""
+    from zs3_mmseg.engine.launch import config_of, require_keys
+    from zs3_mmseg.utils.config_check import (
+        drop_timm_weights,
+        require_config_files,
+        require_extras,
+    )
+
     config = config_of(arguments)
     require_keys(config, 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
     config.resume = False
@@ -108,6 +93,9 @@ def paint_predictions(config: Config, arguments: argparse.Namespace) -> None:
 
 
 def switch_tta_on(config: Config) -> None:
+    from zs3_mmseg.datasets.wrappers import leaves
+    from zs3_mmseg.utils.config_check import stays_behind
+
     for key in ('tta_model', 'tta_pipeline'):
         if config.get(key) is None:
             raise ValueError(f'--tta needs {key} in the config, which has none')
@@ -130,6 +118,10 @@ def keep_predictions(config: Config, folder: str) -> None:
 
 def set_in_metrics(config: Config, key: str, value: object) -> bool:
     """Set an argument of the metrics that accept it; tell whether there are any."""
+    from mmseg.registry import METRICS
+
+    from zs3_mmseg.registry import find_class
+
     evaluators = config.test_evaluator
     changed = False
     for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
@@ -151,6 +143,18 @@ def as_json(metrics: Mapping[str, Any]) -> str:
 
 def main() -> None:
     arguments = parse_args()
+    from mmengine.dist import is_main_process
+
+    from zs3_mmseg.engine.launch import (
+        build_loops,
+        build_runner,
+        close_processes,
+        one_line_errors,
+        require_no_learning,
+        running,
+    )
+    from zs3_mmseg.utils.cache import atomic_write
+
     with one_line_errors():
         config = prepare(arguments)
         runner = build_runner(config)

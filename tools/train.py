@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+
+from _arguments import add_launch_arguments
 
 from mmengine.config import Config
-
-import zs3_mmseg  # noqa: F401  (registers everything)
-from zs3_mmseg.engine.launch import (
-    add_launch_arguments,
-    build_loops,
-    build_runner,
-    close_processes,
-    config_of,
-    count_parameters,
-    one_line_errors,
-    require_accelerator_for_amp,
-    require_keys,
-    running,
-)
-from zs3_mmseg.engine.scores import require_given_scores
-from zs3_mmseg.utils.config_check import require_config_files, require_extras
-from zs3_mmseg.utils.names import type_name
 
 AUTO = 'auto'
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a segmentor')
     add_launch_arguments(parser)
     parser.add_argument(
@@ -42,11 +28,20 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='train in mixed precision (needs an accelerator)',
     )
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def prepare(arguments: argparse.Namespace) -> Config:
     """Read the config, apply the flags and check what can be checked now."""
+    from zs3_mmseg.engine.launch import (
+        config_of,
+        require_accelerator_for_amp,
+        require_keys,
+    )
+    from zs3_mmseg.engine.scores import require_given_scores
+    from zs3_mmseg.utils.config_check import require_config_files, require_extras
+    from zs3_mmseg.utils.names import type_name
+
     config = config_of(arguments)
     require_keys(config, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     if arguments.amp:
@@ -63,6 +58,8 @@ def prepare(arguments: argparse.Namespace) -> Config:
 
 
 def switch_amp_on(config: Config) -> None:
+    from zs3_mmseg.utils.names import type_name
+
     wrapper = config.optim_wrapper
     if type_name(wrapper.get('type')) not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(
@@ -75,6 +72,15 @@ def switch_amp_on(config: Config) -> None:
 
 def main() -> None:
     arguments = parse_args()
+    from zs3_mmseg.engine.launch import (
+        build_loops,
+        build_runner,
+        close_processes,
+        count_parameters,
+        one_line_errors,
+        running,
+    )
+
     with one_line_errors():
         config = prepare(arguments)
         runner = build_runner(config)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zs3_mmseg.models.resize import MOST_PRODUCTS, resize_for_loss
+from zs3_mmseg.models.resize import MOST_PRODUCTS, resize_by_products
 
 sides = st.integers(1, 24)
 
@@ -21,7 +21,7 @@ def test_values_and_gradients_are_those_of_interpolate(small, large, align) -> N
     maps = torch.randn(2, 3, *small, generator=generator).requires_grad_()
     weights = torch.randn(2, 3, *large, generator=generator)
     expected = F.interpolate(maps, large, mode='bilinear', align_corners=align)
-    found = resize_for_loss(maps, large, align)
+    found = resize_by_products(maps, large, align)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     gradients = [
         torch.autograd.grad((result * weights).sum(), maps)[0]
@@ -34,4 +34,4 @@ def test_large_maps_take_the_kernel_of_torch() -> None:
     maps = torch.randn(1, 1, MOST_PRODUCTS, MOST_PRODUCTS)
     size = (2 * MOST_PRODUCTS, 2 * MOST_PRODUCTS)
     expected = F.interpolate(maps, size, mode='bilinear', align_corners=False)
-    assert torch.equal(resize_for_loss(maps, size, False), expected)
+    assert torch.equal(resize_by_products(maps, size, False), expected)

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from mmengine.config import Config
-from mmengine.device import get_device
 
-import zs3_mmseg  # noqa: F401  (registers everything)
-from zs3_mmseg.engine.launch import (
-    add_launch_arguments,
-    build_runner,
-    config_of,
-    one_line_errors,
-    require_keys,
-)
-from zs3_mmseg.engine.runner import SafeRunner, read_checkpoint
-from zs3_mmseg.utils.cache import atomic_write
-from zs3_mmseg.utils.checkpoint import load_into
-from zs3_mmseg.utils.config_check import require_config_files
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from _arguments import add_launch_arguments
+
+if TYPE_CHECKING:
+    from zs3_mmseg.engine.runner import SafeRunner
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,6 +34,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def prepare(arguments: argparse.Namespace) -> Config:
+    from zs3_mmseg.engine.launch import config_of, require_keys
+    from zs3_mmseg.utils.config_check import require_config_files
+
     config = config_of(arguments)
     if config.launcher != 'none':
         raise ValueError('the speed of one process is measured: no --launcher')
@@ -54,12 +49,18 @@ def prepare(arguments: argparse.Namespace) -> Config:
 
 def synchronize(device: str) -> None:
     """Wait for the accelerator, which works behind the back of the clock."""
+    import torch
+
     if device == 'cuda':
         torch.cuda.synchronize()
 
 
 def seconds_per_image(runner: SafeRunner, images: int, warm_up: int) -> list[float]:
     """Return the seconds of each prediction after the first ``warm_up`` ones."""
+    import torch
+
+    from mmengine.device import get_device
+
     model = runner.model.eval()
     loader = runner.build_dataloader(runner.cfg.test_dataloader)
     device = get_device()
@@ -79,6 +80,15 @@ def seconds_per_image(runner: SafeRunner, images: int, warm_up: int) -> list[flo
 
 def main() -> None:
     arguments = parse_args()
+    import torch
+
+    from mmengine.device import get_device
+
+    from zs3_mmseg.engine.launch import build_runner, one_line_errors
+    from zs3_mmseg.engine.runner import read_checkpoint
+    from zs3_mmseg.utils.cache import atomic_write
+    from zs3_mmseg.utils.checkpoint import load_into
+
     with one_line_errors():
         config = prepare(arguments)
         runner = build_runner(config)

@@ -8,12 +8,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from PIL import Image
-
-from zs3_mmseg.apis import init_segmentor
-from zs3_mmseg.engine.launch import one_line_errors
-from zs3_mmseg.visualization.sheets import draw_shapes
-
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -43,6 +37,12 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_args()
+    from PIL import Image
+
+    from zs3_mmseg.apis import init_segmentor
+    from zs3_mmseg.engine.launch import one_line_errors
+    from zs3_mmseg.visualization.sheets import draw_shapes
+
     with one_line_errors():
         models = ((title, init_segmentor(*files)) for title, *files in arguments.model)
         sheet = draw_shapes(

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS
-
-import zs3_mmseg  # noqa: F401  (registers everything)
-from zs3_mmseg.engine.launch import (
-    add_config_options,
-    count_parameters,
-    one_line_errors,
-    require_keys,
-)
-from zs3_mmseg.utils.config_check import read_config
-from zs3_mmseg.utils.config_keys import naming_keys
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from _arguments import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,6 +34,20 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_args()
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+
+    from zs3_mmseg.engine.launch import (
+        count_parameters,
+        one_line_errors,
+        require_keys,
+    )
+    from zs3_mmseg.utils.config_check import read_config
+    from zs3_mmseg.utils.config_keys import naming_keys
+
     height, width = arguments.shape[0], arguments.shape[-1]
     with one_line_errors():
         config = read_config(arguments.config, arguments.cfg_options)

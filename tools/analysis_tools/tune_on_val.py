@@ -18,31 +18,17 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config
 
-import zs3_mmseg  # noqa: F401  (registers everything)
-from zs3_mmseg.datasets.splits import ZeroShotSplit, pseudo_unseen, resolve_split
-from zs3_mmseg.engine.launch import (
-    add_launch_arguments,
-    build_loops,
-    build_runner,
-    close_processes,
-    config_of,
-    one_line_errors,
-    require_keys,
-    require_no_learning,
-    running,
-)
-from zs3_mmseg.utils.cache import atomic_write
-from zs3_mmseg.utils.checkpoint import unwrap
-from zs3_mmseg.utils.config_check import require_config_files, walk
-from zs3_mmseg.utils.names import as_list
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from _arguments import add_launch_arguments
+
+if TYPE_CHECKING:
+    from zs3_mmseg.datasets.splits import ZeroShotSplit
 
 SHOWN = ('mIoU_seen', 'mIoU_unseen', 'hIoU')
 #: Beginnings of keys that a training does not look at.
@@ -74,6 +60,9 @@ def parse_args() -> argparse.Namespace:
 
 def prepare(arguments: argparse.Namespace) -> Config:
     """Read the config and refuse a key that it does not have."""
+    from zs3_mmseg.engine.launch import config_of, require_keys
+    from zs3_mmseg.utils.config_check import require_config_files
+
     config = config_of(arguments)
     require_keys(config, 'val_dataloader', 'val_cfg', 'val_evaluator')
     holder: object = config
@@ -100,6 +89,9 @@ def prepare(arguments: argparse.Namespace) -> Config:
 
 def use_pseudo_unseen(config: Config, arguments: argparse.Namespace) -> ZeroShotSplit:
     """Put a split of the seen classes alone wherever the config names its own."""
+    from zs3_mmseg.datasets.splits import pseudo_unseen, resolve_split
+    from zs3_mmseg.utils.config_check import walk
+
     loader = config.val_dataloader
     given = config.model.get('split') or loader.dataset.get('split')
     if given is None:
@@ -123,6 +115,8 @@ def use_pseudo_unseen(config: Config, arguments: argparse.Namespace) -> ZeroShot
 
 
 def _is_split(value: Any, split: ZeroShotSplit) -> bool:
+    from zs3_mmseg.datasets.splits import resolve_split
+
     try:
         return resolve_split(value).fingerprint == split.fingerprint
     except (KeyError, TypeError, ValueError):  # another thing of that name
@@ -143,6 +137,8 @@ def drop_training(config: Config) -> None:
 
 def train(config: Config, folder: Path) -> str:
     """Train in a folder; return the path of the weights."""
+    from zs3_mmseg.engine.launch import build_loops, build_runner, running
+
     trial = config.copy()
     trial.work_dir = str(folder)
     runner = build_runner(trial)
@@ -160,6 +156,9 @@ def score(
     Raises:
         ValueError: if the val set gives no such metric.
     """
+    from zs3_mmseg.engine.launch import build_runner, require_no_learning
+    from zs3_mmseg.utils.checkpoint import unwrap
+
     trial = config.copy()
     trial.merge_from_dict({arguments.key: value})
     if trains(trial):
@@ -185,6 +184,13 @@ def rank(metric: float) -> float:
 
 def main() -> None:
     arguments = parse_args()
+    from rich.console import Console
+    from rich.table import Table
+
+    from zs3_mmseg.engine.launch import close_processes, one_line_errors
+    from zs3_mmseg.utils.cache import atomic_write
+    from zs3_mmseg.utils.names import as_list
+
     with one_line_errors():
         config = prepare(arguments)
         if trains(config) and arguments.key.startswith(TESTED_ONLY):

@@ -7,13 +7,6 @@ import hashlib
 import io
 from pathlib import Path
 
-import torch
-
-import zs3_mmseg  # noqa: F401  (its checks of the installation come first)
-from zs3_mmseg.engine.launch import one_line_errors
-from zs3_mmseg.utils.cache import atomic_write
-from zs3_mmseg.utils.checkpoint import safe_load, state_dict_of
-
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -28,6 +21,11 @@ def parse_args() -> argparse.Namespace:
 
 def publish(source: Path, target: Path) -> Path:
     """Write the stripped checkpoint and return its path."""
+    import torch
+
+    from zs3_mmseg.utils.cache import atomic_write
+    from zs3_mmseg.utils.checkpoint import safe_load, state_dict_of
+
     checkpoint = safe_load(source)
     kept = {
         'meta': checkpoint.get('meta', {}),
@@ -43,6 +41,8 @@ def publish(source: Path, target: Path) -> Path:
 
 def main() -> None:
     arguments = parse_args()
+    from zs3_mmseg.engine.launch import one_line_errors
+
     with one_line_errors(OSError, ValueError):
         final = publish(arguments.source, arguments.target)
     print(f'Written: {final}')

@@ -1,20 +1,21 @@
-"""What the command-line tools for training and testing have in common."""
+"""What the command-line tools for training and testing have in common.
+
+Their arguments stand in ``tools/_arguments.py``: this package takes seconds to import.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 from torch import nn
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmseg.registry import RUNNERS
 
@@ -29,55 +30,6 @@ from .runner import SafeRunner, route_mmengine_loading
 
 # What numpy says when a data set of mmengine lists nothing.
 _EMPTY_LIST = 'need at least one array to concatenate'
-_DICT = re.compile(r'(^|[\[(,])(dict\(|\{["\'])')
-
-
-class ConfigOptions(DictAction):
-    """mmengine's ``DictAction``, which fails or makes text of what it cannot read."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        """Read ``KEY=VALUE`` pairs; leave with status 2 and a message for others."""
-        for pair in values or ():
-            _require_readable(parser, str(pair))
-        super().__call__(parser, namespace, values, option_string)
-
-
-def _require_readable(parser: argparse.ArgumentParser, pair: str) -> None:
-    key, equals, value = pair.partition('=')
-    if not key or not equals:
-        parser.error(f'--cfg-options takes KEY=VALUE, got {pair!r}')
-    if _DICT.search(value):
-        parser.error(
-            f'--cfg-options {pair}: a dict cannot be written there; set its keys one '
-            f'by one ({key}.SUBKEY=VALUE, {key}.0.SUBKEY=VALUE in a list), or write a '
-            "config with _base_ = ['YOUR_CONFIG.py']"
-        )
-    for opening, closing in ('[]', '()'):
-        if value.count(opening) != value.count(closing):
-            parser.error(
-                f'--cfg-options {pair}: as many {opening} as {closing} are needed'
-            )
-
-
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cfg-options``, which gives ``cfg_options``: a dict or None."""
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=ConfigOptions,
-        metavar='KEY=VALUE',
-        help='settings that replace those of the config, e.g. '
-        'train_dataloader.batch_size=8 key="[a,b]" key="[(a,b),(c,d)]"; '
-        'no white space inside a value',
-    )
-
-
 # How torch passes on what a worker of a data loader raised: with its traceback as text.
 _IN_WORKER = 'Caught '
 TRACEBACK_ENV = 'ZS3_MMSEG_TRACEBACK'
@@ -87,29 +39,6 @@ USER_ERRORS = (OSError, ValueError, KeyError, TypeError, ImportError, SyntaxErro
 # The same once a run has begun: what data, weights and parts of a config that are only
 # looked at then end in.
 RUN_ERRORS = (OSError, ValueError)
-
-
-def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that mmseg's own ``train.py`` and ``test.py`` share."""
-    parser.add_argument('config', help='path of the config file')
-    parser.add_argument(
-        '--work-dir',
-        help='folder of logs and results; default: work_dirs/METHOD/CONFIG',
-    )
-    add_config_options(parser)
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='what started several processes; pytorch means torchrun',
-    )
-    parser.add_argument(
-        '--allow-missing',
-        action='store_true',
-        help='load a checkpoint although some of its keys do not fit the model',
-    )
-    # torch.distributed.launch gives the rank as a flag, torchrun in the environment.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
 def config_of(arguments: argparse.Namespace) -> Config:

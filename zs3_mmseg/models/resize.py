@@ -1,4 +1,4 @@
-"""Bilinear resizing of maps: of results, and of logits inside a loss."""
+"""Bilinear resizing of maps, by the kernel of torch or by two matrix products."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ def resize_maps(maps: Tensor, size: Sequence[int], align_corners: bool) -> Tenso
     )
 
 
-def resize_for_loss(maps: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+def resize_by_products(
+    maps: Tensor, size: Sequence[int], align_corners: bool
+) -> Tensor:
     """Resize ``(N, C, h, w)`` as :func:`resize_maps` does, but for the last digit.
 
     Bilinear interpolation is the same for all rows and for all columns, ``A X B^T``
     with two small matrices. For maps that are small and become large, two products are
-    faster than the kernel of torch, forward and backward.
+    faster than the kernel of torch on a CPU, forward and backward. The result shares no
+    memory with ``maps``, unless they have that size already.
     """
     height, width = maps.shape[-2:]
     if height * (1 + width / size[0]) > MOST_PRODUCTS or (height, width) == tuple(size):

@@ -15,7 +15,7 @@ from mmseg.utils import ConfigType, SampleList
 
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
 from zs3_mmseg.models.losses import pixel_cross_entropy
-from zs3_mmseg.models.resize import resize_for_loss, resize_maps
+from zs3_mmseg.models.resize import resize_by_products, resize_maps
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 from zs3_mmseg.utils.names import choose
@@ -36,17 +36,24 @@ class RunningArgmax:
         """Take in the scores ``(K', H, W)`` of the next classes, one at least.
 
         ``classes`` ``(K',)`` are their numbers, ascending; by default those that follow
-        the classes taken in so far.
+        the classes taken in so far. ``scores`` may be written over afterwards.
         """
-        best, index = scores.max(dim=0)
-        index = index + self.num_classes if classes is None else classes[index]
-        if self._best is not None:
-            known, known_index = self._best
-            better = best > known
-            best = torch.where(better, best, known)
-            index = torch.where(better, index, known_index)
-        self._best = best, index
+        if classes is None:
+            first = self.num_classes
+            classes = torch.arange(first, first + len(scores), device=scores.device)
         self.num_classes += len(scores)
+        if self._best is None:
+            best, index = scores.max(dim=0)
+            self._best = best, classes[index].contiguous()
+            return
+        known, known_index = self._best
+        best = scores.amax(dim=0)
+        # Which class is best is asked where one is better than all before, which
+        # becomes rarer with every slice: on a CPU, asking takes far longer than amax.
+        better = (best > known).flatten().nonzero().flatten()
+        index = scores.flatten(1)[:, better].max(dim=0)[1]
+        known_index.view(-1)[better] = classes[index]
+        self._best = torch.maximum(known, best), known_index
 
     def best(self) -> tuple[Tensor, Tensor] | None:
         """Return the best scores and their classes, ``(H, W)`` each; None if none."""
@@ -123,7 +130,7 @@ def pixel_accuracy(
     for image, truth in zip(logits.float().split(1), labels.split(1), strict=True):
         running = RunningArgmax()
         for part in image.split(class_chunk, dim=1):
-            full = resize_for_loss(part, truth.shape[-2:], align_corners)
+            full = resize_by_products(part, truth.shape[-2:], align_corners)
             running.update(full[0])
         found = running.best()
         assert found is not None  # there is at least one class

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from mmengine.dist import all_reduce
 from mmseg.registry import MODELS
 
-from zs3_mmseg.models.resize import resize_for_loss, resize_maps
+from zs3_mmseg.models.resize import resize_by_products, resize_maps
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 
 from .pixels import CLASS_CHUNK, ResizedMaps, refuse_second_derivatives
@@ -145,7 +145,7 @@ class NonExclusiveLoss(nn.Module):
         """Return the mean structural similarity of masks and one-hot targets."""
 
         def of_chunk(logits: Tensor, first: int) -> Tensor:
-            logits = resize_for_loss(logits, labels.shape[1:], align_corners)
+            logits = resize_by_products(logits, labels.shape[1:], align_corners)
             classes = torch.arange(first, first + logits.shape[1], device=labels.device)
             target = (labels[:, None] == classes[:, None, None]).to(logits.dtype)
             similar = structural_similarity(logits, target)

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmseg.registry import MODELS
 
-from zs3_mmseg.models.resize import resize_for_loss
+from zs3_mmseg.models.resize import resize_by_products
 
 #: Classes of an image at label resolution at a time: few enough for a cache, enough to
 #: keep a device busy.
@@ -37,7 +37,7 @@ class ResizedMaps:
         """Take ``(K, h, w)`` logits, ``(H, W)`` labels (-1: none) and class numbers."""
         with torch.enable_grad():
             self._small = logits.detach()[classes][None].requires_grad_()
-            self._full = resize_for_loss(self._small, labels.shape, align_corners)
+            self._full = resize_by_products(self._small, labels.shape, align_corners)
         self.logits = self._full.detach()[0].flatten(1)
         # The last place is that of -1.
         rows = labels.new_full((len(logits) + 1,), -1)
@@ -86,7 +86,7 @@ def pixel_mean(
 
     def one_image(image_maps: Tensor, image_labels: Tensor) -> Tensor:
         size = image_labels.shape[-2:]
-        return loss(resize_for_loss(image_maps, size, align_corners), image_labels)
+        return loss(resize_by_products(image_maps, size, align_corners), image_labels)
 
     losses = [
         checkpoint(

@@ -1072,7 +1072,8 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             assert options.crop_size is not None  # checked in from_cfg
             assert options.stride is not None
             windows = [*slide_windows(size, options.crop_size, options.stride)]
-        at_once = max(options.slide_batch_size // len(inputs), 1)
+        batch = options.slide_batch_size or (1 if inputs.is_cpu else 16)
+        at_once = max(batch // len(inputs), 1)
         crops: list[tuple[Window | None, CropScores]] = []
         for start in range(0, len(windows), at_once):
             group = windows[start : start + at_once]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +27,7 @@ from zs3_mmseg.models.decode_heads.zero_shot_head import (
     RunningArgmax,
     reduce_queries,
 )
-from zs3_mmseg.models.resize import Size, resize_maps
+from zs3_mmseg.models.resize import Size, resize_by_products, resize_maps
 from zs3_mmseg.utils.names import choose, did_you_mean
 
 MODES = ('whole', 'slide')
@@ -44,7 +45,9 @@ class InferenceOptions:
         mode: ``'whole'`` image at once, or ``'slide'`` a window over it.
         crop_size: height and width of the window.
         stride: vertical and horizontal step of the window.
-        slide_batch_size: how many windows run through the network as one batch.
+        slide_batch_size: how many windows run through the network as one batch. None:
+            16 on an accelerator and 1 on a CPU, where more take more memory and no less
+            time.
         mask_size: height and width that mask logits are resized to before the
             activation; None: the input's size. Published configs of methods whose
             official code does so state its training size.
@@ -65,7 +68,7 @@ class InferenceOptions:
     mode: str = 'whole'
     crop_size: tuple[int, int] | None = None
     stride: tuple[int, int] | None = None
-    slide_batch_size: int = 16
+    slide_batch_size: int | None = None
     mask_size: tuple[int, int] | None = None
     class_chunk: int = 8
     return_scores: bool | str = True
@@ -109,6 +112,8 @@ class InferenceOptions:
             )
         for name in ('slide_batch_size', 'class_chunk', 'name_batch_size'):
             value = getattr(options, name)
+            if value is None and name == 'slide_batch_size':
+                continue
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f'test_cfg.{name} must be an int >= 1, not {value!r}')
         return options
@@ -281,7 +286,8 @@ class CropScores(ABC):
         if calibrator is not None and calibrator.space == 'logit':
             return scores
         if self.rule.score_kind == 'sigmoid':
-            scores = scores.sigmoid()
+            # In place, unless a backward pass may need what is there.
+            scores = scores.sigmoid() if scores.requires_grad else scores.sigmoid_()
         elif self.normaliser is not None:
             scores = (scores - self.normaliser).exp_()
         return self._calibrate(scores, 'score', classes, calibrator)
@@ -299,12 +305,20 @@ class CropScores(ABC):
 
     @abstractmethod
     def _raw(self, classes: slice) -> Tensor:
-        """Return what calibration starts from, for a slice of the classes."""
+        """Return what calibration starts from, for a slice of the classes.
+
+        It is a new tensor, which may be written into.
+        """
 
     def _sized(self, maps: Tensor) -> Tensor:
         """Bring maps to the size at which scores are made."""
         rule = self.rule
-        maps = resize_maps(maps, rule.mask_size or self.covered, rule.align_corners)
+        size = rule.mask_size or self.covered
+        if maps.is_cpu:
+            with torch.autocast('cpu', enabled=False):
+                maps = resize_by_products(maps, size, rule.align_corners)
+        else:  # where the kernel waits for memory alone, and products may be inexact
+            maps = resize_maps(maps, size, rule.align_corners)
         if rule.mask_size is None:
             return maps[..., : self.crop[0], : self.crop[1]]
         return maps
@@ -365,7 +379,10 @@ class LogitScores(CropScores):
     def _raw(self, classes: slice, reduced: bool = True) -> Tensor:
         """Return resized logits per class, or per query, of a slice of the classes."""
         first, counts = sum(self.counts[: classes.start]), self.counts[classes]
-        logits = self._sized(self.found[:, first : first + sum(counts)])
+        part = self.found[:, first : first + sum(counts)]
+        logits = self._sized(part)
+        if logits.data_ptr() == part.data_ptr():
+            logits = logits.clone()
         if not reduced:
             return logits
         return reduce_queries(logits, counts, self.rule.query_reduce)
@@ -486,30 +503,68 @@ class CalibrationData:
 # ------------------------------------------------------------------ scores of images
 
 
+class Cell(NamedTuple):
+    """A part of the image that the same windows cover, in ``owners`` by number."""
+
+    place: Window
+    owners: tuple[int, ...]
+
+
+def cells_of(windows: Sequence[Window]) -> list[Cell]:
+    """Cut what windows cover at all of their borders."""
+    rows = sorted({side for window in windows for side in window[:2]})
+    columns = sorted({side for window in windows for side in window[2:]})
+    cells = []
+    for top, bottom in pairwise(rows):
+        for left, right in pairwise(columns):
+            owners = tuple(
+                number
+                for number, window in enumerate(windows)
+                if window.top <= top < window.bottom
+                and window.left <= left < window.right
+            )
+            if owners:
+                cells.append(Cell(Window(top, bottom, left, right), owners))
+    return cells
+
+
 def stream_scores(
     crops: Sequence[tuple[Window | None, CropScores]], size: Size
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield slices of the classes and their scores ``(N, K', H, W)`` at input size.
 
-    A single crop is the whole image. Where windows overlap, scores are averaged.
+    A single crop is the whole image. Where windows overlap, scores are averaged; the
+    rest is written once. Each slice is written over by the next.
     """
-    first = crops[0][1]
-    counts = torch.zeros(size)
-    if len(crops) > 1:
-        for window, _ in crops:
-            window_of(counts, window).add_(1)
-    for classes in first.chunks():
-        if len(crops) == 1:
-            yield classes, first(classes)
+    windows = [window for window, _ in crops if window is not None]
+    cells = cells_of(windows) if len(crops) > 1 else []
+    whole: Tensor | None = None
+    for classes in crops[0][1].chunks():
+        if not cells:
+            yield classes, crops[0][1](classes)
             continue
-        total: Tensor | None = None
-        for window, crop in crops:
-            scores = crop(classes)
-            if total is None:
-                total = scores.new_zeros((*scores.shape[:2], *size))
-            window_of(total, window).add_(scores)
-        assert total is not None  # there is at least one crop
-        yield classes, total / counts.to(total.device)
+        for number, window in enumerate(windows):
+            scores = crops[number][1](classes)
+            if whole is None:
+                whole = scores.new_empty((*scores.shape[:2], *size))
+            total = whole[:, : scores.shape[1]]
+            for place, owners in cells:
+                if number in owners:
+                    own = window_of(scores, _within(place, window))
+                    target = window_of(total, place)
+                    target.copy_(own) if number == owners[0] else target.add_(own)
+        for place, owners in cells:
+            if len(owners) > 1:
+                window_of(total, place).div_(len(owners))
+        yield classes, total
+
+
+def _within(place: Window, window: Window) -> Window:
+    """Return a place of the image in rows and columns of a window around it."""
+    top, bottom, left, right = place
+    return Window(
+        top - window.top, bottom - window.top, left - window.left, right - window.left
+    )
 
 
 @dataclass(frozen=True)
