@@ -25,7 +25,13 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
 from mmengine.registry import OPTIMIZERS as ROOT_OPTIMIZERS
-from mmengine.runner import BaseLoop, CheckpointLoader, EpochBasedTrainLoop, Runner
+from mmengine.runner import (
+    BaseLoop,
+    CheckpointLoader,
+    EpochBasedTrainLoop,
+    Priority,
+    Runner,
+)
 from mmengine.runner.checkpoint import (
     _get_mmengine_home,
     get_deprecated_model_names,
@@ -35,9 +41,12 @@ from mmengine.runner.checkpoint import (
 )
 from mmseg.registry import OPTIMIZERS, RUNNERS
 
+from zs3_mmseg.engine.hooks.interruption_hook import InterruptionHook
 from zs3_mmseg.engine.hooks.random_state_hook import RandomStateHook
+from zs3_mmseg.engine.hooks.safe_checkpoint_hook import SafeCheckpointHook
 from zs3_mmseg.engine.loaders import WORKER_OPTIONS, require_suitable
 from zs3_mmseg.engine.scores import require_different_scores
+from zs3_mmseg.utils.cache import sync_to_disk
 from zs3_mmseg.utils.checkpoint import (
     CheckpointError,
     DamagedCheckpointError,
@@ -174,8 +183,10 @@ class SafeRunner(Runner):
     - ``load_from`` and ``resume`` read through ``safe_load``; nothing in a checkpoint
       is executed. Keys that do not fit are an error, unless the config says
       ``allow_missing=True``.
-    - Checkpoints appear in one step, so a run that is killed while saving leaves the
-      previous ones intact; automatic resuming passes over a damaged file.
+    - Checkpoints appear in one step, and old ones go after that
+      (``SafeCheckpointHook``), so a run that is killed while saving leaves the previous
+      ones intact; automatic resuming passes over a damaged file.
+    - Ctrl-C and SIGTERM save before they end a training (``InterruptionHook``).
     - Data loaders draw the seeds of their workers from a generator of their own, and
       random states of all ranks are gathered for ``RandomStateHook``.
     - Models in which nothing learns, and models whose state is more than tensors, run
@@ -294,15 +305,42 @@ class SafeRunner(Runner):
             # mmseg's way of saying that nobody asked for --show.
             warnings.filterwarnings('ignore', 'The draw is False')
             super().register_hooks(default_hooks, custom_hooks)
-        known = signature(self.save_checkpoint).parameters
+        for hook in self.hooks:
+            if isinstance(hook, CheckpointHook) and not isinstance(
+                hook, SafeCheckpointHook
+            ):
+                self.logger.warning(
+                    f'{type(hook).__name__} removes checkpoints in its own order: with '
+                    'max_keep_ckpts or save_best, a run that is killed while saving '
+                    'may leave none. Derive it from SafeCheckpointHook.'
+                )
+        own = signature(SafeRunner.save_checkpoint).parameters
+        known = signature(self.save_checkpoint).parameters.keys() - own
         for hook in self.hooks:
             given = hook.args if isinstance(hook, CheckpointHook) else ()
             surplus = [option for option in given if option not in known]
             if surplus:
                 raise TypeError(
-                    f'{type(hook).__name__}.__init__() got an unexpected keyword '
+                    f'{CheckpointHook.__name__}.__init__() got an unexpected keyword '
                     f'argument {surplus[0]!r}'
                 )
+
+    def register_hook(
+        self, hook: Hook | dict, priority: str | int | Priority | None = None
+    ) -> None:
+        """Register as usual; a plain ``CheckpointHook`` becomes a safe one."""
+        super().register_hook(hook, priority)
+        for known in self.hooks:
+            # It has the same options and state, and configs of others name it so.
+            if type(known) is CheckpointHook:
+                known.__class__ = SafeCheckpointHook
+
+    def train(self) -> nn.Module:
+        """Train as usual; Ctrl-C and SIGTERM save, see :class:`InterruptionHook`."""
+        hook = InterruptionHook()
+        self.register_hook(hook)
+        with hook.listening():
+            return super().train()
 
     def build_optim_wrapper(
         self, optim_wrapper: Optimizer | OptimWrapper | dict
@@ -421,10 +459,7 @@ class SafeRunner(Runner):
             return
         candidates = resume_candidates(self.work_dir)
         if not candidates:
-            self.logger.info(
-                f'No checkpoint to resume from in {self.work_dir}: '
-                'training starts from the beginning.'
-            )
+            self._tell_fresh_start()
         for number, candidate in enumerate(candidates, 1):
             try:
                 self.resume(str(candidate))
@@ -434,6 +469,21 @@ class SafeRunner(Runner):
                 self.logger.warning(f'{error}. Trying the one before.')
             else:
                 return
+
+    def _tell_fresh_start(self) -> None:
+        begun = sorted(
+            log.parent.name
+            for log in Path(self.work_dir).glob('*/*.log')
+            if log.parent.name != self.timestamp
+        )
+        text = f'No checkpoint to resume from in {self.work_dir}: '
+        if begun:
+            self.logger.warning(
+                f'{text}the run that began there as {begun[-1]} has left none, so '
+                'training starts from the beginning.'
+            )
+        else:
+            self.logger.info(f'{text}training starts from the beginning.')
 
     def save_checkpoint(
         self,
@@ -456,21 +506,30 @@ class SafeRunner(Runner):
         if not is_main_process():
             return
         local = not (file_client_args or backend_args or '://' in str(out_dir))
-        super().save_checkpoint(
-            out_dir,
-            _PARTIAL if local else filename,
-            file_client_args,
-            save_optimizer,
-            save_param_scheduler,
-            meta,
-            by_epoch,
-            backend_args,
-        )
-        if local:
-            partial = Path(out_dir) / _PARTIAL
-            with partial.open('rb') as stream:
-                os.fsync(stream.fileno())
-            partial.replace(partial.with_name(filename))
+        place, partial = Path(out_dir) / filename, Path(out_dir) / _PARTIAL
+        try:
+            super().save_checkpoint(
+                out_dir,
+                _PARTIAL if local else filename,
+                file_client_args,
+                save_optimizer,
+                save_param_scheduler,
+                meta,
+                by_epoch,
+                backend_args,
+            )
+            if local:
+                sync_to_disk(partial)
+                partial.replace(place)
+                sync_to_disk(place.parent)
+        except OSError as error:
+            if not local:
+                raise
+            partial.unlink(missing_ok=True)
+            raise OSError(
+                f'{place} could not be saved ({error.strerror or error}); what was '
+                'saved before is intact'
+            ) from error
 
 
 def _require_optimizer(optim_wrapper: Mapping[str, Any]) -> None:

@@ -80,7 +80,21 @@ def atomic_write(
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, target)
+        if sync:
+            sync_to_disk(target.parent)
     return target
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder."""
+    try:
+        number = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders, and needs no such call
+        return
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def cached_tensors(

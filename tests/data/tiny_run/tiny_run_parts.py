@@ -57,16 +57,20 @@ class TinySquares(BaseSegDataset):
 
 @HOOKS.register_module()
 class KillAfter(Hook):
-    """Kill the process like a lost machine would, after so many iterations."""
+    """Kill the process like a lost machine would, after so many iterations.
+
+    Or send it another signal.
+    """
 
     priority = 'LOWEST'
 
-    def __init__(self, iteration: int) -> None:
+    def __init__(self, iteration: int, number: int = signal.SIGKILL) -> None:
         self.iteration = iteration
+        self.number = number
 
     def after_train_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:
         if runner.iter + 1 == self.iteration:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.number)
 
 
 @MODELS.register_module()

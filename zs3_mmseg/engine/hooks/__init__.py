@@ -6,15 +6,19 @@ from zs3_mmseg.engine.scores import teach_rules
 
 from .closed_form_fit_hook import ClosedFormFitHook
 from .early_stopping_hook import TrainingEarlyStoppingHook
+from .interruption_hook import InterruptionHook
 from .random_state_hook import RandomStateHook
+from .safe_checkpoint_hook import SafeCheckpointHook
 from .self_training_hooks import EMATeacherHook, SelfTrainingHook
 
 __all__ = [
     'ClosedFormFitHook',
     'EMATeacherHook',
     'GenerativeRetrainingHook',
+    'InterruptionHook',
     'ProtocolCheckHook',
     'RandomStateHook',
+    'SafeCheckpointHook',
     'SelfTrainingHook',
     'TrainingEarlyStoppingHook',
 ]
