@@ -10,6 +10,7 @@ from zs3_mmseg.apis import shipped_configs
 from zs3_mmseg.apis.init import load_config
 from zs3_mmseg.utils.config_check import (
     READ_KEYS,
+    ConfigError,
     missing_data,
     read_config,
     require_config_files,
@@ -472,3 +473,23 @@ def test_a_pipeline_is_left_behind_by_the_one_it_was_made_for(here: Path) -> Non
         for name in ('base', 'one', 'both')
     }
     assert found == {'base': False, 'one': True, 'both': False}
+
+
+@pytest.mark.parametrize(
+    ('written', 'meant'),
+    [('modle', 'model'), ('work_dirr', 'work_dir'), ('trian_cfg', 'train_cfg')],
+)
+def test_slips_of_the_pen_in_keys_are_refused(
+    tmp_path: Path, written: str, meant: str
+) -> None:
+    file = tmp_path / 'config.py'
+    file.write_text(f'{written} = dict(a=1)\n')
+    with pytest.raises(ConfigError, match=f"'{written}'. Did you mean '{meant}'"):
+        read_config(file)
+
+
+def test_variables_may_be_called_anything(tmp_path: Path) -> None:
+    file = tmp_path / 'config.py'
+    text = 'modle = dict(type="A")\nmodel = modle\nmax_iters = 3\nevaluator = {}\n'
+    file.write_text(text)
+    assert read_config(file).model.type == 'A'

@@ -41,10 +41,12 @@ from mmengine.runner.checkpoint import (
 )
 from mmseg.registry import OPTIMIZERS, RUNNERS
 
+from zs3_mmseg.engine.hooks.finite_guard_hook import FiniteGuardHook
 from zs3_mmseg.engine.hooks.interruption_hook import InterruptionHook
 from zs3_mmseg.engine.hooks.random_state_hook import RandomStateHook
 from zs3_mmseg.engine.hooks.safe_checkpoint_hook import SafeCheckpointHook
 from zs3_mmseg.engine.loaders import WORKER_OPTIONS, require_suitable
+from zs3_mmseg.engine.resuming import require_same_kind, told_differences
 from zs3_mmseg.engine.scores import require_different_scores
 from zs3_mmseg.utils.cache import sync_to_disk
 from zs3_mmseg.utils.checkpoint import (
@@ -174,6 +176,8 @@ def _is_for_people(record: logging.LogRecord) -> bool:
 # What mmengine puts behind the name of an experiment.
 _TIMESTAMP = re.compile(r'_?\d{8}_\d{6}$')
 _PARTIAL = '.checkpoint.partial'
+# What torch says when an optimiser's state is loaded by one with other parameters.
+_OTHER_GROUPS = 'parameter group'
 
 
 @RUNNERS.register_module()
@@ -186,7 +190,8 @@ class SafeRunner(Runner):
     - Checkpoints appear in one step, and old ones go after that
       (``SafeCheckpointHook``), so a run that is killed while saving leaves the previous
       ones intact; automatic resuming passes over a damaged file.
-    - Ctrl-C and SIGTERM save before they end a training (``InterruptionHook``).
+    - Ctrl-C and SIGTERM save before they end a training (``InterruptionHook``), and a
+      training that has come to NaN stops (``FiniteGuardHook``).
     - Data loaders draw the seeds of their workers from a generator of their own, and
       random states of all ranks are gathered for ``RandomStateHook``.
     - Models in which nothing learns, and models whose state is more than tensors, run
@@ -339,6 +344,8 @@ class SafeRunner(Runner):
         """Train as usual; Ctrl-C and SIGTERM save, see :class:`InterruptionHook`."""
         hook = InterruptionHook()
         self.register_hook(hook)
+        if not any(isinstance(known, FiniteGuardHook) for known in self.hooks):
+            self.register_hook(FiniteGuardHook())
         with hook.listening():
             return super().train()
 
@@ -395,6 +402,8 @@ class SafeRunner(Runner):
         if self._resuming:
             _require_training_state(checkpoint, filename)
             self._tell_other_run(checkpoint['meta'], filename)
+            for sentence in told_differences(checkpoint['meta'].get('cfg'), self.cfg):
+                self.logger.warning(f'{filename}: {sentence}.')
         # Hooks expect a checkpoint, also where the file is a bare state dict.
         around = checkpoint if 'state_dict' in checkpoint else {}
         checkpoint = {**around, 'state_dict': state_dict_of(checkpoint, filename)}
@@ -440,8 +449,19 @@ class SafeRunner(Runner):
             super().resume(
                 filename, resume_optimizer, resume_param_scheduler, map_location
             )
+        except ValueError as error:
+            if _OTHER_GROUPS not in str(error):
+                raise
+            raise ConfigError(
+                f'optim_wrapper: {filename} was written with other groups of '
+                f'parameters ({error}). Was paramwise_cfg or the model another?'
+            ) from error
         finally:
             self._resuming = False
+        wrapper: Any = self.optim_wrapper
+        parts = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        for part in parts:
+            require_same_kind(part.optimizer, filename)
         if self.iter >= self.max_iters:
             self.logger.info(
                 f'The run is finished: {filename} was written after iteration '

@@ -25,7 +25,7 @@ from torch import nn
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 
-from .names import did_you_mean
+from .names import as_list, did_you_mean
 
 __all__ = [
     'CheckpointError',
@@ -388,10 +388,12 @@ def load_into(
         the report, which has been logged as well.
 
     Raises:
-        CheckpointError: if anything does not fit and ``allow_missing`` is False.
+        CheckpointError: if anything does not fit and ``allow_missing`` is False, or
+            weights are NaN.
     """
     model = unwrap(model)
     weights = state_dict_of(state, what)
+    _require_numbers(weights, what)
     try:
         report = _copy(model, weights)
     except ValueError as error:  # of a module's own, about other state than tensors
@@ -410,6 +412,21 @@ def load_into(
     level = logging.INFO if report.clean else logging.WARNING
     print_log(message, logger='current', level=level)
     return report
+
+
+def _require_numbers(state: Mapping, what: str) -> None:
+    bad = [
+        key
+        for key, value in state.items()
+        if isinstance(value, torch.Tensor)
+        and value.is_floating_point()
+        and value.isnan().any()
+    ]
+    if bad:
+        raise CheckpointError(
+            f'{what}: {as_list(bad, _LISTED, str)} hold NaN, so whatever the model '
+            'says would mean nothing. Did the training diverge (loss: nan)?'
+        )
 
 
 def _copy(model: nn.Module, state: OrderedDict) -> LoadReport:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import SequenceMatcher
 from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,8 @@ READ_KEYS = {
 }
 # A variable that is read where no loader holds it: for pictures out of no data set.
 _READ_ALONE = 'test_pipeline'
+# Two letters that have changed places, or one for another.
+_SLIP = 2
 # The part of a model whose rows its checkpoints hold.
 _ROWS = 'class_embeddings'
 
@@ -80,6 +83,7 @@ def read_config(
             f'config {file} does not exist.{did_you_mean(str(file), known)}'
         )
     config = Config.fromfile(file)
+    require_read_keys(config)
     require_inherited_variables(config)
     merge_options(config, options or {})
     return config
@@ -187,6 +191,32 @@ def _no_effect(config: Config, key: str, value: Any, reason: str) -> ValueError:
     return ValueError(
         f'the option {key}={value} would change nothing in {file}: {reason}'
     )
+
+
+def require_read_keys(config: Config) -> None:
+    """Refuse a key of a config file that is nearly one that is read.
+
+    A variable may be called anything. But ``modle = dict(...)``, which is put nowhere,
+    is a slip of the pen.
+
+    Raises:
+        ConfigError: naming the key and the one that is meant.
+    """
+    for name, value in config.items():
+        if name in READ_KEYS or name == _READ_ALONE or _places(config, value):
+            continue
+        meant = [key for key in READ_KEYS if _slips(name, key) <= _SLIP]
+        if meant:
+            raise ConfigError(
+                f'{config.filename}: nothing reads the key {name!r}. Did you mean '
+                f'{meant[0]!r}?'
+            )
+
+
+def _slips(name: str, key: str) -> int:
+    """Return how many letters of two names have no partner, in order, in the other."""
+    blocks = SequenceMatcher(None, name.lower(), key).get_matching_blocks()
+    return len(name) + len(key) - 2 * sum(block.size for block in blocks)
 
 
 def require_inherited_variables(config: Config) -> None:

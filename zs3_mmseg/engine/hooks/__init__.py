@@ -6,6 +6,7 @@ from zs3_mmseg.engine.scores import teach_rules
 
 from .closed_form_fit_hook import ClosedFormFitHook
 from .early_stopping_hook import TrainingEarlyStoppingHook
+from .finite_guard_hook import FiniteGuardHook
 from .interruption_hook import InterruptionHook
 from .random_state_hook import RandomStateHook
 from .safe_checkpoint_hook import SafeCheckpointHook
@@ -14,6 +15,7 @@ from .self_training_hooks import EMATeacherHook, SelfTrainingHook
 __all__ = [
     'ClosedFormFitHook',
     'EMATeacherHook',
+    'FiniteGuardHook',
     'GenerativeRetrainingHook',
     'InterruptionHook',
     'ProtocolCheckHook',

@@ -24,8 +24,8 @@ from zs3_mmseg.utils.names import choose
 class RunningArgmax:
     """The best class of each pixel, over classes that come in slices.
 
-    Of equal scores the first wins, as in ``argmax`` over all of them at once.
-    ``num_classes`` counts the classes taken in.
+    Of equal scores the first wins, as in ``argmax`` over all of them at once, and
+    where any score is NaN, so is the best. ``num_classes`` counts the classes taken in.
     """
 
     def __init__(self) -> None:

@@ -660,6 +660,7 @@ class ImageResult:
         found = self._best.best()
         assert found is not None  # there is at least one class
         best, labels = found
+        _require_numbers(best, sample)
         if self._best.num_classes == 1:
             labels = (best >= rule.score_thr).long()
         elif rule.prob_thd is not None:
@@ -679,3 +680,15 @@ def _processed(
     if getattr(processor, 'needs_meta', False):
         more['meta'] = sample.metainfo
     return processor(prediction, pixels, **more)
+
+
+def _require_numbers(best: Tensor, sample: SegDataSample) -> None:
+    """Refuse scores that are NaN, whose label would be made of nothing."""
+    missing = best.isnan()
+    if bool(missing.any()):
+        image = sample.metainfo.get('img_path', 'an image')
+        raise ValueError(
+            f'the scores of {image} are NaN at {int(missing.sum()):,} of '
+            f'{missing.numel():,} pixels: its pixels or the weights of the model are '
+            'no numbers, or too large for half precision'
+        )
