@@ -6,6 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -390,13 +391,37 @@ class ZeroShotInferencer(BaseInferencer):
             'visualization': visualization,
         }
 
+    @contextmanager
+    def _asked(
+        self, names: Sequence[str] | None, unseen: Sequence[str] | None
+    ) -> Iterator[None]:
+        """Hold the vocabulary of a call, whatever other threads do to the model."""
+        if hasattr(self.model, 'using_classes'):
+            with self.model.using_classes(names, unseen):
+                yield
+        elif names is None:
+            yield
+        else:
+            raise ValueError(
+                f'a {type(self.model).__name__} takes no classes with a call: use '
+                'set_classes, if it has that'
+            )
+
     def segment(
-        self, image: Picture, *, channel_order: str = 'rgb'
+        self,
+        image: Picture,
+        classes: Sequence[str] | None = None,
+        unseen: Sequence[str] | None = None,
+        *,
+        channel_order: str = 'rgb',
     ) -> tuple[Segmentation, SegDataSample]:
         """Segment one picture.
 
         Args:
             image: a file or pixels, see :func:`load_picture`.
+            classes: the vocabulary of this call alone, which other threads do not
+                notice; by default that of the inferencer.
+            unseen: which of ``classes`` are marked as unseen, see the class.
             channel_order: of an array or a tensor; ``'bgr'`` for what ``cv2.imread``
                 returns and mmseg's ``inference_model`` takes.
 
@@ -408,20 +433,26 @@ class ZeroShotInferencer(BaseInferencer):
             ValueError: an array that is no picture.
         """
         decoded, batch = next(self.preprocess([image], channel_order=channel_order))
-        sample = self.forward(batch)[0]
-        return self._to_segmentation(image, decoded, sample), sample
+        with self._asked(classes, unseen):
+            sample = self.forward(batch)[0]
+            return self._to_segmentation(image, decoded, sample), sample
 
     def __call__(
         self,
         images: Picture | Sequence[Picture],
         out_dir: str | os.PathLike | None = None,
         *,
+        classes: Sequence[str] | None = None,
+        unseen: Sequence[str] | None = None,
         return_datasamples: bool = False,
         return_vis: bool = False,
         alpha: float = 0.6,
         channel_order: str = 'rgb',
     ) -> dict[str, list]:
         """Segment pictures, and write the results if ``out_dir`` is given.
+
+        ``classes`` and ``unseen`` are the vocabulary of this call alone, see
+        :meth:`segment`.
 
         Returns:
             ``predictions``, one for each picture in order: a dict with ``labels``
@@ -434,7 +465,9 @@ class ZeroShotInferencer(BaseInferencer):
         results: dict[str, list] = {'predictions': [], 'visualization': []}
         steps = track(listed, 'Segmenting') if self.show_progress else listed
         for number, item in enumerate(steps):
-            found, sample = self.segment(item, channel_order=channel_order)
+            found, sample = self.segment(
+                item, classes, unseen, channel_order=channel_order
+            )
             drawn = self.visualize([item], [found], alpha=alpha) if return_vis else []
             one = self.postprocess([found], drawn)
             results['predictions'] += (

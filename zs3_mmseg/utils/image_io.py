@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import warnings
 import zlib
 from collections import Counter
@@ -82,6 +83,10 @@ _DECODE_ERRORS = (
 )
 
 
+# Held while globals of Pillow are as we need them.
+_DECODING = threading.RLock()
+
+
 class ImageReadError(OSError):
     """A file that exists but doesn't hold a whole picture that we can read."""
 
@@ -103,19 +108,21 @@ class DecodedImage:
 def _strict_decoding() -> Iterator[None]:
     """Refuse truncated files, and leave the size check to :data:`MAX_PIXELS`.
 
-    Both are globals of Pillow that other code may have changed. Its warnings (about
-    odd metadata, mostly) say nothing about the pixels.
+    Both are globals of Pillow that other code may have changed, so one thread decodes
+    at a time. Pillow's warnings (about odd metadata, mostly) say nothing about the
+    pixels.
     """
-    tolerant, limit = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', module='PIL')
-            yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
-        Image.MAX_IMAGE_PIXELS = limit
+    with _DECODING:
+        tolerant, limit = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings('ignore', module='PIL')
+                yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _check_file(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -751,7 +752,35 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         """
         if names is None:
             self.reset_classes()
-            return
+        else:
+            self._use(self._classes_of(names, unseen, embeddings))
+
+    @contextmanager
+    def using_classes(
+        self,
+        names: Sequence[str] | None,
+        unseen: Sequence[str] | None = None,
+        embeddings: Tensor | Any | None = None,
+    ) -> Iterator[None]:
+        """Use a vocabulary in this block, and in this thread alone.
+
+        Whatever other threads ask for, or :meth:`set_classes` changes meanwhile, what
+        is predicted here has these classes. Options and errors are those of
+        :meth:`set_classes`; with ``names=None`` the current vocabulary is held.
+        """
+        classes = self.vocabulary.current
+        if names is not None:
+            classes = self._classes_of(names, unseen, embeddings)
+            self._check_classes(classes)
+        with self.vocabulary.asked(classes):
+            yield
+
+    def _classes_of(
+        self,
+        names: Sequence[str],
+        unseen: Sequence[str] | None,
+        embeddings: Tensor | Any | None,
+    ) -> ClassList:
         self._require_open_classes()
         classes = self.vocabulary.new(names, unseen)
         if embeddings is None:
@@ -759,7 +788,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         else:
             given = torch.as_tensor(embeddings)
             classes.rows = self.vocabulary.given_rows(given, classes.names)
-        self._use(classes)
+        return classes
 
     def reset_classes(self) -> None:
         """Return to the classes of the split."""
@@ -794,6 +823,14 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
 
     def _use(self, classes: ClassList) -> None:
         """Make classes the current ones, here and for mmseg's tools."""
+        self._check_classes(classes)
+        self.vocabulary.use(classes)
+        self.num_classes = self.out_channels = num_classes = len(classes.names)
+        if self._reads_queries and self._channels_are_classes:
+            self.decode_head.num_classes = self.decode_head.out_channels = num_classes
+
+    def _check_classes(self, classes: ClassList) -> None:
+        """Refuse classes that rules and post-processors cannot work with."""
         rule, num_classes = self.label_rule, len(classes.names)
         if rule.prob_thd is not None and rule.bg_index >= num_classes:
             raise ValueError(
@@ -813,10 +850,6 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
                 check: Any = getattr(processor, 'require_classes', None)
                 if check is not None:
                     check(num_classes)
-        self.vocabulary.use(classes)
-        self.num_classes = self.out_channels = num_classes
-        if self._reads_queries and self._channels_are_classes:
-            self.decode_head.num_classes = self.decode_head.out_channels = num_classes
 
     # -- rows ----------------------------------------------------------------------
 
@@ -971,7 +1004,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             pixels = input_image(inputs, metas, self.data_preprocessor).pixels
         returned = options.return_scores
         return self._write(
-            streams, self.num_classes, metas, data_samples, returned, pixels
+            streams, len(self.class_names), metas, data_samples, returned, pixels
         )
 
     def postprocess_result(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -56,15 +59,26 @@ class ClassList:
     palette: Palette
     rows: list[NameRows] | None = None
     from_bank: bool = False
+    #: What heads get of them, and of which generation of the rows that is.
+    queries: tuple[int, ClassQueries] | None = field(
+        default=None, compare=False, repr=False
+    )
+
+
+#: By the identity of a vocabulary: the list that this thread, or task, asks it for.
+_ASKED: ContextVar[Mapping[int, ClassList]] = ContextVar('asked')
+# Text towers are built when they are first asked.
+_EMBEDDING = threading.RLock()
 
 
 class Vocabulary:
     """What a segmentor knows of its classes.
 
     There are two lists of classes: those of the split, with which it is trained and
-    saved, and the current ones, which :meth:`use` changes. Each name's rows are kept
-    once they are known. Rows of a checkpoint win over what the bank would compute, so
-    that a loaded model needs neither text tower nor network for them.
+    saved, and the current ones, which :meth:`use` changes for all, and :meth:`asked`
+    for one thread. Each name's rows are kept once they are known. Rows of a checkpoint
+    win over what the bank would compute, so that a loaded model needs neither text
+    tower nor network for them.
 
     Args:
         split: name of a split, a dict with ``classes`` and ``unseen``, or a split.
@@ -105,7 +119,8 @@ class Vocabulary:
         self.beside: tuple[str, ...] = ()
         self.provenance: dict[str, str] = {}
         self._loaded: frozenset[str] = frozenset()
-        self._queries: dict[str, ClassQueries] = {}
+        self._training_queries: ClassQueries | None = None
+        self._generation = 0
         self._compared: set[tuple[str, ...]] = set()
         # In the supervised setting every class has labels in training.
         supervised = setting == 'supervised'
@@ -115,9 +130,23 @@ class Vocabulary:
             seen=tuple(supervised or seen for seen in self.split.seen_mask()),
             palette=default_palette(len(classes)),
         )
-        self.current = self.trained
+        self._shared = self.trained
 
     # -- names ---------------------------------------------------------------------
+
+    @property
+    def current(self) -> ClassList:
+        """The list that is asked for in this thread, else the one all threads share."""
+        return _ASKED.get({}).get(id(self), self._shared)
+
+    @contextmanager
+    def asked(self, classes: ClassList) -> Iterator[None]:
+        """Make a list the current one in this block, and in this thread alone."""
+        token = _ASKED.set({**_ASKED.get({}), id(self): classes})
+        try:
+            yield
+        finally:
+            _ASKED.reset(token)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -199,13 +228,12 @@ class Vocabulary:
 
     def use(self, classes: ClassList) -> None:
         """Make a list the current one."""
-        self.current = classes
-        self._queries.pop('current', None)
+        self._shared = classes
 
     def train_as(self, setting: str) -> None:
         """Use the rows of another setting in training."""
         self.training_setting = setting
-        self._queries.pop('training', None)
+        self._training_queries = None
 
     def recolour(self, meta: Mapping[str, Any]) -> None:
         """Take the colours of a ``dataset_meta`` with the current classes.
@@ -258,9 +286,10 @@ class Vocabulary:
         """
         missing = [name for name in names if name not in self.rows]
         if missing:
-            rows, provenance = self._embed(missing, device)
-            self._check_provenance(provenance)
-            self.rows.update(zip(missing, rows, strict=True))
+            with _EMBEDDING:
+                rows, provenance = self._embed(missing, device)
+                self._check_provenance(provenance)
+                self.rows.update(zip(missing, rows, strict=True))
         return [self.rows[name] for name in names]
 
     def given_rows(self, embeddings: Tensor, names: Sequence[str]) -> list[NameRows]:
@@ -290,7 +319,7 @@ class Vocabulary:
     def forget_unseen(self) -> None:
         """Before inductive training, drop computed rows of all but its names."""
         if self.training_setting in SEEN_ROWS:
-            self._queries.pop('current', None)
+            self._generation += 1
             kept = {*self.training_names, *self.beside, *self._loaded}
             self.rows = {name: rows for name, rows in self.rows.items() if name in kept}
 
@@ -300,12 +329,16 @@ class Vocabulary:
         self, which: str, device: torch.device, dtype: torch.dtype
     ) -> ClassQueries:
         """Return the rows of the ``'current'`` or ``'training'`` names for heads."""
-        known = self._queries.get(which)
+        classes, generation = self.current, self._generation
+        known = self._training_queries
+        if which == 'current':
+            made, known = classes.queries or (generation, None)
+            known = known if made == generation else None
         if known is not None and (
             (known.embeddings.device, known.embeddings.dtype) == (device, dtype)
         ):
             return known
-        names, seen = self.current.names, self.current.seen
+        names, seen = classes.names, classes.seen
         if which == 'training':
             names = self.training_names
             if not names:
@@ -323,7 +356,7 @@ class Vocabulary:
             queries = torch.cat(embeddings).unflatten(0, (-1, prompts)).flatten(1)
             warn_of_equal_rows(queries, owners, names)
         tokens = [part.tokens for part in rows if part.tokens is not None]
-        self._queries[which] = ClassQueries(
+        found = ClassQueries(
             embeddings=torch.cat(embeddings).to(device, dtype),
             query_to_class=torch.tensor(owners, device=device),
             seen_mask=torch.tensor(seen, device=device),
@@ -331,17 +364,23 @@ class Vocabulary:
             token_features=torch.cat(tokens).to(device, dtype) if tokens else None,
             names=tuple(names),
         )
-        return self._queries[which]
+        if which == 'current':
+            classes.queries = generation, found
+        else:
+            self._training_queries = found
+        return found
 
     def _rows_now(
         self, which: str, names: Sequence[str], device: torch.device
     ) -> list[NameRows]:
         if not self.rows_needed:
             return [NameRows(torch.zeros(1, 0))] * len(names)
-        if which == 'current' and self.current.rows is not None:
-            return self.current.rows
-        if which == 'current' and self.current.from_bank:
-            rows, provenance = self._embed(names, device)
+        current = self.current
+        if which == 'current' and current.rows is not None:
+            return current.rows
+        if which == 'current' and current.from_bank:
+            with _EMBEDDING:
+                rows, provenance = self._embed(names, device)
             self._check_tower(provenance)
             return rows
         return self.rows_of(names, device)
@@ -466,7 +505,8 @@ class Vocabulary:
             self.rows.setdefault(text, self._unpacked(row.to('cpu', torch.float32)))
         self._loaded = frozenset(self.rows)
         self.provenance = dict(state['provenance'])
-        self._queries.clear()
+        self._training_queries = None
+        self._generation += 1
 
     def _unpacked(self, rows: Tensor) -> NameRows:
         """Take rows ``(q, (1 + L) * D)`` apart, see :func:`_packed`."""
