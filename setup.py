@@ -95,6 +95,8 @@ setup(
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
     python_requires='>=3.11,<3.13',
+    py_modules=['zs3_cli'],
+    entry_points={'console_scripts': ['zs3 = zs3_cli:main']},
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     package_data={PACKAGE: ['py.typed', 'assets/**/*']},
     include_package_data=False,

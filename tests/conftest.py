@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: What a wheel is built from.
 SOURCES = (
     'setup.py',
+    'zs3_cli.py',
     'pyproject.toml',
     'MANIFEST.in',
     'README.md',

@@ -50,10 +50,11 @@ def test_wheel_carries_configs_and_tools_where_mmengine_looks(
     assert found == expected
 
 
-def test_wheel_installs_one_package_only(contents: set[str]) -> None:
+def test_wheel_installs_one_package_and_its_command(contents: set[str]) -> None:
     top_level = {name.split('/')[0] for name in contents}
     assert {name for name in top_level if not name.endswith('.dist-info')} == {
-        'zs3_mmseg'
+        'zs3_mmseg',
+        'zs3_cli.py',
     }
 
 

@@ -14,7 +14,7 @@ import mmengine.registry
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, Registry
 
-from zs3_mmseg.apis.init import shipped_configs
+from zs3_mmseg.apis import shipped_configs
 from zs3_mmseg.datasets import ClassPromptDataset, ZeroShotDataset
 from zs3_mmseg.models.calibrators import SeenShift
 from zs3_mmseg.registry import SCOPE, find_class

@@ -1,20 +1,14 @@
 """Python interfaces for users."""
 
 from zs3_mmseg.apis.inferencer import ZeroShotInferencer, collect_files
-from zs3_mmseg.apis.init import (
-    DEFAULT_CONFIG,
-    config_folder,
-    find_config,
-    init_segmentor,
-    load_config,
-    shipped_configs,
-)
+from zs3_mmseg.apis.init import DEFAULT_CONFIG, init_segmentor, load_config
 from zs3_mmseg.apis.pseudo_labels import PseudoLabelChoice, make_pseudo_labels
 from zs3_mmseg.apis.segmentation import (
     OutputNames,
     Segmentation,
     write_segmentation,
 )
+from zs3_mmseg.utils.shipped import config_folder, find_config, shipped_configs
 
 __all__ = [
     'DEFAULT_CONFIG',

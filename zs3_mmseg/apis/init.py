@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,67 +26,11 @@ from zs3_mmseg.utils.config_check import (
     require_config_files,
 )
 from zs3_mmseg.utils.config_keys import naming_keys
-from zs3_mmseg.utils.names import did_you_mean
 from zs3_mmseg.utils.palette import default_palette
+from zs3_mmseg.utils.shipped import find_config
 
 #: What is used when nobody names a config.
 DEFAULT_CONFIG = 'clip_dense/shapes_tiny_gate'
-
-_PACKAGE = Path(__file__).resolve().parents[1]
-
-
-def config_folder() -> Path:
-    """Return the folder of the shipped configs.
-
-    In an installed package that is ``zs3_mmseg/.mim/configs``, in a checkout that was
-    not installed ``configs`` beside the package.
-
-    Raises:
-        FileNotFoundError: neither exists: the installation is incomplete.
-    """
-    places = (_PACKAGE / '.mim' / 'configs', _PACKAGE.parent / 'configs')
-    for place in places:
-        if (place / '_base_').is_dir():
-            return place
-    raise FileNotFoundError(
-        'the configs that ship with zs3_mmseg are missing; expected them in '
-        + ' or '.join(map(str, places))
-    )
-
-
-def shipped_configs() -> dict[str, Path]:
-    """Return the shipped configs by name, such as ``clip_dense/shapes_tiny``."""
-    folder = config_folder()
-    return {
-        path.relative_to(folder).with_suffix('').as_posix(): path
-        for path in sorted(folder.rglob('*.py'))
-        if '_base_' not in path.relative_to(folder).parts
-    }
-
-
-def find_config(name: str | os.PathLike) -> Path:
-    """Return the file of a config.
-
-    Args:
-        name: the path of a file, or the name of a shipped config, from any working
-            directory: ``clip_dense/shapes_tiny``, with or without ``configs/`` before
-            and ``.py`` after it.
-
-    Raises:
-        FileNotFoundError: no such file and no such shipped config; the message lists
-            close names.
-    """
-    path = Path(name)
-    if path.is_file():
-        return path
-    shipped = shipped_configs()
-    wanted = path.as_posix().removesuffix('.py').removeprefix('configs/')
-    if wanted in shipped:
-        return shipped[wanted]
-    raise FileNotFoundError(
-        f'{str(name)!r} is neither a config file nor the name of a shipped config.'
-        f'{did_you_mean(wanted, shipped)} Shipped are: {", ".join(shipped)}'
-    )
 
 
 def load_config(

@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from .hub import require_timm_weights
 from .names import did_you_mean, type_name
 from .origins import origin_of_checkpoint, origin_of_data, origin_of_file
+from .shipped import shipped_config
 from .transformers_models import require_no_transformers
 
 _WEIGHTS = ('.bin', '.ckpt', '.json', '.npy', '.pt', '.pth', '.safetensors', '.vec')
@@ -67,13 +68,15 @@ def building(key: str) -> Iterator[None]:
 def read_config(
     path: str | os.PathLike, options: Mapping[str, Any] | None = None
 ) -> Config:
-    """Read a config file and merge ``--cfg-options`` into it.
+    """Read a config, by its path or shipped name, and merge ``--cfg-options`` into it.
 
     A list or dict that is a variable of the file is changed wherever it has been put.
     An option that would change nothing is refused.
     Paths may begin with ``~``, the home folder, whatever reads them.
     """
     file = Path(path)
+    if not file.is_file():
+        file = shipped_config(path) or file
     if not file.is_file():
         # The folder may be misspelt as well: then look at all configs beside it.
         parent = next((p for p in file.parents if p.is_dir()), Path())
