@@ -22,7 +22,7 @@ demo: ## train and compare zero-shot methods on Shapes; writes work_dirs/demo/re
 
 # One thread per process: more only get in the way. Tests of one file share fixtures.
 test: ## run all tests on two cores (JOBS=n for more)
-	@$(install) mm,test,masks
+	@$(install) mm,test,masks,export
 	@echo '==> running the tests in $(JOBS) processes'
 	@OMP_NUM_THREADS=1 $(run) -m pytest -q -n $(JOBS) --dist loadfile
 

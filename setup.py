@@ -14,7 +14,7 @@ PACKAGE = 'zs3_mmseg'
 #: mmengine's hub and inferencer look for configs.
 MIM_SOURCES = ('configs', 'tools', 'model-index.yml')
 EXTRAS = (
-    *('mm', 'upstream', 'pretrain', 'masks', 'tensorboard', 'datasets'),
+    *('mm', 'upstream', 'pretrain', 'masks', 'tensorboard', 'datasets', 'export'),
     *('docs', 'test', 'lint'),
 )
 
@@ -73,7 +73,7 @@ extras = {name: read_requirements(name) for name in EXTRAS}
 # Without masks, which excludes pretrain.
 extras['all'] = [
     line
-    for name in ('mm', 'pretrain', 'tensorboard', 'datasets')
+    for name in ('mm', 'pretrain', 'tensorboard', 'datasets', 'export')
     for line in extras[name]
 ]
 

@@ -24,6 +24,7 @@ TOOLS = {
     'check': 'check_data.py',
     'prepare': 'prepare_data.py',
     'convert': 'convert_checkpoint.py',
+    'export': 'export.py',
     'list': 'list_configs.py',
     'doctor': 'doctor.py',
 }

@@ -1,5 +1,6 @@
 """Python interfaces for users."""
 
+from zs3_mmseg.apis.export import export_onnx, export_program, write_classes
 from zs3_mmseg.apis.inferencer import ZeroShotInferencer, collect_files
 from zs3_mmseg.apis.init import DEFAULT_CONFIG, init_segmentor, load_config
 from zs3_mmseg.apis.pseudo_labels import PseudoLabelChoice, make_pseudo_labels
@@ -18,10 +19,13 @@ __all__ = [
     'ZeroShotInferencer',
     'collect_files',
     'config_folder',
+    'export_onnx',
+    'export_program',
     'find_config',
     'init_segmentor',
     'load_config',
     'make_pseudo_labels',
     'shipped_configs',
+    'write_classes',
     'write_segmentation',
 ]

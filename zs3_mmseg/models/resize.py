@@ -19,7 +19,8 @@ def resize_maps(maps: Tensor, size: Sequence[int], align_corners: bool) -> Tenso
 
     Each channel's result is the same whatever channels are resized with it.
     """
-    if tuple(maps.shape[-2:]) == tuple(size):
+    # A graph for every size has no branch for one of them.
+    if not torch.compiler.is_exporting() and tuple(maps.shape[-2:]) == tuple(size):
         return maps
     # Slices of one channel could otherwise pass for channels-last, whose kernel
     # rounds differently.
@@ -27,6 +28,15 @@ def resize_maps(maps: Tensor, size: Sequence[int], align_corners: bool) -> Tenso
     return F.interpolate(
         maps, size=tuple(size), mode='bilinear', align_corners=align_corners
     )
+
+
+def cut_maps(maps: Tensor, size: Size) -> Tensor:
+    """Return the top left corner of maps ``(..., H, W)``, of a size."""
+    if torch.compiler.is_exporting():
+        # Of a view it would become part of the graph whether it is all there is.
+        height, width = maps.shape[-2:]
+        return F.pad(maps, (0, size[1] - width, 0, size[0] - height))
+    return maps[..., : size[0], : size[1]]
 
 
 def resize_by_products(

@@ -72,7 +72,11 @@ def whole_patches(img: Tensor, patch_size: int, mode: str) -> Tensor:
     """
     height, width = img.shape[-2:]
     if mode == 'pad':
-        return F.pad(img, (0, -width % patch_size, 0, -height % patch_size))
+        # Of positive numbers: the remainder of ONNX has the sign of what it divides.
+        right, bottom = (
+            (patch_size - side % patch_size) % patch_size for side in (width, height)
+        )
+        return F.pad(img, (0, right, 0, bottom))
     if height < patch_size or width < patch_size:
         raise ValueError(
             f'an image of {height}x{width} pixels is smaller than a patch of '
@@ -93,11 +97,11 @@ def embed(
     patches = patches.flatten(2).transpose(1, 2)
     token = visual.class_embedding
     positions, own_grid = visual.positional_embedding, tuple(visual.grid_size)
-    if grid != own_grid:
+    if torch.compiler.is_exporting() or grid != own_grid:
         positions = resize_positions(positions, grid, own_grid, pos_interp)
     if cls_embed_twice:
         token = 2 * token
-    token = token.expand(len(patches), 1, -1)
+    token = token.expand(patches.shape[0], 1, -1)
     tokens = torch.cat([token, patches], dim=1) + positions
     return visual.ln_pre(tokens), grid
 

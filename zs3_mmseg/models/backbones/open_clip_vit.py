@@ -334,7 +334,7 @@ class OpenCLIPViT(BaseModule):
         tokens, grid = self._embed(img, self.cls_embed_twice)
         if self.extra_tokens is not None:
             extra = self.visual.ln_pre(self.extra_tokens.tokens).to(tokens.dtype)
-            extra = extra.expand(len(tokens), -1, -1)
+            extra = extra.expand(tokens.shape[0], -1, -1)
             tokens = torch.cat([tokens, extra], dim=1)
         blocks = range(self.num_shared_blocks)
         wanted = {*self.out_indices, *self.priors}

@@ -93,7 +93,7 @@ class DeepPrompts(nn.Module):
             return tokens
         parts = [tokens[:, :1], tokens[:, 1 + held :]]
         if fresh is not None:
-            fresh = self.prompt_proj(fresh).expand(len(tokens), -1, -1)
+            fresh = self.prompt_proj(fresh).expand(tokens.shape[0], -1, -1)
             parts.insert(1, self.prompt_dropout(fresh))
         return torch.cat(parts, dim=1)
 

@@ -115,7 +115,7 @@ def embedded(vit: Any, img: Tensor, pos_interp: str) -> tuple[Tensor, tuple[int,
     patch_size = int(vit.patch_embed.patch_size[0])
     patches = vit.patch_embed.proj(whole_patches(img, patch_size, 'pad'))
     grid = (patches.shape[2], patches.shape[3])
-    first = vit.cls_token.expand(len(img), -1, -1)
+    first = vit.cls_token.expand(img.shape[0], -1, -1)
     rest = vit.patch_embed.norm(patches.flatten(2).transpose(1, 2))
     positions = resize_positions(
         vit.pos_embed[0], grid, vit.patch_embed.grid_size, pos_interp

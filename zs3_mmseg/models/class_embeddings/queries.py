@@ -29,7 +29,8 @@ class ClassQueries:
         token_features: ``(Q * P, L, D)``, outputs of the text tower for each token of
             each row; None if the bank gives none.
         names: of the ``K`` classes, for what is set by name; empty if nobody said.
-        queries_per_class: how many queries each of the ``K`` classes has.
+        queries_per_class: how many queries each of the ``K`` classes has; empty in a
+            graph for any number of classes (``torch.export``), which have one each.
     """
 
     embeddings: Tensor
@@ -41,6 +42,9 @@ class ClassQueries:
     queries_per_class: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        if torch.compiler.is_exporting():
+            object.__setattr__(self, 'queries_per_class', ())
+            return
         # Now, and not on demand: compiled graphs cannot read sizes out of tensors.
         counts = torch.bincount(self.query_to_class, minlength=self.num_classes)
         object.__setattr__(self, 'queries_per_class', tuple(counts.tolist()))

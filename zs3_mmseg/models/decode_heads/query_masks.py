@@ -238,7 +238,7 @@ class QueryDecoder(nn.Module):
         projected = self.input_proj(maps)
         positions = sine_positions(projected).flatten(2).transpose(1, 2)
         memory = projected.flatten(2).transpose(1, 2)
-        places = self.query_embed.weight.expand(len(maps), -1, -1)
+        places = self.query_embed.weight.expand(maps.shape[0], -1, -1)
         queries, found = torch.zeros_like(places), []
         for layer in self.layers:
             queries = layer(queries, places, memory, memory + positions)

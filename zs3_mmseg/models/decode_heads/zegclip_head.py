@@ -40,8 +40,9 @@ def descriptor(terms: tuple[str, ...], text: Tensor, image: Tensor) -> Tensor:
     global embeddings ``z (N, E)``, concatenated in the order given:
     ``(N, Q, len(terms) * E)``. Published: ``('product', 'text')``.
     """
-    rows = text.unsqueeze(0).expand(len(image), -1, -1)
-    whole = image.unsqueeze(1).expand(-1, len(text), -1)
+    # Of shape, not len: a graph of torch.export takes that for a constant.
+    rows = text.unsqueeze(0).expand(image.shape[0], -1, -1)
+    whole = image.unsqueeze(1).expand(-1, text.shape[0], -1)
     parts = {'text': rows, 'image': whole}
     if 'product' in terms:
         parts['product'] = rows * whole
@@ -650,7 +651,7 @@ class ZegCLIPHead(ZeroShotHead):
                     'ZegCLIPHead needs the global token of the image: set '
                     "model.backbone.out_global=True, or descriptor=('text',)"
                 )
-            image = patches.new_zeros(len(patches), 1)  # only its length is read
+            image = patches.new_zeros(patches.shape[0], 1)  # only its length is read
         rows = queries.embeddings.to(patches.dtype)
         if rows.shape[1] != self.in_channels:
             raise ConfigError(

@@ -93,7 +93,7 @@ def reduce_queries(
     The queries of a class stand side by side; ``how`` is one of :data:`REDUCTIONS`. If
     every class has one query, ``logits`` itself is returned.
     """
-    if len(queries_per_class) == logits.shape[1]:
+    if not queries_per_class or len(queries_per_class) == logits.shape[1]:
         return logits
     parts = logits.split(list(queries_per_class), dim=1)
     if how == 'max':

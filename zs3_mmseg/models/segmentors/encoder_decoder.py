@@ -41,6 +41,7 @@ from zs3_mmseg.utils.labels import SpecialLabels, special_labels
 from zs3_mmseg.utils.names import as_list
 
 from .inference import (
+    ALL,
     GROUPS,
     CalibrationData,
     CropScores,
@@ -1137,7 +1138,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         windows: Sequence[Window | None],
     ) -> HeadRun:
         """Run backbone and head over some windows of all images."""
-        crops, options = inputs, self._inference_options
+        crops = inputs
         if windows[0] is not None:
             crops = torch.cat([window_of(inputs, window) for window in windows])
         crop: Size = (crops.shape[2], crops.shape[3])
@@ -1148,7 +1149,27 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         whole = dict(img_shape=torch.Size(covered))
         repeated = [{**m, **whole} for m in metas] * len(windows)
         found = self._head_scores(maps, repeated, given)
-        rule = ScoringRule(
+        rule = self._scoring_rule()
+        return HeadRun(found, queries, given['global_token'], crop, covered, rule)
+
+    def traced_scores(self, inputs: Tensor, queries: ClassQueries) -> Tensor:
+        """Return what ``encode_decode`` does, for rows that are given with the call.
+
+        For ``torch.export``, which follows it with any number of images and classes,
+        each of which has one row.
+        """
+        size: Size = (inputs.shape[2], inputs.shape[3])
+        covered = covered_size(self.backbone, size)
+        maps, given = self._features(inputs, queries)
+        found = self._head_scores(maps, [dict(img_shape=covered)], given)
+        kind: Any = MaskSums if isinstance(found, MaskScores) else LogitScores
+        token = given['global_token']
+        crop = kind(found, queries, token, size, covered, self._scoring_rule())
+        return crop(ALL)
+
+    def _scoring_rule(self) -> ScoringRule:
+        options = self._inference_options
+        return ScoringRule(
             score_kind=self.score_kind,
             query_reduce=getattr(self.decode_head, 'query_reduce', 'max'),
             calibrators=tuple(self.calibrators),
@@ -1156,7 +1177,6 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             align_corners=self.align_corners,
             class_chunk=options.class_chunk,
         )
-        return HeadRun(found, queries, given['global_token'], crop, covered, rule)
 
     def _head_scores(
         self, maps: Any, metas: list[dict], given: dict

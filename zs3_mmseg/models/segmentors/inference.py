@@ -27,12 +27,14 @@ from zs3_mmseg.models.decode_heads.zero_shot_head import (
     RunningArgmax,
     reduce_queries,
 )
-from zs3_mmseg.models.resize import Size, resize_by_products, resize_maps
+from zs3_mmseg.models.resize import Size, cut_maps, resize_by_products, resize_maps
 from zs3_mmseg.utils.names import choose, did_you_mean
 
 MODES = ('whole', 'slide')
 #: Where masks of :class:`MaskScores` are summed.
 SUM_SIZES = ('input', 'original')
+#: The slice of all classes.
+ALL = slice(None)
 #: Value of ``return_scores`` that keeps the best class of each group.
 GROUPS = 'groups'
 
@@ -187,7 +189,9 @@ def covered_size(backbone: nn.Module, image: Size) -> Size:
     if getattr(backbone, 'grid_mode', None) != 'pad':
         return image
     patch = int(backbone.patch_size)  # type: ignore[arg-type]
-    return (-(-image[0] // patch) * patch, -(-image[1] // patch) * patch)
+    # Of positive numbers: the division of ONNX rounds others the other way.
+    height, width = ((side + patch - 1) // patch * patch for side in image)
+    return height, width
 
 
 _FLIPPED = {'horizontal': (-1,), 'vertical': (-2,), 'diagonal': (-2, -1)}
@@ -222,6 +226,11 @@ def to_original(maps: Tensor, meta: Mapping[str, Any], align_corners: bool) -> T
     height, width = meta['ori_shape'][:2]
     canvas = tuple(meta.get('canvas_shape', meta['ori_shape'])[:2])
     return resize_maps(maps, canvas, align_corners)[..., :height, :width]
+
+
+def _one_memory(maps: Tensor, before: Tensor) -> bool:
+    """Tell whether maps are those before, as far as an exported graph knows."""
+    return torch.compiler.is_exporting() or maps.data_ptr() == before.data_ptr()
 
 
 # ------------------------------------------------------------------ scores of one crop
@@ -278,7 +287,7 @@ class CropScores(ABC):
         if self.rule.mask_size is None:
             return scores
         scores = resize_maps(scores, self.covered, self.rule.align_corners)
-        return scores[..., : self.crop[0], : self.crop[1]]
+        return cut_maps(scores, self.crop)
 
     def before(self, calibrator: Any | None, classes: slice) -> Tensor:
         """Return what a calibrator gets; None: what the last one leaves."""
@@ -300,6 +309,8 @@ class CropScores(ABC):
     def chunks(self) -> Iterator[slice]:
         """Yield slices of the classes that cover them all, in order."""
         num_classes, size = len(self.queries.queries_per_class), self.rule.class_chunk
+        if not num_classes:  # any number of them
+            yield ALL
         for start in range(0, num_classes, size):
             yield slice(start, min(start + size, num_classes))
 
@@ -314,14 +325,12 @@ class CropScores(ABC):
         """Bring maps to the size at which scores are made."""
         rule = self.rule
         size = rule.mask_size or self.covered
-        if maps.is_cpu:
+        if maps.is_cpu and not torch.compiler.is_exporting():
             with torch.autocast('cpu', enabled=False):
                 maps = resize_by_products(maps, size, rule.align_corners)
         else:  # where the kernel waits for memory alone, and products may be inexact
             maps = resize_maps(maps, size, rule.align_corners)
-        if rule.mask_size is None:
-            return maps[..., : self.crop[0], : self.crop[1]]
-        return maps
+        return cut_maps(maps, self.crop) if rule.mask_size is None else maps
 
     def _calibrate(
         self, scores: Tensor, space: str, classes: slice, until: Any | None = None
@@ -364,12 +373,13 @@ class LogitScores(CropScores):
             self.gate = self._sized(self.found.gate.float()).sigmoid()
             self.found = self.found.logits
         counts, num_maps = self.queries.queries_per_class, self.found.shape[1]
-        if num_maps not in (sum(counts), len(counts)):
+        if counts and num_maps not in (sum(counts), len(counts)):
             raise ValueError(
                 f'the head returned {num_maps} maps for {sum(counts)} queries '
                 f'of {len(counts)} classes'
             )
-        self.counts = counts if num_maps == sum(counts) else (1,) * len(counts)
+        one_each = not counts or num_maps != sum(counts)
+        self.counts = (1,) * len(counts) if one_each else counts
         self.found = self.found.float()
         self._observe('logit')
         if self.rule.score_kind == 'softmax':
@@ -378,10 +388,12 @@ class LogitScores(CropScores):
 
     def _raw(self, classes: slice, reduced: bool = True) -> Tensor:
         """Return resized logits per class, or per query, of a slice of the classes."""
+        if not self.counts:
+            return self._sized(self.found)
         first, counts = sum(self.counts[: classes.start]), self.counts[classes]
         part = self.found[:, first : first + sum(counts)]
         logits = self._sized(part)
-        if logits.data_ptr() == part.data_ptr():
+        if _one_memory(logits, part):
             logits = logits.clone()
         if not reduced:
             return logits
@@ -455,8 +467,7 @@ class MaskSums(CropScores):
         if self.found.mask_kind == 'prob':
             return masks
         # In place: at full resolution they are large. Not the head's own, though.
-        shared = masks.data_ptr() == own.data_ptr()
-        return masks.sigmoid() if shared else masks.sigmoid_()
+        return masks.sigmoid() if _one_memory(masks, own) else masks.sigmoid_()
 
     def _raw(self, classes: slice) -> Tensor:
         scores = self.found.class_scores[..., classes].float()

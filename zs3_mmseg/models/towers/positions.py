@@ -36,7 +36,8 @@ def resize_positions(
     if old_grid is None:
         side = math.isqrt(positions.shape[0] - 1)
         old_grid = (side, side)
-    if tuple(grid) == tuple(old_grid):
+    # A graph for every size has no branch for one of them.
+    if not torch.compiler.is_exporting() and tuple(grid) == tuple(old_grid):
         return positions
     token, patches = positions[:1], positions[1:]
     maps = patches.float().reshape(1, *old_grid, -1).permute(0, 3, 1, 2)
