@@ -25,6 +25,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--split', default='shapes_a', help='of all of them')
     parser.add_argument('--scenes', type=int, default=4, help='number of rows')
+    parser.add_argument(
+        '--errors',
+        action='store_true',
+        help='behind each prediction draw where it is right (blue) and wrong (orange)',
+    )
     parser.add_argument('--data-root', type=Path, default=Path('data/shapes'))
     arguments = parser.parse_args()
     for words in arguments.model:
@@ -46,7 +51,11 @@ def main() -> None:
     with one_line_errors():
         models = ((title, init_segmentor(*files)) for title, *files in arguments.model)
         sheet = draw_shapes(
-            models, arguments.split, arguments.data_root, arguments.scenes
+            models,
+            arguments.split,
+            arguments.data_root,
+            arguments.scenes,
+            arguments.errors,
         )
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet).save(arguments.out, optimize=True)

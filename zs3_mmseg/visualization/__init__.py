@@ -5,6 +5,7 @@ from zs3_mmseg.visualization.charts import (
     per_class_chart,
     seen_unseen_chart,
     summary_chart,
+    training_chart,
 )
 from zs3_mmseg.visualization.drawing import (
     LegendEntry,
@@ -13,6 +14,7 @@ from zs3_mmseg.visualization.drawing import (
     legend_entries,
     write_names,
 )
+from zs3_mmseg.visualization.heat_maps import draw_heat_map, heat_map_sheet
 from zs3_mmseg.visualization.local_visualizer import ZeroShotLocalVisualizer
 from zs3_mmseg.visualization.overlay import as_percent, draw_overlay
 from zs3_mmseg.visualization.sheets import comparison_sheet
@@ -23,12 +25,15 @@ __all__ = [
     'as_percent',
     'comparison_sheet',
     'confusion_chart',
+    'draw_heat_map',
     'draw_legend',
     'draw_overlay',
     'draw_segmentation',
+    'heat_map_sheet',
     'legend_entries',
     'per_class_chart',
     'seen_unseen_chart',
     'summary_chart',
+    'training_chart',
     'write_names',
 ]

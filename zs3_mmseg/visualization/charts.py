@@ -313,3 +313,80 @@ def seen_unseen_chart(
     axes.set_title(f'seen scores shifted by gamma: AUSUC {area:.2f} %', fontsize=11)
     quiet_axes(axes, along='y')
     return render(figure)
+
+
+#: Scores that are followed over a training: key, label, colour and line.
+_FOLLOWED = (
+    ('mIoU_seen', 'mIoU seen', SEEN_COLOUR, '-'),
+    ('mIoU_unseen', 'mIoU unseen', UNSEEN_COLOUR, '--'),
+    ('hIoU', 'hIoU', HARMONIC_COLOUR, ':'),
+    ('mIoU', 'mIoU', '#6c757d', '-.'),
+)
+_SUM_COLOUR = '#343a40'
+# Colours of Okabe and Ito, which people who confuse colours tell apart.
+_LOSSES = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
+
+
+def _followed(records: Sequence[Mapping[str, float]], key: str) -> list[list[float]]:
+    """Return steps and finite values of a key, in the order of the steps."""
+    found = {record['step']: record[key] for record in records if key in record}
+    steps = sorted(step for step, value in found.items() if math.isfinite(value))
+    return [steps, [found[step] for step in steps]]
+
+
+@_any_text
+def training_chart(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> np.ndarray:
+    """Draw losses and scores of trainings over their iterations, a row for each.
+
+    All rows have the same scales, so that runs can be compared. A point is drawn for
+    each validation, as there may be only one.
+
+    Args:
+        runs: name to what mmengine's ``scalars.json`` holds: records with ``step`` and
+            losses (``loss`` is their sum), or ``step`` and scores in percent.
+
+    Returns:
+        ``(h, w, 3)`` uint8, RGB.
+
+    Raises:
+        ValueError: no run at all, or one without any loss and score.
+    """
+    if not runs:
+        raise ValueError('a chart needs at least one run')
+    size = (9.5, 0.6 + 2.9 * len(runs))
+    figure = Figure(figsize=size, dpi=110, layout=LAYOUT)
+    rows = figure.subplots(len(runs), 2, sharex='col', sharey='col', squeeze=False)
+    for (name, records), (left, right) in zip(runs.items(), rows, strict=True):
+        parts = sorted({k for record in records for k in record if 'loss' in k})
+        # A single part is the sum.
+        shown = parts if len(parts) > 2 else [key for key in parts if key == 'loss']
+        scores = [key for key, *_ in _FOLLOWED if _followed(records, key)[0]]
+        if not (parts or scores):
+            raise ValueError(f'the run {name!r} has neither losses nor scores')
+        for index, key in enumerate(shown):
+            left.plot(
+                *_followed(records, key),
+                color=_SUM_COLOUR if key == 'loss' else _LOSSES[index % len(_LOSSES)],
+                linewidth=2 if key == 'loss' else 1.2,
+                label=_label('all' if key == 'loss' else key),
+            )
+        for key, label, colour, style in _FOLLOWED:
+            if key in scores and (key != 'mIoU' or 'hIoU' not in scores):
+                right.plot(
+                    *_followed(records, key),
+                    color=colour,
+                    linestyle=style,
+                    marker='o',
+                    markersize=4,
+                    label=label,
+                )
+        left.set_title(f'{_label(name)}: loss', fontsize=11, fontweight='bold')
+        right.set_title(f'{_label(name)}: scores, %', fontsize=11, fontweight='bold')
+        right.set_ylim(0, 100)
+        for axes in (left, right):
+            quiet_axes(axes, along='y')
+            if axes.lines:
+                axes.legend(frameon=False, fontsize=8)
+    for axes in rows[-1]:
+        axes.set_xlabel('iteration')
+    return render(figure)

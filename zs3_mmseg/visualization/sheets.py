@@ -104,6 +104,31 @@ def _draw_key(
     return np.concatenate(keys) if keys else np.full((1, width, 3), 255, np.uint8)
 
 
+#: Of wrong pixels: far from the blue of right ones to colour-blind eyes, too.
+WRONG, RIGHT = (213, 94, 0), (86, 180, 233)
+
+
+def draw_errors(
+    image: np.ndarray, truth: np.ndarray, labels: np.ndarray, counted: np.ndarray
+) -> np.ndarray:
+    """Draw right pixels blue and wrong ones orange over a picture in grey.
+
+    Args:
+        image: ``(H, W, 3)`` uint8, RGB.
+        truth: ``(H, W)`` integers.
+        labels: ``(H, W)``, the prediction.
+        counted: ``(H, W)`` bool; all other pixels are black, as void is.
+
+    Returns:
+        ``(H, W, 3)`` uint8, RGB.
+    """
+    slots = np.where(counted, (labels == truth).astype(np.int64), IGNORE_INDEX)
+    colours = (WRONG, RIGHT)
+    return draw_segmentation(
+        image, slots, ('wrong', 'right'), colours, void_colour=(0, 0, 0), border=False
+    )
+
+
 def comparison_sheet(
     rows: Sequence[Sequence[np.ndarray]],
     titles: Sequence[str],
@@ -114,6 +139,7 @@ def comparison_sheet(
     ignore_index: int = IGNORE_INDEX,
     alpha: float = 0.85,
     cell: int = 192,
+    errors: bool = False,
 ) -> np.ndarray:
     """Lay out pictures and label maps in a table with titles and a legend.
 
@@ -128,6 +154,8 @@ def comparison_sheet(
         ignore_index: the label of pixels that belong to no class.
         alpha: how much the label colours cover the picture below them.
         cell: length of the longer side of a cell, in pixels.
+        errors: put a picture of the errors behind each prediction, see
+            :func:`draw_errors`.
 
     Returns:
         ``(h, w, 3)`` uint8, RGB.
@@ -138,20 +166,23 @@ def comparison_sheet(
     """
     _check_rows(rows, titles)
     hidden = class_indices(classes, unseen)
-    width = len(titles) * (cell + GAP) - GAP
+    shown = [*titles[:2]]
+    for title in titles[2:]:
+        shown += [title, f'{title}: errors'] if errors else [title]
+    width = len(shown) * (cell + GAP) - GAP
     present: set[int] = set()
-    strips = [np.asarray(draw_titles(titles, cell, cell // 10))]
+    strips = [np.asarray(draw_titles(shown, cell, cell // 10))]
     for image, *maps in rows:
         picture = _fit_picture(image, cell)
         height, row_width = picture.shape[:2]
         strip = np.full((height + GAP, width, 3), 255, np.uint8)
-        strip[:height, :row_width] = picture
-        for column, labels in enumerate(maps, 1):
+        small = [_fit_labels(labels, cell) for labels in maps]
+        panels = [picture]
+        for number, labels in enumerate(small):
             present.update(np.unique(labels).tolist())
-            left = column * (cell + GAP)
-            strip[:height, left : left + row_width] = draw_segmentation(
+            drawn = draw_segmentation(
                 picture,
-                _fit_labels(labels, cell),
+                labels,
                 classes,
                 palette,
                 hidden,
@@ -159,6 +190,13 @@ def comparison_sheet(
                 alpha,
                 void_colour=(0, 0, 0),
             )
+            panels.append(drawn)
+            if errors and number:
+                counted = (small[0] >= 0) & (small[0] < len(classes))
+                panels.append(draw_errors(picture, small[0], labels, counted))
+        for column, panel in enumerate(panels):
+            left = column * (cell + GAP)
+            strip[:height, left : left + row_width] = panel
         strips.append(strip)
     used = present & set(range(len(classes)))
     strips.append(_draw_key(classes, palette, hidden, used, width, cell // 12))
@@ -169,11 +207,16 @@ def comparison_sheet(
 
 
 def draw_shapes(
-    models: Iterable[tuple[str, nn.Module]], split: str, data_root: Path, count: int
+    models: Iterable[tuple[str, nn.Module]],
+    split: str,
+    data_root: Path,
+    count: int,
+    errors: bool = False,
 ) -> np.ndarray:
     """Draw image, truth and every model's prediction for a few test scenes.
 
-    They are the first ones that hold an unseen class and at least two things.
+    They are the first ones that hold an unseen class and at least two things. With
+    ``errors`` each prediction is followed by its errors.
 
     Returns:
         the sheet, ``(H, W, 3)`` uint8 RGB, see
@@ -194,6 +237,7 @@ def draw_shapes(
         classes=found.classes,
         palette=PALETTE,
         unseen=found.unseen,
+        errors=errors,
     )
 
 

@@ -28,7 +28,7 @@ from zs3_mmseg.models.class_embeddings import (
 from zs3_mmseg.models.class_embeddings.queries import warn_of_equal_rows
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import as_list, choose, did_you_mean
-from zs3_mmseg.utils.palette import default_palette
+from zs3_mmseg.utils.palette import default_palette, palette_of_names
 
 Palette = list[list[int]]
 
@@ -220,7 +220,8 @@ class Vocabulary:
             if index is not None:
                 wearers.setdefault(index, place)
         kept = {place: trained.palette[index] for index, place in wearers.items()}
-        fresh = iter(default_palette(len(names), avoid=trained.palette))
+        others = [name for place, name in enumerate(names) if place not in kept]
+        fresh = iter(palette_of_names(others, avoid=[*kept.values()]))
         return [
             list(kept[place]) if place in kept else next(fresh)
             for place in range(len(names))
