@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from zs3_mmseg.models.backbones.blocks import whole_patches
 from zs3_mmseg.models.class_embeddings import ClassQueries
+from zs3_mmseg.models.resize import cut_maps
 from zs3_mmseg.models.segmentors import ZeroShotEncoderDecoder
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import type_name
@@ -50,6 +52,7 @@ class ScoreGraph(nn.Module):
         _require_exportable(model)
         self.model = model.eval()
         preprocessor: Any = model.data_preprocessor
+        self.divisor = (preprocessor.test_cfg or {}).get('size_divisor')
         self.from_rgb = bool(preprocessor._channel_conversion)
         self.register_buffer('mean', preprocessor.mean.clone(), persistent=False)
         self.register_buffer('std', preprocessor.std.clone(), persistent=False)
@@ -69,12 +72,16 @@ class ScoreGraph(nn.Module):
         """
         classes = torch.arange(seen.shape[0], device=seen.device)
         queries = ClassQueries(embeddings, classes, seen)
-        return self.model.traced_scores(self.normalised(images), queries)
+        scores = self.model.traced_scores(self.prepared(images), queries)
+        return cut_maps(scores, (images.shape[2], images.shape[3]))
 
-    def normalised(self, images: Tensor) -> Tensor:
+    def prepared(self, images: Tensor) -> Tensor:
         """Return pictures as the data preprocessor leaves them."""
         ordered = images if self.from_rgb else images.flip(1)
-        return (ordered - self.mean) / self.std
+        inputs = (ordered - self.mean) / self.std
+        if self.divisor is None:
+            return inputs
+        return whole_patches(inputs, self.divisor, 'pad')
 
 
 def _require_exportable(model: ZeroShotEncoderDecoder) -> None:
@@ -111,10 +118,10 @@ def _require_exportable(model: ZeroShotEncoderDecoder) -> None:
                 'one by one, which no graph can: leave it out'
             )
     preprocessor: Any = model.data_preprocessor
-    if preprocessor.test_cfg:
+    if (preprocessor.test_cfg or {}).get('size') or preprocessor.pad_val:
         raise ConfigError(
-            f'model.data_preprocessor.test_cfg={dict(preprocessor.test_cfg)} pads '
-            'pictures before they are tested, which is no part of a graph: leave it out'
+            'model.data_preprocessor pads pictures to one size, or with another value '
+            'than 0, and a graph takes any size: leave test_cfg.size and pad_val out'
         )
 
 
@@ -228,7 +235,8 @@ def check_onnx(model: ZeroShotEncoderDecoder, path: str | os.PathLike) -> float:
         images = 255 * torch.rand(*shape, generator=draw)
         given = (images, queries.embeddings, queries.seen_mask)
         metas = [dict(ori_shape=shape[2:], img_shape=shape[2:])] * len(images)
-        wanted = model.encode_decode(graph.normalised(images.to(graph.mean)), metas)
+        wanted = model.encode_decode(graph.prepared(images.to(graph.mean)), metas)
+        wanted = wanted[..., : shape[2], : shape[3]]
         feed = {
             name: value.cpu().numpy() for name, value in zip(INPUTS, given, strict=True)
         }
