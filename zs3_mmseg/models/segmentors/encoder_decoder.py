@@ -965,7 +965,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         whole: Tensor | None = None
         for classes, scores in stream_scores(crops, size):
             if whole is None:
-                whole = scores.new_empty(len(scores), self.num_classes, *size)
+                whole = scores.new_empty(len(scores), len(self.class_names), *size)
             whole[:, classes] = scores
         assert whole is not None  # there is at least one class
         return whole
