@@ -37,6 +37,7 @@ def noise(height: int = 37, width: int = 52) -> Tensor:
 @pytest.mark.parametrize('join_below', [0.0, 20.0])
 def test_superpixels_cover_the_image_once_and_hang_together(join_below: float) -> None:
     masks = SuperpixelProposer(20, join_below=join_below).propose(noise())
+    assert masks.flatten(1).sum(dim=1).min() >= 37 * 52 / 20 / 4
     assert (masks.sum(dim=0) == 1).all()
     assert all(parts_of(mask)[1] == 1 for mask in masks.numpy())
 
@@ -52,8 +53,6 @@ def test_superpixels_end_at_edges_and_alike_neighbours_are_joined() -> None:
     joined = SuperpixelProposer(64, join_below=5.0).propose(image)
     found = {tuple(mask.flatten().tolist()) for mask in joined}
     assert found == {tuple(m.flatten().tolist()) for m in (square, ~square)}
-    large = SuperpixelProposer(64, join_below=5.0, min_pixels=1000).propose(image)
-    assert large.equal((~square)[None])
 
 
 def test_lab_has_the_known_values() -> None:

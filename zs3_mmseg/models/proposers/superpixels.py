@@ -27,15 +27,16 @@ class SuperpixelProposer(Proposer):
 
     .. math:: |c - c_k|^2 + (\kappa / s)^2 |x - x_k|^2.
 
-    What does not hang together is taken apart. Neighbours whose mean colours differ by
-    less than ``join_below`` become one mask. Masks cover the image and do not overlap.
+    What does not hang together is taken apart; pieces of less than a quarter of
+    :math:`s^2` join the neighbour of the most alike mean colour. Then neighbours whose
+    mean colours differ by less than ``join_below`` become one mask. Masks cover the
+    image and do not overlap.
 
     Args:
         num_segments: :math:`n`, about how many superpixels, >= 1.
         compactness: :math:`\kappa`, > 0, in units of Lab colours.
         iterations: of k-means, >= 1.
         join_below: see above; 0 joins nothing.
-        min_pixels: smaller parts are left out.
         cache: see :class:`Proposer`.
         kept_images: see :class:`Proposer`.
 
@@ -50,15 +51,14 @@ class SuperpixelProposer(Proposer):
         compactness: float = 10.0,
         iterations: int = 5,
         join_below: float = 0.0,
-        min_pixels: int = 1,
         cache: bool = True,
         kept_images: int = 8,
     ) -> None:
         super().__init__(cache=cache, kept_images=kept_images)
-        if min(num_segments, iterations, min_pixels) < 1:
+        if min(num_segments, iterations) < 1:
             raise ValueError(
-                'SuperpixelProposer needs num_segments, iterations and min_pixels >= 1,'
-                f' got {num_segments}, {iterations} and {min_pixels}'
+                'SuperpixelProposer needs num_segments and iterations >= 1, got '
+                f'{num_segments} and {iterations}'
             )
         if compactness <= 0 or join_below < 0:
             raise ValueError(
@@ -69,25 +69,25 @@ class SuperpixelProposer(Proposer):
         self.compactness = compactness
         self.iterations = iterations
         self.join_below = join_below
-        self.min_pixels = min_pixels
 
     @property
     def fingerprint(self) -> str:
         """The options."""
-        return content_hash(
-            *map(str, (self.num_segments, self.compactness, self.iterations)),
-            *map(str, (self.join_below, self.min_pixels)),
-        )
+        options = (self.num_segments, self.compactness, self.iterations)
+        return content_hash(*map(str, (*options, self.join_below)))
 
     def propose(self, image: Tensor) -> Proposals:
         """Return masks ``(M, H, W)`` bool of an image ``(3, H, W)`` uint8, RGB."""
         colours = lab(image.float().cpu() / 255)  # (3, H, W)
         parts = _connected(self._clustered(colours).numpy())
+        parts = _without_pieces(
+            parts, colours.numpy(), parts.size / self.num_segments / 4
+        )
         if self.join_below:
-            parts = self._joined(parts, colours.numpy())
-        sizes = np.bincount(parts.ravel())
-        kept = (sizes >= self.min_pixels).nonzero()[0]
-        masks = torch.from_numpy(parts) == torch.from_numpy(kept)[:, None, None]
+            pairs, differ, count = _differences(parts, colours.numpy())
+            parts = _components(pairs[:, differ < self.join_below], count)[parts]
+        numbers = torch.arange(parts.max() + 1)
+        masks = torch.from_numpy(parts) == numbers[:, None, None]
         return masks.to(image.device)
 
     def _clustered(self, colours: Tensor) -> Tensor:
@@ -119,17 +119,34 @@ class SuperpixelProposer(Proposer):
                     best = torch.where(nearer, away, best)
         return cells.view(height, width)
 
-    def _joined(self, parts: np.ndarray, colours: np.ndarray) -> np.ndarray:
-        """Give neighbours of alike mean colours one number."""
-        flat = parts.ravel()
-        counts = np.bincount(flat)
-        means = np.stack(
-            [np.bincount(flat, weights=channel.ravel()) / counts for channel in colours]
-        )
-        pairs = _neighbours(parts)
-        differ = np.linalg.norm(means[:, pairs[0]] - means[:, pairs[1]], axis=0)
-        alike = pairs[:, differ < self.join_below]
-        return _components(alike, len(counts))[parts]
+
+def _differences(
+    parts: np.ndarray, colours: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return neighbouring parts ``(2, P)``, how their mean colours differ, and M."""
+    flat = parts.ravel()
+    counts = np.bincount(flat)
+    means = np.stack(
+        [np.bincount(flat, weights=channel.ravel()) / counts for channel in colours]
+    )
+    pairs = np.unique(_neighbours(parts), axis=1)
+    pairs = pairs[:, pairs[0] != pairs[1]]
+    pairs = np.concatenate([pairs, pairs[::-1]], axis=1)
+    differ = np.linalg.norm(means[:, pairs[0]] - means[:, pairs[1]], axis=0)
+    return pairs, differ, len(counts)
+
+
+def _without_pieces(parts: np.ndarray, colours: np.ndarray, least: float) -> np.ndarray:
+    """Join parts of fewer pixels to the most alike neighbour, until there are none."""
+    while True:
+        small = np.bincount(parts.ravel()) < least
+        if not small.any() or len(small) == 1:
+            return parts
+        pairs, differ, count = _differences(parts, colours)
+        order = np.argsort(differ, kind='stable')
+        pairs = pairs[:, order][:, small[pairs[0, order]]]
+        _, first = np.unique(pairs[0], return_index=True)
+        parts = _components(pairs[:, first], count)[parts]
 
 
 def lab(picture: Tensor) -> Tensor:
