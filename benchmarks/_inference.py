@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ('encoder', 'head', 'labels')
+#: Segmentors of mmseg beside ours, by their base config. Segmenter's encoder is a
+#: ViT-B/16 as CLIP's is, SegFormer's the smallest of its kind.
+PEERS = {
+    'segmenter': 'segmenter_vit-b16_mask.py',
+    'segformer': 'segformer_mit-b0.py',
+}
 
 
 def plain_scores(model: Any, image: Tensor) -> Tensor:
@@ -129,6 +135,32 @@ def build(arguments: argparse.Namespace, num_classes: int) -> Any:
     return model
 
 
+def build_peer(arguments: argparse.Namespace, num_classes: int) -> Any:
+    """Build a segmentor of mmseg with random weights and so many classes."""
+    import torch
+
+    import mmseg
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+
+    import zs3_mmseg  # noqa: F401  (registers everything)
+
+    init_default_scope('mmseg')
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    folder = Path(mmseg.__file__).parent / '.mim/configs/_base_/models'
+    config = Config.fromfile(folder / PEERS[arguments.child]).model
+    config.pretrained = None
+    config.decode_head.num_classes = num_classes
+    window = dict(crop_size=(512, 512), stride=(426, 426))
+    config.test_cfg = dict(mode=arguments.mode, **window)
+    model = MODELS.build(config).eval().requires_grad_(False).to(arguments.device)
+    if arguments.compile:
+        model.backbone.compile()
+    return model
+
+
 def matmul_rate(device: str) -> float:
     """Return the multiplications and additions of one product in a second."""
     import torch
@@ -150,7 +182,8 @@ def measure(arguments: argparse.Namespace) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     (num_classes,) = arguments.K
-    model, device = build(arguments, num_classes), arguments.device
+    peer, device = arguments.child in PEERS, arguments.device
+    model = (build_peer if peer else build)(arguments, num_classes)
     watch = Stopwatch(device)
     image = torch.randn(1, 3, *arguments.size, device=device)
     crop = image
@@ -160,7 +193,7 @@ def measure(arguments: argparse.Namespace) -> None:
     half = torch.autocast(device, torch.bfloat16, enabled=arguments.dtype == 'bf16')
 
     def labels(picture: Tensor) -> Tensor:
-        if arguments.child == 'streamed':
+        if arguments.child != 'plain':
             return model.predict(picture)[0].pred_sem_seg.data[0]
         return plain_scores(model, picture)[0].argmax(0)
 
@@ -170,7 +203,8 @@ def measure(arguments: argparse.Namespace) -> None:
         encoder, head = model.backbone, model.decode_head
         plain_forward = encoder.forward
         encoder.forward = watch.watch('encoder', plain_forward)
-        head.query_logits = watch.watch('head', head.query_logits)
+        method = 'forward' if peer else 'query_logits'
+        setattr(head, method, watch.watch('head', getattr(head, method)))
         if device == 'cpu':
             reset_peak()
             before = peak_memory()
@@ -234,19 +268,24 @@ def compare(description: str | None, name: str, mode: str, size: Sequence[int]) 
     results: dict[str, dict[str, list[dict]]] = {}
     for classes in arguments.K:
         # All scores of many classes do not fit into a usual memory.
-        ways = ['plain', 'streamed'] if classes <= arguments.plain else ['streamed']
+        plain = ['plain'] * (classes <= arguments.plain)
+        ways = [*plain, 'streamed', *arguments.peers]
         runs: dict[str, list[dict]] = {way: [] for way in ways}
         for _ in range(arguments.rounds):
             labels = []
             for way in ways:
                 result, label_map = _run_child(arguments, classes, way)
                 labels.append(label_map)
-                result['different'] = int((label_map != labels[0]).sum())
+                if way not in PEERS:
+                    result['different'] = int((label_map != labels[0]).sum())
                 runs[way].append(result)
         results[str(classes)] = runs
         for way, values in runs.items():
             cells = []
             for key, (_, unit) in COLUMNS.items():
+                if key not in values[0]:
+                    cells.append('')
+                    continue
                 found = [run[key] / unit for run in values]
                 spread = f' ± {(max(found) - min(found)) / 2:.2f}' * (len(found) > 1)
                 cells.append(f'{statistics.median(found):.2f}{spread}')
@@ -266,6 +305,9 @@ def _parse(
     parser.add_argument('--K', type=int, nargs='+', default=[20, 59, 171, 847])
     parser.add_argument(
         '--plain', type=int, default=171, help='no plain way for more classes'
+    )
+    parser.add_argument(
+        '--peers', nargs='*', default=[], choices=PEERS, help='models of mmseg'
     )
     parser.add_argument('--size', type=int, nargs=2, default=[*size])
     parser.add_argument('--rounds', type=int, default=3)

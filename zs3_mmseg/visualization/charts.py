@@ -1,21 +1,23 @@
-"""Charts of results: classes, summaries, confusions, seen against unseen."""
+"""Charts of results: classes, summaries, confusions, seen against unseen.
+
+matplotlib is imported when something is drawn: most processes draw nothing.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import wraps
-from typing import Literal, ParamSpec
+from typing import TYPE_CHECKING, Literal, ParamSpec
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patches import Patch
 
 from .drawing import class_indices
 from .text import chart_fonts, drawable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 P = ParamSpec('P')
 
@@ -24,11 +26,21 @@ UNSEEN_COLOUR = '#e08a1e'
 HARMONIC_COLOUR = '#3f8f5b'
 _GRID = '#e3e6ea'
 _HATCH = '////'
-LAYOUT = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Return an empty figure of that size in inches."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    return Figure(figsize=(width, height), dpi=110, layout=layout)
 
 
 def render(figure: Figure) -> np.ndarray:
     """Draw a figure as ``(h, w, 3)`` uint8, RGB."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -104,20 +116,16 @@ def per_class_chart(
     Raises:
         ValueError: a method without a value for each class.
     """
+    from matplotlib.patches import Patch
+
     _check_lengths(results, len(classes))
     hidden = class_indices(classes, unseen)
     order = sorted(range(len(classes)), key=lambda index: (index in hidden, index))
     # A gap between the two groups, seen classes first.
     spots = [place + 0.7 * (index in hidden) for place, index in enumerate(order)]
     colours = [UNSEEN_COLOUR if index in hidden else SEEN_COLOUR for index in order]
-    figure = Figure(
-        figsize=(
-            0.6 + _room_for(classes) + 2.6 * len(results),
-            1.3 + 0.24 * len(classes),
-        ),
-        dpi=110,
-        layout=LAYOUT,
-    )
+    width = 0.6 + _room_for(classes) + 2.6 * len(results)
+    figure = _figure(width, 1.3 + 0.24 * len(classes))
     panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
     for axes, (method, values) in zip(panels, results.items(), strict=True):
         chosen = np.array([values[index] for index in order], dtype=float)
@@ -184,7 +192,7 @@ def summary_chart(results: Mapping[str, Mapping[str, float]]) -> np.ndarray:
         ('hIoU', 'hIoU', HARMONIC_COLOUR, ''),
     )
     width = 1.6 + max(1.7, _room_for(results)) * len(results)
-    figure = Figure(figsize=(width, 3.6), dpi=110, layout=LAYOUT)
+    figure = _figure(width, 3.6)
     axes = figure.subplots()
     spots = np.arange(len(results))
     for number, (key, label, colour, hatch) in enumerate(series):
@@ -247,9 +255,7 @@ def confusion_chart(
     )
     side = 2.4 + 0.17 * min(count, _NAMED_CLASSES)
     room = _room_for(classes) if count <= _NAMED_CLASSES else 0.8
-    figure = Figure(
-        figsize=(side + room + 1, side + room + 0.6), dpi=110, layout=LAYOUT
-    )
+    figure = _figure(side + room + 1, side + room + 0.6)
     axes = figure.subplots()
     image = axes.imshow(shares, cmap='Blues', vmin=0, vmax=100, interpolation='nearest')
     figure.colorbar(image, ax=axes, shrink=0.8, label='% of the truth')
@@ -291,7 +297,7 @@ def seen_unseen_chart(
     Returns:
         ``(h, w, 3)`` uint8, RGB.
     """
-    figure = Figure(figsize=(5, 4.4), dpi=110, layout=LAYOUT)
+    figure = _figure(5, 4.4)
     axes = figure.subplots()
     seen, unseen = [p[1] for p in points], [p[2] for p in points]
     axes.fill_between(seen, unseen, color=SEEN_COLOUR, alpha=0.12, linewidth=0)

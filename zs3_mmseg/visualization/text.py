@@ -1,4 +1,7 @@
-"""Text in pictures: fonts for any script, or its letters by number where none is."""
+"""Text in pictures: fonts for any script, or its letters by number where none is.
+
+matplotlib is imported when text is drawn: most processes draw nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.font_manager import fontManager
-from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
 from zs3_mmseg.utils.console import in_ascii
@@ -31,6 +31,8 @@ _ELLIPSIS = '\N{HORIZONTAL ELLIPSIS}'
 
 def _shipped_font(bold: bool) -> str:
     """Return DejaVu Sans, which matplotlib ships: Latin, Greek, Cyrillic and more."""
+    import matplotlib
+
     name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
     return str(Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / name)
 
@@ -38,6 +40,8 @@ def _shipped_font(bold: bool) -> str:
 @lru_cache
 def _letters_of(file: str) -> frozenset[int]:
     """Return the code points that a font of outlines has; none of any other file."""
+    from matplotlib.ft2font import FT2Font
+
     try:
         ImageFont.truetype(file, 16)
         return frozenset(FT2Font(file).get_charmap())
@@ -52,6 +56,8 @@ def font_file(text: str, *, bold: bool = False) -> str | None:
     shipped = _shipped_font(bold)
     if wanted <= _letters_of(shipped):
         return shipped
+    from matplotlib.font_manager import fontManager
+
     files = (e.fname for e in fontManager.ttflist if e.name not in _PLACEHOLDERS)
     return next((file for file in files if wanted <= _letters_of(file)), None)
 
@@ -145,6 +151,9 @@ class Pen:
 @contextmanager
 def chart_fonts(texts: Iterable[str]) -> Iterator[None]:
     """Let matplotlib write such texts, in fonts that have them and not as formulas."""
+    import matplotlib
+    from matplotlib.ft2font import FT2Font
+
     files = dict.fromkeys(font_file(drawable(text)) for text in texts)
     families = [FT2Font(file).family_name for file in files if file is not None]
     settings: dict[Any, Any] = {

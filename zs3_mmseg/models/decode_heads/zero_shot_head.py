@@ -44,16 +44,15 @@ class RunningArgmax:
         self.num_classes += len(scores)
         if self._best is None:
             best, index = scores.max(dim=0)
-            self._best = best, classes[index].contiguous()
+            self._best = best.contiguous(), classes[index].contiguous()
             return
         known, known_index = self._best
-        best = scores.amax(dim=0)
         # Which class is best is asked where one is better than all before, which
         # becomes rarer with every slice: on a CPU, asking takes far longer than amax.
-        better = (best > known).flatten().nonzero().flatten()
-        index = scores.flatten(1)[:, better].max(dim=0)[1]
+        better = (scores.amax(dim=0) > known).flatten().nonzero().flatten()
+        best, index = scores.flatten(1)[:, better].max(dim=0)
+        known.view(-1)[better] = best
         known_index.view(-1)[better] = classes[index]
-        self._best = torch.maximum(known, best), known_index
 
     def best(self) -> tuple[Tensor, Tensor] | None:
         """Return the best scores and their classes, ``(H, W)`` each; None if none."""
