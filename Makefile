@@ -4,12 +4,13 @@
 
 PYTHON ?=
 JOBS ?= 2
+CASES ?= 100000
 run := .venv/bin/python
 install := PYTHON="$(PYTHON)" sh requirements/install.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint docs bench clean
+.PHONY: help demo test fuzz lint docs bench clean
 
 help: ## list the targets
 	@echo 'usage: make [PYTHON=/path/to/python3.12] TARGET'
@@ -25,6 +26,11 @@ test: ## run all tests on two cores (JOBS=n for more)
 	@$(install) mm,test,masks,export
 	@echo '==> running the tests in $(JOBS) processes'
 	@OMP_NUM_THREADS=1 $(run) -m pytest -q -n $(JOBS) --dist loadfile
+
+fuzz: ## damage 100,000 files and read them (CASES=n for more)
+	@$(install) mm,test
+	@echo '==> fuzzing the readers'
+	@OMP_NUM_THREADS=1 PYTHONPATH=. $(run) tests/fuzz/fuzz.py --cases $(CASES)
 
 lint: ## check style and types
 	@$(install) mm,lint

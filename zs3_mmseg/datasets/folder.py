@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from zs3_mmseg.utils.image_io import (
     no_pictures,
 )
 from zs3_mmseg.utils.labels import special_labels
-from zs3_mmseg.utils.names import read_text
+from zs3_mmseg.utils.names import read_json
 from zs3_mmseg.utils.palette import default_palette
 
 from .splits import find_name
@@ -122,11 +121,8 @@ def _from_text(path: Path) -> list[Entry]:
 
 
 def _from_json(path: Path) -> list[Entry]:
-    try:
-        # As pairs: a dict would keep the last of two colours of a name.
-        content = json.loads(read_text(path), object_pairs_hook=tuple)
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{path} is no readable JSON: {error}') from error
+    # As pairs: a dict would keep the last of two colours of a name.
+    content = read_json(path, pairs=tuple)
     if not isinstance(content, tuple) or not all(
         isinstance(colour, list) and all(type(value) is int for value in colour)
         for _, colour in content

@@ -7,7 +7,6 @@ balances classes, say, would place itself by what must not be known.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 
 from zs3_mmseg.utils.image_io import ImageReadError, decode_mask
 from zs3_mmseg.utils.labels import SpecialLabels, special_labels
-from zs3_mmseg.utils.names import did_you_mean
+from zs3_mmseg.utils.names import did_you_mean, read_json
 
 from .splits import ZeroShotSplit, find_name
 from .splits.zero_shot_split import SETTINGS
@@ -200,10 +199,7 @@ class PseudoLabels:
                 f'{path} is missing: pseudo_label_dir must be a folder that our tool '
                 'made, with a sidecar naming its model and settings'
             )
-        try:
-            sidecar = json.loads(path.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f'{path} is no readable JSON: {error}') from error
+        sidecar = read_json(path)
         if not isinstance(sidecar, dict):
             raise ValueError(f'{path} is no JSON object with {", ".join(_KEYS)}')
         missing = [key for key in _KEYS if key not in sidecar]

@@ -456,6 +456,11 @@ class SafeRunner(Runner):
                 f'optim_wrapper: {filename} was written with other groups of '
                 f'parameters ({error}). Was paramwise_cfg or the model another?'
             ) from error
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f'{filename} cannot be resumed from: what it holds beside weights is '
+                f'malformed or of another kind of run ({type(error).__name__}: {error})'
+            ) from error
         finally:
             self._resuming = False
         wrapper: Any = self.optim_wrapper
@@ -593,4 +598,11 @@ def _require_training_state(checkpoint: dict, filename: str) -> None:
         raise CheckpointError(
             f'{filename} cannot be resumed from: it lacks {missing}, so it holds '
             'weights only. --cfg-options load_from=FILE starts a new run from them.'
+        )
+    meta = checkpoint['meta']
+    counts = [meta.get(k) for k in ('epoch', 'iter')] if isinstance(meta, dict) else []
+    if not counts or not all(type(n) is int and n >= 0 for n in counts):
+        raise CheckpointError(
+            f'{filename} cannot be resumed from: its meta does not count epochs and '
+            'iterations'
         )

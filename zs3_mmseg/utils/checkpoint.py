@@ -6,6 +6,7 @@ import hashlib
 import logging
 import operator
 import os
+import pickletools
 import re
 import struct
 import threading
@@ -112,6 +113,7 @@ _DAMAGED = (
     AttributeError,
     EOFError,
     LookupError,
+    MemoryError,
     OSError,
     OverflowError,
     RuntimeError,
@@ -121,6 +123,11 @@ _DAMAGED = (
     struct.error,
     zipfile.BadZipFile,
 )
+
+
+# What torch itself asks for, and the beginning of its advice.
+_TORCH = ('torch.', 'collections.OrderedDict')
+_ADVICE = 'Weights only load failed'
 
 
 class CheckpointError(ValueError):
@@ -210,18 +217,19 @@ def _read_safetensors(file: Path, map_location: MapLocation) -> dict:
         # A function maps the storages of pickles; there are none here.
         device = 'cpu' if callable(map_location) else str(map_location)
         return load_file(file, device=device)
-    except SafetensorError as error:
+    except (SafetensorError, *_DAMAGED) as error:
         raise DamagedCheckpointError(
             f'{file} is no intact safetensors file: {error}'
         ) from error
 
 
 def _read_pickle(file: Path, map_location: MapLocation) -> object:
+    _require_stored(file)
     try:
         with safe_globals():
             return torch.load(file, map_location=map_location, weights_only=True)
     except _DAMAGED as error:
-        refused = _refused_global(error)
+        refused = _refused_global(error) or _foreign_global(file)
         if refused:
             raise UnsafeCheckpointError(
                 f'{file} is refused: reading it would call {refused!r}, and a '
@@ -232,7 +240,7 @@ def _read_pickle(file: Path, map_location: MapLocation) -> object:
         raise DamagedCheckpointError(
             f'{file} is damaged or no PyTorch checkpoint '
             f'({file.stat().st_size} bytes): {type(error).__name__}: '
-            f'{_first_line(error)}. Was its download cut off?'
+            f'{_reason(error)}. Was its download cut off?'
         ) from error
 
 
@@ -252,8 +260,50 @@ def _refused_global(error: Exception) -> str | None:
     return None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or 'no reason given').splitlines()[0]
+def _require_stored(file: Path) -> None:
+    """Refuse an archive that unpacks to more than it is: torch only stores."""
+    if not zipfile.is_zipfile(file):
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            total = sum(entry.file_size for entry in archive.infolist())
+    except _DAMAGED as error:
+        raise DamagedCheckpointError(f'{file} is no whole archive: {error}') from error
+    size = file.stat().st_size
+    if total > size:
+        raise DamagedCheckpointError(
+            f'{file} is refused: {size:,} bytes that unpack to {total:,}, and PyTorch '
+            'packs nothing'
+        )
+
+
+def _foreign_global(file: Path) -> str | None:
+    """Return what a bare pickle that torch cannot read asks for, without running it."""
+    known = {name for _, name in allowed_globals()}
+    texts: list[str] = []
+    try:
+        with file.open('rb') as stream:
+            for operation, argument, _ in pickletools.genops(stream):
+                name = None
+                if operation.name in ('GLOBAL', 'INST'):
+                    name = str(argument).replace(' ', '.')
+                elif operation.name == 'STACK_GLOBAL':
+                    name = '.'.join(texts[-2:])
+                elif isinstance(argument, str):
+                    texts = [*texts[-1:], argument]
+                if name and name not in known and not name.startswith(_TORCH):
+                    return name
+    except (ValueError, OSError, MemoryError, OverflowError, struct.error):
+        pass
+    return None
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error, without torch's advice to load unsafely."""
+    text = str(error) or 'no reason given'
+    if _ADVICE in text:
+        text = text.partition('WeightsUnpickler error: ')[2] or 'no plain values'
+    return text.splitlines()[0].rstrip('.')
 
 
 def _is_torchscript(file: Path) -> bool:
@@ -262,7 +312,7 @@ def _is_torchscript(file: Path) -> bool:
     try:
         with zipfile.ZipFile(file) as archive:
             return any(name.endswith('constants.pkl') for name in archive.namelist())
-    except zipfile.BadZipFile:
+    except _DAMAGED:
         return False
 
 
@@ -332,7 +382,7 @@ def state_dict_of(checkpoint: Mapping, what: str = 'the checkpoint') -> OrderedD
         what: how messages call it, e.g. the file.
 
     Raises:
-        CheckpointError: if there is no state dict in it.
+        CheckpointError: if there is no state dict in it, or it names no weights.
     """
     state = checkpoint.get('state_dict', checkpoint)
     if not isinstance(state, Mapping) or not any(
@@ -341,6 +391,15 @@ def state_dict_of(checkpoint: Mapping, what: str = 'the checkpoint') -> OrderedD
         raise CheckpointError(
             f'{what} holds no weights: expected a state dict, or one under '
             f"'state_dict', and found the keys {list(checkpoint)[:_LISTED]}"
+        )
+    wrong = [repr(key) for key in state if not isinstance(key, str)]
+    if wrong:
+        raise CheckpointError(f'{what}: {as_list(wrong, _LISTED, str)} name no weights')
+    hollow = [k for k, v in state.items() if isinstance(v, torch.Tensor) and v.is_meta]
+    if hollow:
+        raise CheckpointError(
+            f'{what}: {as_list(hollow, _LISTED, str)} have a shape and no numbers '
+            '(tensors on the device meta)'
         )
     return rename_keys(state, r'^module\.', '')
 
@@ -396,7 +455,7 @@ def load_into(
     _require_numbers(weights, what)
     try:
         report = _copy(model, weights)
-    except ValueError as error:  # of a module's own, about other state than tensors
+    except _DAMAGED as error:  # of a module's own, or values that are no tensors
         raise CheckpointError(f'{what} -> {type(model).__name__}: {error}') from error
     message = f'{what} -> {type(model).__name__}: {report}'
     if not report.clean and not allow_missing:
@@ -419,7 +478,9 @@ def _require_numbers(state: Mapping, what: str) -> None:
         key
         for key, value in state.items()
         if isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
         and value.is_floating_point()
+        and value.itemsize > 1  # torch compares no numbers of 8 bits
         and value.isnan().any()
     ]
     if bad:

@@ -22,9 +22,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-#: Largest picture that is decoded, in pixels (16,384 squared): beyond it the pixels
-#: alone need more than 0.8 GB, and a small file may claim any size.
-MAX_PIXELS = 2**28
+#: The environment variable that sets :data:`MAX_PIXELS`.
+MAX_PIXELS_ENV = 'ZS3_MMSEG_MAX_PIXELS'
+#: Largest picture that is decoded, in pixels (8,192 squared): a small file may claim
+#: any size, and on the way to RGB a pixel needs up to 19 bytes.
+MAX_PIXELS = int(os.environ.get(MAX_PIXELS_ENV, 2**26))
+# A JPEG has a bit for each block of 8 x 8 pixels at least; Pillow fills up with grey
+# what is missing of a picture whose size was changed.
+_JPEG_PIXELS_PER_BYTE = 8 * 64
 
 # How many kinds of files, or folders, a message lists.
 _LISTED = 4
@@ -66,9 +71,9 @@ def no_pictures(folder: str | os.PathLike, suffix: str) -> str:
 _FORMATS = ('PNG', 'JPEG', 'BMP', 'GIF', 'TIFF', 'WEBP', 'AVIF', 'JPEG2000', 'PPM')
 TRANSPARENT_NOTE = 'transparency is left out: hidden colours show'
 
-# What Pillow's decoders raise on damaged files, found with 10^5 files cut and
+#: What Pillow's decoders raise on damaged files, found with 10^5 files cut and
 # overwritten at random positions.
-_DECODE_ERRORS = (
+DECODE_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -144,7 +149,15 @@ def _open(path: Path) -> ImageFile.ImageFile:
         image.close()
         raise ImageReadError(
             f'{path}: {width} x {height} is more than the {MAX_PIXELS:,} pixels '
-            'that are read at once; make it smaller or cut it into parts'
+            f'that are read at once; make it smaller, cut it into parts, or set the '
+            f'environment variable {MAX_PIXELS_ENV}'
+        )
+    stored = path.stat().st_size
+    if image.format == 'JPEG' and width * height > stored * _JPEG_PIXELS_PER_BYTE:
+        image.close()
+        raise ImageReadError(
+            f'{path}: the picture is damaged or incomplete ({stored:,} bytes cannot '
+            f'hold {width} x {height} pixels)'
         )
     return image
 
@@ -179,7 +192,7 @@ def _to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
 def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except _DECODE_ERRORS:
+    except DECODE_ERRORS:
         notes.append('the EXIF data is damaged: the picture is used as it is stored')
         return image
 
@@ -222,7 +235,7 @@ def _named_errors(path: Path) -> Iterator[None]:
         raise PermissionError(f'{path}: no permission to read it') from error
     except ImageReadError:
         raise
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise ImageReadError(
             f'{path}: the picture is damaged or incomplete ({reason})'
@@ -322,7 +335,7 @@ def decode_mask(path: str | os.PathLike) -> DecodedMask:
             return _as_mask(path, image)
     except (MaskError, ImageReadError):
         raise
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise ImageReadError(f'{path} is no whole picture: {reason}') from error
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _Choice = TypeVar('_Choice')
 
@@ -105,7 +106,10 @@ def read_text(path: Path) -> str:
     """
     data = path.read_bytes()
     if data.startswith(_UTF16):  # what Windows calls Unicode
-        return data.decode('utf-16')
+        try:
+            return data.decode('utf-16')
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, 1, f'nor whole UTF-16, {error.reason}') from error
     place = data.find(b'\0')
     if place >= 0:
         line = data[:place].count(b'\n') + 1
@@ -116,6 +120,23 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b'\n') + 1
         raise _not_utf8(path, line, error.reason) from error
+
+
+def read_json(path: Path, pairs: Callable[[list], object] | None = None) -> Any:
+    """Read a JSON file that a user wrote; objects become ``pairs`` of theirs, or dicts.
+
+    Raises:
+        ValueError: naming file and, where there is one, line.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text, object_pairs_hook=pairs)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f'{path}, line {error.lineno}: no readable JSON ({error.msg})'
+        ) from error
+    except (RecursionError, ValueError) as error:  # a number of 5,000 digits, say
+        raise ValueError(f'{path}: no readable JSON ({error})') from error
 
 
 def _not_utf8(path: Path, line: int, reason: str) -> ValueError:

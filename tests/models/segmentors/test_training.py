@@ -159,7 +159,7 @@ def test_inductive_training_does_not_keep_rows_of_a_validation(
     assert sorted(name for names in toy_bank.asked for name in names) == [*CLASSES]
     model.train()
     assert set(model.vocabulary.rows) == {'ant', 'cat', 'eel'}
-    assert 'current' not in model.vocabulary._queries
+    assert model.vocabulary.current.queries is None
 
 
 def test_rows_made_in_inference_mode_serve_gradients(make_segmentor, image):

@@ -92,6 +92,13 @@ MAX_RATIO = 100
 #: ... if they are larger than this, in bytes.
 ALWAYS_ALLOWED = 2**30
 
+# Types of tar entries that belong to the next one, and what they may hold, in bytes.
+_IN_HEADERS = (
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+)
+_LONGEST_HEADER = 2**20
+
 ARCHIVE_SUFFIXES = ('.zip', '.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz')
 
 _READ_ERRORS = (
@@ -180,12 +187,23 @@ class ZipTree(FileTree):
             raise _unreadable(self.origin, error) from error
 
 
+class _Entry(tarfile.TarInfo):
+    """An entry whose long name or attributes are no bomb: tarfile reads them whole."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type not in tarfile.SUPPORTED_TYPES + _IN_HEADERS:
+            raise tarfile.ReadError(f'an entry of the unknown type {self.type!r}')
+        if self.type in _IN_HEADERS and self.size > _LONGEST_HEADER:
+            raise tarfile.ReadError(f'{self.size:,} bytes of a name or attributes')
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+
 class TarTree(FileTree):
     """The files of a tar archive; see :func:`open_archive`."""
 
     def __init__(self, path: Path) -> None:
         self.origin = path
-        with tarfile.open(path) as archive:
+        with tarfile.open(path, tarinfo=_Entry) as archive:
             files = ((name, entry.size) for name, entry in self._files(archive))
             self.sizes = _checked_sizes(path, files)
 
@@ -201,7 +219,7 @@ class TarTree(FileTree):
 
     def read(self, wanted: Collection[str]) -> Iterator[tuple[str, Readable]]:
         try:
-            with tarfile.open(self.origin) as archive:
+            with tarfile.open(self.origin, tarinfo=_Entry) as archive:
                 for name, entry in self._files(archive):
                     stream = archive.extractfile(entry) if name in wanted else None
                     if stream is not None:

@@ -8,17 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from zs3_mmseg.utils.image_io import MAX_PIXELS
+from zs3_mmseg.utils.image_io import DECODE_ERRORS, MAX_PIXELS
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 
 from .archives import PreparationError
+from .mat_files import require_sound_mat
 
-_PNG_ERRORS = (UnidentifiedImageError, OSError, SyntaxError, ValueError, zlib.error)
+_PNG_ERRORS = (Image.DecompressionBombError, *DECODE_ERRORS)
 _MAT_ERRORS = (
     *(ValueError, TypeError, KeyError, IndexError, OSError, EOFError),
-    *(NotImplementedError, zlib.error),
+    *(NotImplementedError, ArithmeticError, MemoryError, zlib.error),
 )
 
 
@@ -60,6 +61,7 @@ def read_mat(data: bytes, variable: str, origin: str) -> np.ndarray:
     except ModuleNotFoundError as error:
         raise extra_needed('scipy') from error
     try:
+        require_sound_mat(data)
         return loadmat(io.BytesIO(data), variable_names=[variable])[variable]
     except (*_MAT_ERRORS, MatReadError) as error:
         raise PreparationError(

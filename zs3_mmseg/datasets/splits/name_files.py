@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -14,7 +13,7 @@ from zs3_mmseg.datasets.splits.zero_shot_split import (
     same_classes,
 )
 from zs3_mmseg.utils.faults import fault
-from zs3_mmseg.utils.names import did_you_mean, read_text, synonyms_of
+from zs3_mmseg.utils.names import did_you_mean, read_json, read_text, synonyms_of
 
 CLASSES_FILE, UNSEEN_FILE = 'classes.txt', 'unseen.txt'
 
@@ -69,13 +68,7 @@ def _name_lines(path: Path) -> list[Line]:
 
 
 def _from_json(path: Path) -> list[Line]:
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f'{path}, line {error.lineno}: no list of names ({error.msg}); write one '
-            'name on each line, without brackets'
-        ) from error
+    content = read_json(path)
     if not isinstance(content, list) or not all(isinstance(n, str) for n in content):
         raise ValueError(f'{path}, line 1: expected names, one on each line')
     return list(enumerate((name.strip() for name in content), 1))

@@ -7,14 +7,15 @@ its own, see :mod:`.clip_text`.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import BinaryIO, TypeGuard
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor
 from mmengine.logging import print_log
 
 from zs3_mmseg.utils.checkpoint import safe_load_object
-from zs3_mmseg.utils.names import as_list, did_you_mean, duplicates, read_text
+from zs3_mmseg.utils.names import as_list, did_you_mean, duplicates, read_json
 from zs3_mmseg.utils.origins import origin_of_file
 
 
@@ -79,6 +80,10 @@ def require_file(path: Path, what: str) -> None:
     )
 
 
+_NPY_ERRORS = (
+    *(ValueError, OSError, EOFError, SyntaxError, TypeError, LookupError),
+    *(ArithmeticError, MemoryError, RecursionError, TokenError, BadZipFile),
+)
 _SUFFIXES = ('.npy', '.pt', '.pth', '.safetensors')
 _TENSOR = 'embeddings'
 _NAMES = 'names'
@@ -182,10 +187,7 @@ class TensorSource(EmbeddingSource):
         path = self.path.with_suffix('.json')
         if not path.is_file():
             return None
-        try:
-            content = json.loads(read_text(path))
-        except json.JSONDecodeError as error:
-            raise ValueError(f'{path} is no JSON: {error}') from error
+        content = read_json(path)
         names = content.get(_NAMES) if isinstance(content, dict) else content
         if not _is_names(names):
             raise ValueError(
@@ -198,24 +200,41 @@ class TensorSource(EmbeddingSource):
 def _read(path: Path) -> tuple[Tensor, tuple[str, ...] | None]:
     if path.suffix == '.npy':
         try:
-            array = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+            # Mapped: a header may claim any size, and only what is there is read.
+            array = np.load(path, mmap_mode='r', allow_pickle=False)
+        except _NPY_ERRORS as error:
             raise ValueError(f'{path} is no plain .npy array: {error}') from error
+        if not isinstance(array, np.ndarray):
+            raise ValueError(
+                f'{path} is no plain .npy array, but an archive of several'
+            )
         if array.dtype.kind not in 'fiu':
             raise ValueError(f'{path} holds {array.dtype}, not numbers')
-        return torch.from_numpy(np.asarray(array, dtype=np.float32)), None
+        return torch.from_numpy(np.array(array, dtype=np.float32)), None
     content = safe_load_object(path)
     if isinstance(content, Tensor):
+        _require_plain(content, path)
         return content, None
     if isinstance(content, Mapping):
         tensors = [value for value in content.values() if isinstance(value, Tensor)]
         rows = content.get(_TENSOR, tensors[0] if len(tensors) == 1 else None)
         names = content.get(_NAMES)
         if isinstance(rows, Tensor):
+            _require_plain(rows, path)
             return rows, tuple(names) if _is_names(names) else None
     raise ValueError(
         f'{path} must hold one tensor, or a dict with the rows under {_TENSOR!r}'
     )
+
+
+def _require_plain(rows: Tensor, path: Path) -> None:
+    """Refuse tensors without numbers of their own, which grow when they are copied."""
+    stored = rows.layout == torch.strided and not rows.is_meta
+    if not stored or rows.nbytes > rows.untyped_storage().nbytes():
+        raise ValueError(
+            f'{path} holds {tuple(rows.shape)} of {rows.dtype} that are not stored one '
+            'by one'
+        )
 
 
 def _is_names(value: object) -> TypeGuard[Sequence[str]]:
@@ -225,6 +244,8 @@ def _is_names(value: object) -> TypeGuard[Sequence[str]]:
 _FLOAT = np.dtype('<f4')
 # Longer than any token: a file without spaces is none of ours.
 _LONGEST_WORD = 4096
+#: Most columns that word vectors may have: a header may claim any number.
+MAX_COLUMNS = 2**16
 
 
 class _Near:
@@ -305,7 +326,10 @@ class WordVectorSource(EmbeddingSource):
         first = stream.readline()
         fields = first.split()
         if len(fields) == 2 and all(field.isdigit() for field in fields):
-            return int(fields[1]), int(fields[0])
+            # Python reads no number of more than 4,300 digits.
+            count, columns = (int(field[:20]) for field in fields)
+            self._require_columns(columns)
+            return columns, count
         if self.binary or len(fields) < 2:
             raise ValueError(
                 f'{self.path} does not begin like a word2vec file (the number of '
@@ -313,7 +337,15 @@ class WordVectorSource(EmbeddingSource):
                 + (' or a line of word vectors' * (not self.binary))
             )
         stream.seek(0)
+        self._require_columns(len(fields) - 1)
         return len(fields) - 1, None
+
+    def _require_columns(self, columns: int) -> None:
+        if not 0 < columns <= MAX_COLUMNS:
+            raise ValueError(
+                f'{self.path} claims vectors of {columns:,} numbers; expected 1 to '
+                f'{MAX_COLUMNS:,}'
+            )
 
     def _find(self, wanted: set[str] | _Near) -> dict[str, np.ndarray]:
         """Return the vectors of the wanted words; the first one of a word counts."""

@@ -121,6 +121,7 @@ class Vocabulary:
         self._loaded: frozenset[str] = frozenset()
         self._training_queries: ClassQueries | None = None
         self._generation = 0
+        self._is_asked = False
         self._compared: set[tuple[str, ...]] = set()
         # In the supervised setting every class has labels in training.
         supervised = setting == 'supervised'
@@ -137,11 +138,15 @@ class Vocabulary:
     @property
     def current(self) -> ClassList:
         """The list that is asked for in this thread, else the one all threads share."""
+        # torch.compile knows no context variables.
+        if not self._is_asked:
+            return self._shared
         return _ASKED.get({}).get(id(self), self._shared)
 
     @contextmanager
     def asked(self, classes: ClassList) -> Iterator[None]:
         """Make a list the current one in this block, and in this thread alone."""
+        self._is_asked = True
         token = _ASKED.set({**_ASKED.get({}), id(self): classes})
         try:
             yield
@@ -321,6 +326,7 @@ class Vocabulary:
         """Before inductive training, drop computed rows of all but its names."""
         if self.training_setting in SEEN_ROWS:
             self._generation += 1
+            self._shared.queries = self.trained.queries = None
             kept = {*self.training_names, *self.beside, *self._loaded}
             self.rows = {name: rows for name, rows in self.rows.items() if name in kept}
 
@@ -476,6 +482,7 @@ class Vocabulary:
             ValueError: if the checkpoint's classes, their order, or the unseen ones
                 among them are not those of the split, or its rows have another layout.
         """
+        _require_layout(state)
         _check_split(state, self.split)
         theirs = state.get('setting', self.setting)
         # Self-training starts from an inductive model.
@@ -624,6 +631,52 @@ def row_state(
     if prompts > 1:
         state['prompts_per_row'] = prompts
     return state
+
+
+# What the extra state of a segmentor holds, and what it may hold besides.
+_LAYOUT = {
+    'split': str,
+    'classes': list,
+    'unseen': list,
+    'embeddings': Tensor,
+    'query_to_class': Tensor,
+    'provenance': Mapping,
+}
+_OPTIONAL = {'setting': str, 'prompts_per_row': int, 'beside': Mapping}
+
+
+def _require_layout(state: Any) -> None:
+    """Refuse what no segmentor has saved."""
+    if not isinstance(state, Mapping):
+        raise ValueError(
+            f'_extra_state holds no class rows, but a {type(state).__name__}'
+        )
+    for key, kind in (_LAYOUT | _OPTIONAL).items():
+        if key not in state and key in _OPTIONAL:
+            continue
+        value = state.get(key)
+        if not isinstance(value, kind):
+            raise ValueError(
+                f'_extra_state.{key} should be a {kind.__name__}, and is '
+                f'{"missing" if value is None else "a " + type(value).__name__}'
+            )
+    rows = [state['embeddings'], *state.get('beside', {}).values()]
+    owners = state['query_to_class']
+    sound = all(
+        isinstance(part, Tensor)
+        and (part.layout, part.ndim) == (torch.strided, 2)
+        and part.is_floating_point()
+        and not part.is_meta
+        for part in rows
+    )
+    if not sound or owners.ndim != 1 or owners.is_floating_point() or owners.is_meta:
+        raise ValueError('_extra_state holds no rows of numbers with their classes')
+    if state.get('prompts_per_row', 1) < 1:
+        raise ValueError('_extra_state.prompts_per_row should be 1 or more')
+    words = (*state['classes'], *state['unseen'], *state.get('beside', {}))
+    pairs = state['provenance'].items()
+    if not all(isinstance(word, str) for word in (*words, *sum(pairs, ()))):
+        raise ValueError('_extra_state names classes or origins by other than text')
 
 
 def _check_split(state: Mapping[str, Any], split: ZeroShotSplit) -> None:
