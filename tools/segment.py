@@ -4,7 +4,8 @@
 
 For each picture three files appear in the output folder: NAME_overlay.png (the regions
 drawn over the picture, with a legend), NAME_labels.png (an indexed picture whose values
-are the classes) and NAME.json (names, shares of pixels, colours). Without --config the
+are the classes) and NAME.json (names, shares of pixels, colours); with --heat-maps a
+fourth, NAME_heat.png, that shows where each word was found. Without --config the
 small model that ships with the package is used: it was trained on drawn scenes, to show
 the whole way, and knows few words.
 """
@@ -15,7 +16,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'images',
         nargs='+',
         metavar='IMG',
-        help='pictures, folders (with all folders below) or glob patterns',
+        help='pictures, folders (with all folders below) or glob patterns; - reads '
+        'them from standard input, one on each line',
+    )
+    parser.add_argument(
+        '--no-recursive',
+        action='store_true',
+        help='leave out the folders below a folder',
     )
     words = parser.add_mutually_exclusive_group()
     words.add_argument(
@@ -89,6 +96,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=opacity,
         default=0.6,
         help='of the colours over the picture, 0 to 1. Default: 0.6',
+    )
+    parser.add_argument(
+        '--heat-maps',
+        action='store_true',
+        help='write the scores of each word as a heat map, too',
     )
     parser.add_argument(
         '--cfg-options',
@@ -140,12 +152,22 @@ def names_given(args: argparse.Namespace) -> list[str] | None:
     return names
 
 
+def read_list(lines: Iterable[str]) -> list[str]:
+    """Return the names on lines that are not empty."""
+    return [line.rstrip('\n') for line in lines if line.strip()]
+
+
 def find_pictures(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
     """Return the files that look like pictures, and what is wrong with others."""
     from zs3_mmseg.apis import collect_files
     from zs3_mmseg.utils.image_io import require_picture
 
-    files, problems = collect_files(args.images)
+    named = [
+        path
+        for item in args.images
+        for path in (read_list(sys.stdin) if item == '-' else [item])
+    ]
+    files, problems = collect_files(named, recursive=not args.no_recursive)
     pictures = []
     for path in files:
         try:
@@ -172,6 +194,7 @@ def build_inferencer(
         args.device,
         unseen=args.unseen and [typed_text(name) for name in args.unseen],
         cfg_options=args.cfg_options,
+        return_scores=args.heat_maps,
     )
 
 
@@ -214,7 +237,7 @@ def segment_one(
     from rich.text import Text
 
     segmentation, _ = inferencer.segment(path)
-    overlay, _, _ = inferencer.write(segmentation, names, path.stem, alpha=alpha)
+    overlay, *_ = inferencer.write(segmentation, names, path.stem, alpha=alpha)
     cells = (str(path), list_found(segmentation), overlay.name)
     # As plain text: names may hold brackets, which rich would take for markup.
     table.add_row(*(Text(cell) for cell in cells))

@@ -116,7 +116,8 @@ def test_three_files_are_written_for_a_picture(
     Image.fromarray(quarters()).save(source, quality=100, subsampling=0)
     out = tmp_path / 'out'
     inferencer(source, out)
-    overlay, labels, record = written_files(out, 'photo')
+    overlay, labels, record, heat = written_files(out, 'photo')
+    assert not heat.exists()
     assert Image.open(overlay).mode == 'RGB'
     with Image.open(labels) as picture:
         assert picture.mode == 'P'

@@ -117,3 +117,22 @@ def test_doctor_tells_good_from_broken(
     ill = run_tool('doctor.py', folder=tmp_path)
     assert ill.status == 1
     assert 'timm 0.1 is installed, wanted >=1' in ill.output
+
+
+def test_pictures_are_named_on_standard_input(tmp_path: Path) -> None:
+    for name in ('a.png', 'below/b.png', 'below/c.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new('RGB', (40, 30)).save(tmp_path / name)
+    tool = [sys.executable, str(ROOT / 'tools/segment.py'), '-', '--no-recursive']
+    done = subprocess.run(
+        [*tool, '--classes', 'star', 'sea', '--out-dir', 'out'],
+        cwd=tmp_path,
+        input='a.png\n\nbelow\n',
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    made = {path.name for path in (tmp_path / 'out').glob('*_labels.png')}
+    assert made == {'a_labels.png', 'b_labels.png', 'c_labels.png'}

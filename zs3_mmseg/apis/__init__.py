@@ -1,9 +1,14 @@
 """Python interfaces for users."""
 
 from zs3_mmseg.apis.export import export_onnx, export_program, write_classes
-from zs3_mmseg.apis.inferencer import ZeroShotInferencer, collect_files
+from zs3_mmseg.apis.inferencer import (
+    ZeroShotInferencer,
+    collect_files,
+    video_frames,
+)
 from zs3_mmseg.apis.init import DEFAULT_CONFIG, init_segmentor, load_config
 from zs3_mmseg.apis.pseudo_labels import PseudoLabelChoice, make_pseudo_labels
+from zs3_mmseg.apis.regions import Region
 from zs3_mmseg.apis.segmentation import (
     OutputNames,
     Segmentation,
@@ -15,6 +20,7 @@ __all__ = [
     'DEFAULT_CONFIG',
     'OutputNames',
     'PseudoLabelChoice',
+    'Region',
     'Segmentation',
     'ZeroShotInferencer',
     'collect_files',
@@ -26,6 +32,7 @@ __all__ = [
     'load_config',
     'make_pseudo_labels',
     'shipped_configs',
+    'video_frames',
     'write_classes',
     'write_segmentation',
 ]

@@ -48,14 +48,14 @@ Picture = str | os.PathLike | InMemory
 _URL = re.compile(r'[a-z][a-z0-9+.-]*://', re.IGNORECASE)
 
 
-def _files_in(folder: Path) -> list[Path]:
-    """Return the pictures in a folder and in those below it, by suffix.
+def _files_in(folder: Path, recursive: bool) -> list[Path]:
+    """Return the pictures in a folder and, if wanted, in those below it, by suffix.
 
     Those that an earlier call has written there are left out.
     """
     return sorted(
         path
-        for path in folder.rglob('*')
+        for path in (folder.rglob('*') if recursive else folder.iterdir())
         if is_picture(path)
         and path.is_file()
         and not is_result(path)
@@ -63,16 +63,17 @@ def _files_in(folder: Path) -> list[Path]:
     )
 
 
-def _expand(item: str) -> list[Path]:
+def _expand(item: str, recursive: bool) -> list[Path]:
     if _URL.match(item):
         raise FileNotFoundError(f'{item}: a URL; download it and name the file')
     path = Path(item).expanduser()
     if path.is_dir():
-        files = _files_in(path)
+        files = _files_in(path, recursive)
         if not files:
             suffixes = ', '.join(sorted(IMAGE_SUFFIXES))
+            below = ' and those below it' if recursive else ''
             raise FileNotFoundError(
-                f'{item}: no pictures ({suffixes}) in this folder and those below it'
+                f'{item}: no pictures ({suffixes}) in this folder{below}'
             )
         return files
     # A file may have brackets or a question mark in its name.
@@ -89,6 +90,8 @@ def _expand(item: str) -> list[Path]:
 
 def collect_files(
     items: Iterable[str | os.PathLike],
+    *,
+    recursive: bool = True,
 ) -> tuple[list[Path], list[str]]:
     """Expand files, folders and patterns to a list of files.
 
@@ -97,6 +100,7 @@ def collect_files(
     Args:
         items: paths of pictures, of folders (the pictures in them and in all folders
             below, but not in hidden ones), and glob patterns.
+        recursive: whether to look in folders below a folder, too.
 
     Returns:
         the files in the order they were named, and one message for each item that
@@ -106,7 +110,7 @@ def collect_files(
     problems = []
     for item in items:
         try:
-            for path in _expand(os.fspath(item)):
+            for path in _expand(os.fspath(item), recursive):
                 files.setdefault(path.resolve(), path)
         except OSError as error:
             problems.append(str(error))
@@ -114,19 +118,59 @@ def collect_files(
 
 
 def list_pictures(inputs: Picture | Sequence[Picture]) -> list[Path | InMemory]:
-    """Return pictures one by one: those in memory, and the files of all others."""
+    """Return pictures one by one: those in memory, and the files of all others.
+
+    An array or a tensor with a further axis in front is a batch of pictures.
+    """
     if isinstance(inputs, Picture):
         inputs = [inputs]
     pictures: list[Path | InMemory] = []
     for item in inputs:
-        if isinstance(item, InMemory):
+        if isinstance(item, np.ndarray | torch.Tensor) and item.ndim == 4:
+            pictures.extend(item)
+        elif isinstance(item, InMemory):
             pictures.append(item)
-            continue
-        files, problems = collect_files([item])
-        if problems:
-            raise FileNotFoundError(problems[0])
-        pictures.extend(files)
+        else:
+            files, problems = collect_files([item])
+            if problems:
+                raise FileNotFoundError(problems[0])
+            pictures.extend(files)
     return pictures
+
+
+def video_frames(
+    source: str | os.PathLike | int, step: int = 1
+) -> Iterator[np.ndarray]:
+    """Yield the frames of a video as they are read, ``(H, W, 3)`` uint8 RGB.
+
+    Args:
+        source: a file that OpenCV can read, or the number of a camera.
+        step: yield every frame whose number is a multiple of this.
+
+    Raises:
+        OSError: if it cannot be opened, or holds no frame.
+    """
+    if step < 1:
+        raise ValueError(f'step must be at least 1, not {step}')
+    if isinstance(source, int):
+        name, stream = f'camera {source}', cv2.VideoCapture(source)
+    elif Path(source).is_file():
+        name, stream = os.fspath(source), cv2.VideoCapture(os.fspath(source))
+    else:
+        raise FileNotFoundError(f'{os.fspath(source)}: no such file')
+    number = 0
+    try:
+        while stream.isOpened():
+            there, frame = stream.read()
+            if not there:
+                break
+            if number % step == 0:
+                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            number += 1
+    finally:
+        stream.release()
+    if not number:
+        raise OSError(f'{name}: OpenCV can read no frame of it')
 
 
 def _as_bytes(array: np.ndarray) -> np.ndarray:
@@ -227,8 +271,9 @@ class ZeroShotInferencer(BaseInferencer):
         unseen: which of ``classes`` are marked as unseen. By default all but those
             with masks in training.
         cfg_options: dotted keys to values that replace those of the config.
-        return_scores: keep the scores of all classes at the original size in the data
-            samples, which needs K times the memory of the label map.
+        return_scores: keep the scores of all classes at the original size, in results
+            and data samples, which needs K times the memory of the label map. Heat
+            maps are then written beside overlays.
         show_progress: show a progress bar.
 
     Raises:
@@ -253,6 +298,7 @@ class ZeroShotInferencer(BaseInferencer):
         show_progress: bool = False,
     ) -> None:
         self._given: nn.Module | None = None
+        self._keeps_scores = return_scores
         if isinstance(model, nn.Module):
             self._given = model
             config: Config = model.cfg
@@ -369,7 +415,17 @@ class ZeroShotInferencer(BaseInferencer):
             unseen=frozenset(index for index, known in enumerate(seen) if not known),
             source=None if isinstance(item, InMemory) else str(item),
             notes=decoded.notes,
+            scores=self._scores_of(sample) if self._keeps_scores else None,
         )
+
+    @staticmethod
+    def _scores_of(sample: SegDataSample) -> np.ndarray:
+        if 'seg_logits' not in sample:
+            raise ValueError(
+                'return_scores=True: this segmentor was built without scores; set its '
+                'test_cfg.return_scores=True'
+            )
+        return sample.seg_logits.data.float().cpu().numpy()
 
     def visualize(
         self, inputs: list, preds: list[Segmentation], *, alpha: float = 0.6
@@ -479,6 +535,24 @@ class ZeroShotInferencer(BaseInferencer):
                 self.write(found, names, stem, alpha=alpha)
         return results
 
+    def stream(
+        self, images: Iterable[Picture] | Picture, *, channel_order: str = 'rgb'
+    ) -> Iterator[Segmentation]:
+        """Yield the segmentation of each picture as soon as it is there.
+
+        Nothing is kept, so any number of pictures can be given, such as the frames of
+        :func:`video_frames`. Files, folders and patterns are listed when their turn
+        comes.
+
+        Raises:
+            OSError, ValueError: see :meth:`segment`.
+        """
+        given = [images] if isinstance(images, Picture) else images
+        every = (item for part in given for item in list_pictures(part))
+        steps = track(every, 'Segmenting') if self.show_progress else every
+        for item in steps:
+            yield self.segment(item, channel_order=channel_order)[0]
+
     def write(
         self,
         segmentation: Segmentation,
@@ -486,8 +560,8 @@ class ZeroShotInferencer(BaseInferencer):
         stem: str,
         *,
         alpha: float = 0.6,
-    ) -> tuple[Path, Path, Path]:
-        """Write one result under a name nobody else has; return its three files."""
+    ) -> tuple[Path, ...]:
+        """Write one result under a name nobody else has; return its files."""
         return write_segmentation(
             segmentation,
             names.folder,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -15,11 +17,15 @@ from zs3_mmseg.models.class_embeddings import display_name, synonyms_of
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.labels import NARROW, WIDE
 from zs3_mmseg.utils.names import cut_file_name
+from zs3_mmseg.visualization.heat_maps import heat_map_sheet
 from zs3_mmseg.visualization.overlay import class_shares, draw_overlay
+
+from .regions import Region, find_regions, run_lengths
 
 OVERLAY_SUFFIX = '_overlay.png'
 LABELS_SUFFIX = '_labels.png'
 JSON_SUFFIX = '.json'
+HEAT_SUFFIX = '_heat.png'
 
 
 def void_label(num_classes: int) -> int:
@@ -43,6 +49,7 @@ class Segmentation:
         unseen: positions of the classes that had no masks in training.
         source: the file, if the picture came from one.
         notes: what reading the picture changed, such as transparency.
+        scores: ``(K, H, W)`` float32, if they were asked for.
     """
 
     image: np.ndarray
@@ -52,11 +59,17 @@ class Segmentation:
     unseen: frozenset[int] = frozenset()
     source: str | None = None
     notes: tuple[str, ...] = field(default=())
+    scores: np.ndarray | None = None
 
     @property
     def display_names(self) -> tuple[str, ...]:
         """The names to show: of synonyms the first."""
         return tuple(display_name(name) for name in self.classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The same as ``display_names``."""
+        return self.display_names
 
     @property
     def values(self) -> range:
@@ -85,6 +98,117 @@ class Segmentation:
             self.unseen,
             alpha=alpha,
         )
+
+    def draw_heat_maps(self) -> np.ndarray:
+        """Draw where each word was found; see :func:`heat_map_sheet`.
+
+        Raises:
+            ValueError: without scores.
+        """
+        if self.scores is None:
+            raise ValueError(
+                'no scores were kept: ask for them with return_scores=True'
+            )
+        return heat_map_sheet(self.image, self.scores, self.display_names)
+
+    def overlay(self, alpha: float = 0.6) -> Image.Image:
+        """Return what :meth:`draw` draws as a picture of Pillow."""
+        return Image.fromarray(self.draw(alpha))
+
+    def show(self) -> None:
+        """Open the overlay in the viewer of the desktop."""
+        self.overlay().show()
+
+    def _repr_png_(self) -> bytes:
+        """Return the overlay as notebooks show it."""
+        stream = io.BytesIO()
+        self.overlay().save(stream, 'PNG')
+        return stream.getvalue()
+
+    def save(self, folder: str | os.PathLike, stem: str | None = None) -> list[Path]:
+        """Write overlay, label map, JSON file and, with scores, heat maps.
+
+        Args:
+            folder: where to; made if missing. Files of the same names are replaced.
+            stem: how their names begin; by default as that of the source file.
+
+        Returns:
+            their paths.
+        """
+        begin = stem or (Path(self.source).stem if self.source else 'picture')
+        return [*write_segmentation(self, Path(folder), begin)]
+
+    def regions(self) -> list[Region]:
+        """Return the connected regions of all classes as polygons, class by class."""
+        positions = self.positions
+        return [
+            region
+            for index in range(len(self.classes))
+            for region in find_regions(positions == index, index)
+        ]
+
+    def to_geojson(self) -> dict[str, Any]:
+        """Return the regions as a GeoJSON ``FeatureCollection``, in pixels.
+
+        ``x`` grows to the right and ``y`` downwards, from the top left corner.
+        """
+        features = [
+            {
+                'type': 'Feature',
+                'properties': {'name': self.names[region.position]},
+                'geometry': {
+                    'type': 'Polygon',
+                    'coordinates': [
+                        [[x, y] for x, y in (*ring, ring[0])]
+                        for ring in (region.outline, *region.holes)
+                    ],
+                },
+            }
+            for region in self.regions()
+        ]
+        return {'type': 'FeatureCollection', 'features': features}
+
+    def to_coco(self, image_id: int = 1) -> dict[str, Any]:
+        """Return a data set of this picture in the format of COCO.
+
+        Each class that occurs is one annotation, a mask in uncompressed run lengths,
+        which pycocotools reads. Categories are numbered from 1 in the order of
+        ``classes``, annotations in that of the categories.
+        """
+        height, width = self.labels.shape
+        positions = self.positions
+        annotations: list[dict[str, Any]] = []
+        for index in range(len(self.classes)):
+            mask = positions == index
+            if not mask.any():
+                continue
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            left, top = int(columns[0]), int(rows[0])
+            box = [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top]
+            annotations.append(
+                {
+                    'id': len(annotations) + 1,
+                    'image_id': image_id,
+                    'category_id': index + 1,
+                    'segmentation': {
+                        'size': [height, width],
+                        'counts': run_lengths(mask),
+                    },
+                    'area': int(mask.sum()),
+                    'bbox': box,
+                    'iscrowd': 0,
+                }
+            )
+        image = {
+            'id': image_id,
+            'width': width,
+            'height': height,
+            'file_name': self.source or '',
+        }
+        categories = [
+            {'id': index + 1, 'name': name} for index, name in enumerate(self.names)
+        ]
+        return {'images': [image], 'annotations': annotations, 'categories': categories}
 
     def as_dict(self) -> dict[str, object]:
         """Return everything but the pixels, as JSON can hold it."""
@@ -133,12 +257,13 @@ def label_image(segmentation: Segmentation) -> Image.Image:
     return picture
 
 
-def written_files(folder: Path, stem: str) -> tuple[Path, Path, Path]:
-    """Return the paths of the overlay, the label map and the JSON file."""
+def written_files(folder: Path, stem: str) -> tuple[Path, Path, Path, Path]:
+    """Return the paths of overlay, label map, JSON file and, if written, heat maps."""
     return (
         folder / (stem + OVERLAY_SUFFIX),
         folder / (stem + LABELS_SUFFIX),
         folder / (stem + JSON_SUFFIX),
+        folder / (stem + HEAT_SUFFIX),
     )
 
 
@@ -147,7 +272,7 @@ def is_result(path: Path) -> bool:
     return any(
         path.name.endswith(suffix)
         and Path(str(path).removesuffix(suffix) + JSON_SUFFIX).is_file()
-        for suffix in (OVERLAY_SUFFIX, LABELS_SUFFIX)
+        for suffix in (OVERLAY_SUFFIX, LABELS_SUFFIX, HEAT_SUFFIX)
     )
 
 
@@ -158,8 +283,10 @@ def write_segmentation(
     *,
     alpha: float = 0.6,
     model: Mapping[str, object] | None = None,
-) -> tuple[Path, Path, Path]:
+) -> tuple[Path, ...]:
     """Write the overlay, the label map and a JSON file, each in one step.
+
+    Of a segmentation with scores, the heat maps of its words as well.
 
     Args:
         segmentation: the result.
@@ -169,11 +296,13 @@ def write_segmentation(
         model: what made the result, for the JSON file.
 
     Returns:
-        the three paths.
+        the three or four paths.
     """
-    overlay, labels, record = written_files(folder, stem)
+    overlay, labels, record, heat = written_files(folder, stem)
     _write_png(overlay, Image.fromarray(segmentation.draw(alpha)))
     _write_png(labels, label_image(segmentation))
+    if segmentation.scores is not None:
+        _write_png(heat, Image.fromarray(segmentation.draw_heat_maps()))
     content = {
         **segmentation.as_dict(),
         'overlay': overlay.name,
@@ -187,7 +316,8 @@ def write_segmentation(
         out.write(text.encode(errors='backslashreplace'))
 
     atomic_write(record, write_text)
-    return overlay, labels, record
+    written = (overlay, labels, record)
+    return written if segmentation.scores is None else (*written, heat)
 
 
 class OutputNames:
