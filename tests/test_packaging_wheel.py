@@ -123,3 +123,22 @@ def test_the_shipped_model_is_built_from_the_wheel(
     used_elsewhere: dict[str, Any],
 ) -> None:
     assert used_elsewhere['classes'] == 20
+
+
+def test_the_command_finds_its_tools_in_the_wheel(
+    installed: Path, tmp_path: Path
+) -> None:
+    (entry_points,) = installed.glob('*.dist-info/entry_points.txt')
+    assert 'zs3 = zs3_cli:main' in entry_points.read_text()
+    done = subprocess.run(
+        [sys.executable, '-m', 'zs3_cli', 'list', '--path', 'zegclip/own_folder'],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    files = done.stdout.split()
+    assert len(files) == 2
+    assert all(file.startswith(str(installed)) for file in files)

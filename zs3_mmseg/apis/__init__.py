@@ -1,6 +1,7 @@
 """Python interfaces for users."""
 
 from zs3_mmseg.apis.export import export_onnx, export_program, write_classes
+from zs3_mmseg.apis.hub_folder import from_pretrained, save_pretrained
 from zs3_mmseg.apis.inferencer import (
     ZeroShotInferencer,
     collect_files,
@@ -28,9 +29,11 @@ __all__ = [
     'export_onnx',
     'export_program',
     'find_config',
+    'from_pretrained',
     'init_segmentor',
     'load_config',
     'make_pseudo_labels',
+    'save_pretrained',
     'shipped_configs',
     'video_frames',
     'write_classes',

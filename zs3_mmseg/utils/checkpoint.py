@@ -27,6 +27,7 @@ from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 
 from .names import as_list, did_you_mean
+from .packed_state import unpack_state
 
 __all__ = [
     'CheckpointError',
@@ -210,13 +211,15 @@ def _existing_file(path: str | os.PathLike) -> Path:
 
 
 def _read_safetensors(file: Path, map_location: MapLocation) -> dict:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     try:
         # A function maps the storages of pickles; there are none here.
         device = 'cpu' if callable(map_location) else str(map_location)
-        return load_file(file, device=device)
+        with safe_open(file, framework='pt', device=device) as opened:
+            names = opened.keys()
+            tensors = {name: opened.get_tensor(name) for name in names}
+            return unpack_state(tensors, opened.metadata())
     except (SafetensorError, *_DAMAGED) as error:
         raise DamagedCheckpointError(
             f'{file} is no intact safetensors file: {error}'
