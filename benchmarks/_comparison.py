@@ -5,15 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from mmengine.config import Config
+from mmseg.registry import DATASETS
 
+from zs3_mmseg.apis import init_segmentor
 from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.experiments import (
     ExperimentRunner,
@@ -29,6 +34,10 @@ SUBSETS = ('test', 'test_neutral', 'test_hard')
 SHOWN = ('mIoU_seen', 'mIoU_unseen', 'hIoU', 'hBIoU')
 #: ``subset/split`` -> method -> score -> its value in each run.
 Scores = dict[str, dict[str, dict[str, list[float]]]]
+#: name -> method and weights that are timed.
+Checkpoints = dict[str, tuple[Method, str | None]]
+#: Images that are timed, and how often each.
+TIMED, TURNS = 20, 3
 
 
 def parse_args(
@@ -57,16 +66,25 @@ def parse_args(
     return parser.parse_args()
 
 
-def compare(methods: Sequence[Method], args: argparse.Namespace, result: str) -> None:
+def compare(
+    methods: Sequence[Method],
+    args: argparse.Namespace,
+    result: str,
+    seconds_result: str | None = None,
+) -> None:
     """Run methods over splits and seeds; print tables and write a JSON file.
 
     Args:
         methods: what to compare.
         args: from :func:`parse_args`.
         result: name of the JSON file in the work directory.
+        seconds_result: name of another, for :func:`report_seconds`; None: nothing is
+            timed.
     """
     runner = ExperimentRunner(ROOT / 'tools', args.work_dir)
     scores: Scores = {}
+    seconds: dict[str, list[float]] = {}
+    checkpoints: Checkpoints = {}
     for method, split, seed in track(planned_runs(methods, args), 'runs'):
         outcome = runner.run(
             method,
@@ -75,7 +93,11 @@ def compare(methods: Sequence[Method], args: argparse.Namespace, result: str) ->
             subsets=args.subsets,
         )
         add_scores(scores, method.name, split, outcome)
+        seconds.setdefault(method.name, []).append(outcome.train_seconds)
+        checkpoints.setdefault(method.name, (method, outcome.checkpoint))
     report_scores(scores, args, result)
+    if seconds_result is not None:
+        report_seconds(seconds, checkpoints, args, seconds_result)
 
 
 def planned_runs(
@@ -115,6 +137,66 @@ def report_scores(scores: Scores, args: argparse.Namespace, result: str) -> None
         Console().print(table)
     text = json.dumps({'seeds': args.seeds, 'scores': scores}, indent=2) + '\n'
     atomic_write(args.work_dir / result, lambda stream: stream.write(text.encode()))
+
+
+def report_seconds(
+    training: Mapping[str, list[float]],
+    checkpoints: Checkpoints,
+    args: argparse.Namespace,
+    result: str,
+) -> None:
+    """Print how long trainings and images take, and write both to a file.
+
+    Args:
+        training: seconds of each training.
+        checkpoints: what predicts the timed images.
+        args: from :func:`parse_args`.
+        result: name of the JSON file in the work directory.
+    """
+    images = image_seconds(checkpoints, args)
+    typical = {name: statistics.median(values) for name, values in images.items()}
+    first = next(iter(typical))
+    table = Table('method', 's of training', 'ms per image', f'times {first}')
+    for name, value in typical.items():
+        trained = training.get(name, [0.0])
+        ratio = f'{value / typical[first]:.1f}'
+        table.add_row(name, spread(trained), f'{1000 * value:.1f}', ratio)
+    Console().print(table)
+    text = json.dumps({'train_seconds': training, 'image_seconds': typical}, indent=2)
+    atomic_write(args.work_dir / result, lambda stream: stream.write(text.encode()))
+
+
+@torch.inference_mode()
+def image_seconds(
+    checkpoints: Checkpoints, args: argparse.Namespace
+) -> dict[str, list[float]]:
+    """Return the seconds of each timed image, the methods taking turns on each."""
+    models: dict[str, Any] = {}
+    for name, (method, checkpoint) in checkpoints.items():
+        options = options_for(method, args.splits[0], args.seeds[0], args)
+        options = {**method.options, **options}
+        options = {k: v for k, v in options.items() if k.startswith('model.')}
+        models[name] = init_segmentor(
+            str(method.config), checkpoint, cfg_options=options
+        )
+    first = next(iter(models.values()))
+    config = first.cfg.test_dataloader.dataset
+    config.dataset.data_root = str(args.data_root)
+    dataset = DATASETS.build(config)
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    for index in range(TIMED):
+        for turn in range(TURNS):
+            for name, model in models.items():
+                sample = dataset[index]
+                data = dict(
+                    inputs=[sample['inputs']], data_samples=[sample['data_samples']]
+                )
+                began = time.perf_counter()
+                model.test_step(data)
+                # In the first turn caches are filled, of segments of images as well.
+                if turn:
+                    seconds[name].append(time.perf_counter() - began)
+    return seconds
 
 
 def options_for(

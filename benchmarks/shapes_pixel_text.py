@@ -11,14 +11,8 @@ method is measured in turns with that of dense CLIP.
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import time
 from collections.abc import Mapping
-from typing import Any
 
-import torch
 from _comparison import (
     ROOT,
     SPLITS,
@@ -28,16 +22,13 @@ from _comparison import (
     parse_args,
     planned_runs,
     report_scores,
+    report_seconds,
     spread,
 )
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mmseg.registry import DATASETS
-
-from zs3_mmseg.apis import init_segmentor
-from zs3_mmseg.utils.cache import atomic_write
 from zs3_mmseg.utils.experiments import ExperimentRunner, Method, shapes_methods
 
 CONFIGS = ROOT / 'configs'
@@ -61,8 +52,6 @@ SAZS_TESTS = (
     Method('sazs_oracle', CONFIGS / 'sazs/shapes_tiny_oracle.py'),
 )
 BY_NAME = ('mIoU', 'FB_IoU')
-#: Images that are timed, and how often each.
-TIMED, TURNS = 20, 3
 #: ``subset/split`` -> method -> the scores of each run.
 PairScores = dict[str, dict[str, list[Mapping[str, float]]]]
 
@@ -105,7 +94,7 @@ def main() -> None:
                 )
     report_scores(scores, args, 'shapes_pixel_text.json')
     report_pairs(by_name)
-    report_seconds(seconds, image_seconds(checkpoints, args), args)
+    report_seconds(seconds, checkpoints, args, 'shapes_pixel_text_seconds.json')
 
 
 def report_pairs(by_name: PairScores) -> None:
@@ -116,57 +105,6 @@ def report_pairs(by_name: PairScores) -> None:
             values = (spread([run[key] for run in runs]) for key in BY_NAME)
             table.add_row(name, *values)
         Console().print(table)
-
-
-@torch.inference_mode()
-def image_seconds(
-    checkpoints: Mapping[str, tuple[Method, str | None]], args: argparse.Namespace
-) -> dict[str, list[float]]:
-    """Return the seconds of each timed image, the methods taking turns on each."""
-    models: dict[str, Any] = {}
-    for name, (method, checkpoint) in checkpoints.items():
-        options = options_for(method, args.splits[0], args.seeds[0], args)
-        options = {k: v for k, v in options.items() if k.startswith('model.')}
-        models[name] = init_segmentor(
-            str(method.config), checkpoint, cfg_options=options
-        )
-    first = next(iter(models.values()))
-    config = first.cfg.test_dataloader.dataset
-    config.dataset.data_root = str(args.data_root)
-    dataset = DATASETS.build(config)
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    for index in range(TIMED):
-        for turn in range(TURNS):
-            for name, model in models.items():
-                sample = dataset[index]
-                data = dict(
-                    inputs=[sample['inputs']], data_samples=[sample['data_samples']]
-                )
-                began = time.perf_counter()
-                model.test_step(data)
-                # In the first turn caches are filled, of segments of images as well.
-                if turn:
-                    seconds[name].append(time.perf_counter() - began)
-    return seconds
-
-
-def report_seconds(
-    training: Mapping[str, list[float]],
-    images: Mapping[str, list[float]],
-    args: argparse.Namespace,
-) -> None:
-    """Print how long trainings and images took, and write both to a file."""
-    table = Table('method', 's of training', 'ms per image', 'times dense CLIP')
-    typical = {name: statistics.median(values) for name, values in images.items()}
-    base = typical.get('dense_clip')
-    for name, value in typical.items():
-        trained = training.get(name, [0.0])
-        ratio = f'{value / base:.1f}' if base else ''
-        table.add_row(name, spread(trained), f'{1000 * value:.1f}', ratio)
-    Console().print(table)
-    text = json.dumps({'train_seconds': training, 'image_seconds': typical}, indent=2)
-    path = args.work_dir / 'shapes_pixel_text_seconds.json'
-    atomic_write(path, lambda stream: stream.write(text.encode()))
 
 
 if __name__ == '__main__':

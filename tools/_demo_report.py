@@ -18,10 +18,10 @@ SAYS = {
     'dense_clip': 'CLIP read pixel by pixel, nothing trained',
     'dense_clip_gate': 'the same plus a vote of the whole image '
     '(weight chosen on val scenes)',
-    'linear_head': 'frozen CLIP, one linear map trained on the seen classes',
     'finetune_ce': 'the whole image tower fine-tuned on the seen classes',
     'zegclip': 'prompts and the relationship descriptor, losses as published',
     'zegclip_ce': 'the same with softmax cross-entropy',
+    'guided': 'the same, and masks that follow the outlines of the picture: ours',
 }
 _SCORES = ('mIoU_seen', 'mIoU_unseen', 'hIoU', 'hBIoU')
 _PACKAGES = (
@@ -112,7 +112,8 @@ Guessing a class at random for every pixel would score an mIoU of at most about
 seen and the unseen mIoU: a method that forgets what it was not shown ends near 0. *At
 outlines* it is made of boundary IoU instead, which compares only what lies within 2 %
 of the diagonal of an outline. All trainings are short, so that the demo ends in
-minutes; `configs/zegclip/README.md` has several seeds and splits.
+minutes; `configs/zegclip/README.md` and `configs/guided/README.md` have several seeds
+and splits.
 
 ![Test scenes: image, truth and predictions](pictures.png)
 

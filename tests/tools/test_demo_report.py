@@ -34,9 +34,9 @@ def test_every_figure_is_in_both_files(tool: ModuleType, tmp_path: Path) -> None
     report = tool.DemoReport(
         outcomes={
             'dense_clip': outcome(42.71, 46.04, 44.31, 0.0),
-            'linear_head': outcome(60.66, 22.14, 32.44, 81.6),
+            'finetune_ce': outcome(60.66, 22.14, 32.44, 81.6),
         },
-        iterations={'linear_head': 160},
+        iterations={'finetune_ce': 160},
         split=get_split('shapes_a'),
         seconds={'data': 12.4, 'training': 81.6},
         gate=0.125,
@@ -48,13 +48,13 @@ def test_every_figure_is_in_both_files(tool: ModuleType, tmp_path: Path) -> None
         for line in page.splitlines()
         if line.startswith('| `')
     ]
-    assert [row[0] for row in rows] == ['`dense_clip`', '`linear_head`']
+    assert [row[0] for row in rows] == ['`dense_clip`', '`finetune_ce`']
     assert rows[0][2:] == ['42.7', '46.0', '**44.3**', '22.2', '0', '0']
     assert rows[1][2:] == ['60.7', '22.1', '**32.4**', '16.2', '160', '82']
     assert 'car, mushroom, butterfly, rocket, bricks' in page
     assert '| training | 82 |' in page
     found = json.loads((tmp_path / 'report.json').read_text())
-    assert found['methods']['linear_head'] == {
+    assert found['methods']['finetune_ce'] == {
         'mIoU_seen': 60.66,
         'mIoU_unseen': 22.14,
         'hIoU': 32.44,

@@ -29,6 +29,7 @@ def small(config: str, folder: Path, **changes: Any) -> Path:
     ('config', 'learns'),
     [
         ('tagclip/shapes_tiny', 'decode_head.trust_token'),
+        ('guided/shapes_tiny', 'decode_head.upsampler.place'),
         pytest.param('spt_seg/shapes_tiny', 'backbone.spectral.weight', marks=SLOW),
         pytest.param(
             'clip_rc/shapes_tiny_trained_tokens',

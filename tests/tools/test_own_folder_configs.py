@@ -64,6 +64,8 @@ RUNS: dict[str, list[str]] = {
     'clip_dense/own_folder_vitb16': tower_at(BACKBONE, TEXT),
     'esda/own_folder': [],
     'esda/own_folder_vitb16': [*tower_at(BACKBONE, TEXT), IMAGE_SIZE],
+    'guided/own_folder': [],
+    'guided/own_folder_vitb16': [*tower_at(BACKBONE, TEXT), IMAGE_SIZE],
     'zegclip/own_folder': [],
     'zegclip/own_folder_vitb16': [*tower_at(BACKBONE, TEXT), IMAGE_SIZE],
     'zs3net/own_folder': [*SHORT, *NO_STEPS],

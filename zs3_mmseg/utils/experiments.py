@@ -73,6 +73,7 @@ def shapes_methods(configs: Path) -> tuple[Method, ...]:
         Method('finetune_ce', baselines / 'shapes_tiny_finetune_ce.py', trained=True),
         Method('zegclip', zegclip / 'shapes_tiny.py', trained=True),
         Method('zegclip_ce', zegclip / 'shapes_tiny_ce.py', trained=True),
+        Method('guided', configs / 'guided/shapes_tiny.py', trained=True),
     )
 
 

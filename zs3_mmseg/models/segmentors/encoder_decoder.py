@@ -911,7 +911,8 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         if self._reads_image and metas:
             preprocessor = self.data_preprocessor
             wholes = inputs if wholes is None else wholes
-            given['image'] = input_image(wholes, metas, preprocessor, windows)
+            covered = covered_size(self.backbone, (inputs.shape[2], inputs.shape[3]))
+            given['image'] = input_image(wholes, metas, preprocessor, windows, covered)
         return maps, given
 
     def _given(

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zs3_mmseg.models.resize import Size
+
 from .inference import Window, undo_flip, window_of
 
 
@@ -26,6 +28,9 @@ class InputImage:
         whole_sizes: ``(N', 2)`` long, the valid sizes of ``wholes``.
         windows: where the windows lie; None is the whole image.
         metas: metainfo of the whole images.
+        covered_size: height and width that the backbone's maps stand for, which is more
+            than those of ``pixels`` if it fills pictures up to whole patches. None:
+            the same.
     """
 
     pixels: Tensor
@@ -34,6 +39,16 @@ class InputImage:
     whole_sizes: Tensor
     windows: tuple[Window | None, ...]
     metas: tuple[Mapping[str, Any], ...]
+    covered_size: Size | None = None
+
+    @property
+    def covered(self) -> Tensor:
+        """``(N, 3, H, W)``: ``pixels``, their border repeated up to covered size."""
+        if self.covered_size is None:
+            return self.pixels
+        height, width = self.pixels.shape[2:]
+        missing = (0, self.covered_size[1] - width, 0, self.covered_size[0] - height)
+        return F.pad(self.pixels, missing, mode='replicate')
 
     def proposals(self, propose: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """Return masks of each of the ``N`` pictures, found in the whole images.
@@ -64,6 +79,7 @@ def input_image(
     metas: Sequence[Mapping[str, Any]],
     preprocessor: Any,
     windows: Sequence[Window | None] = (None,),
+    covered: Size | None = None,
 ) -> InputImage:
     """Undo what a data preprocessor did to inputs.
 
@@ -71,6 +87,10 @@ def input_image(
 
     Args:
         inputs: ``(N, 3, H, W)``, whole images.
+        metas: their metainfo.
+        preprocessor: what normalised them.
+        windows: which windows of them the network gets.
+        covered: what the backbone's maps of an image or window stand for.
     """
     wholes = inputs.float()
     if getattr(preprocessor, '_enable_normalize', False):
@@ -93,4 +113,6 @@ def input_image(
         starts = whole_sizes.new_tensor(corners)[:, None]  # (G, 1, 2)
         crop = whole_sizes.new_tensor(pixels.shape[2:])
         valid = (whole_sizes - starts).clamp(min=0).minimum(crop).flatten(0, 1)
-    return InputImage(pixels, valid, wholes, whole_sizes, tuple(windows), tuple(metas))
+    return InputImage(
+        pixels, valid, wholes, whole_sizes, tuple(windows), tuple(metas), covered
+    )
