@@ -359,8 +359,7 @@ def training_chart(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> np.ndar
     """
     if not runs:
         raise ValueError('a chart needs at least one run')
-    size = (9.5, 0.6 + 2.9 * len(runs))
-    figure = Figure(figsize=size, dpi=110, layout=LAYOUT)
+    figure = _figure(9.5, 0.6 + 2.9 * len(runs))
     rows = figure.subplots(len(runs), 2, sharex='col', sharey='col', squeeze=False)
     for (name, records), (left, right) in zip(runs.items(), rows, strict=True):
         parts = sorted({k for record in records for k in record if 'loss' in k})
