@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image
 
@@ -19,7 +18,9 @@ _COLOURS = 'viridis'
 
 def colour_map() -> np.ndarray:
     """Return the colours of values from 0 to 255, ``(256, 3)`` uint8 RGB."""
-    colours = matplotlib.colormaps[_COLOURS](np.arange(256))[:, :3]
+    from matplotlib import colormaps  # only what draws needs it
+
+    colours = colormaps[_COLOURS](np.arange(256))[:, :3]
     return np.round(255 * colours).astype(np.uint8)
 
 
