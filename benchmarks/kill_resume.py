@@ -220,6 +220,8 @@ def main() -> None:
     for number, name in enumerate(SCENARIOS):
         figures[name] = run_scenario(name, arguments.kills, draws, root / str(number))
         print(f'{name}: {figures[name]}', flush=True)
+    if not any(f[kind] for f in figures.values() for kind in ('failed', 'unequal')):
+        shutil.rmtree(root)
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(figures, indent=2) + '\n')
 

@@ -126,3 +126,23 @@ def test_a_bare_poisoned_pickle_is_called_what_it_is(
         safe_load(file)
     assert 'weights_only' not in str(caught.value)
     assert 'trust' not in str(caught.value)
+
+
+def _spanned_archive() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, 'w') as archive:
+        archive.writestr('a', 'b')
+    # The locator of a zip64 end that says there are two disks.
+    locator = b'PK\x06\x07' + struct.pack('<LQL', 0, 0, 2)
+    data = stream.getvalue()
+    return data[:-22] + locator + data[-22:]
+
+
+@pytest.mark.parametrize(
+    'raw', [bytes(999), _spanned_archive()], ids=['zeros', 'disks']
+)
+def test_what_is_no_checkpoint_at_all(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / 'other.pth').write_bytes(raw)
+    with pytest.raises(CheckpointError, match=r'other\.pth') as caught:
+        safe_load(tmp_path / 'other.pth')
+    assert 'weights_only' not in str(caught.value)

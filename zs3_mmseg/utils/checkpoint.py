@@ -265,11 +265,8 @@ def _refused_global(error: Exception) -> str | None:
 
 def _require_stored(file: Path) -> None:
     """Refuse an archive that unpacks to more than it is: torch only stores."""
-    if not zipfile.is_zipfile(file):
-        return
     try:
-        with zipfile.ZipFile(file) as archive:
-            total = sum(entry.file_size for entry in archive.infolist())
+        total = sum(entry.file_size for entry in _zip_entries(file))
     except _DAMAGED as error:
         raise DamagedCheckpointError(f'{file} is no whole archive: {error}') from error
     size = file.stat().st_size
@@ -306,17 +303,25 @@ def _reason(error: Exception) -> str:
     text = str(error) or 'no reason given'
     if _ADVICE in text:
         text = text.partition('WeightsUnpickler error: ')[2] or 'no plain values'
+    elif 'weights_only' in text:
+        text = 'no archive, nor a pickle of tensors'
     return text.splitlines()[0].rstrip('.')
 
 
 def _is_torchscript(file: Path) -> bool:
-    if not zipfile.is_zipfile(file):
-        return False
     try:
-        with zipfile.ZipFile(file) as archive:
-            return any(name.endswith('constants.pkl') for name in archive.namelist())
+        names = [entry.filename for entry in _zip_entries(file)]
     except _DAMAGED:
         return False
+    return any(name.endswith('constants.pkl') for name in names)
+
+
+def _zip_entries(file: Path) -> list[zipfile.ZipInfo]:
+    """Return what an archive holds, of other files nothing."""
+    if not zipfile.is_zipfile(file):
+        return []
+    with zipfile.ZipFile(file) as archive:
+        return archive.infolist()
 
 
 def _require_trust(file: Path, trust: bool, known_sha256: Collection[str]) -> None:

@@ -68,7 +68,11 @@ def _name_lines(path: Path) -> list[Line]:
 
 
 def _from_json(path: Path) -> list[Line]:
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except ValueError as error:
+        advice = 'write one name on each line, without brackets'
+        raise ValueError(f'{error}; {advice}') from error
     if not isinstance(content, list) or not all(isinstance(n, str) for n in content):
         raise ValueError(f'{path}, line 1: expected names, one on each line')
     return list(enumerate((name.strip() for name in content), 1))
