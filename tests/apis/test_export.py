@@ -103,6 +103,7 @@ def test_graphs_say_what_the_model_says(name: str, tmp_path: Path) -> None:
             {},
             'region_classifier .CropClassifier. goes through the pictures',
         ),
+        ('guided/shapes_tiny', {}, "'GuidedHead', which reads pictures"),
     ],
 )
 def test_what_no_graph_can_hold_is_refused(

@@ -102,6 +102,11 @@ def _require_exportable(model: ZeroShotEncoderDecoder) -> None:
             'model.class_embeddings gives several rows for each name, and a graph '
             'takes one: only heads that read one row can be exported'
         )
+    if getattr(model.decode_head, 'needs_image', False):
+        raise ConfigError(
+            f'model.decode_head.type is {head!r}, which reads pictures beside their '
+            'features, and a graph does not hand them on: choose another head'
+        )
     if model.test_cfg.get('mode', 'whole') != 'whole':
         raise ConfigError(
             f'model.test_cfg.mode is {model.test_cfg.mode!r}, which cuts windows, and '

@@ -138,6 +138,8 @@ class GuidedHead(ZegCLIPHead):
         **kwargs: see :class:`ZegCLIPHead`.
     """
 
+    needs_image = True
+
     def __init__(
         self,
         in_channels: int,

@@ -221,6 +221,7 @@ class SpecFuseHead(ZeroShotHead):
     """
 
     score_kind = 'softmax'
+    needs_image = True
 
     def __init__(
         self,

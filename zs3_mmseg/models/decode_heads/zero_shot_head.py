@@ -190,6 +190,8 @@ class ZeroShotHead(BaseDecodeHead):
     score_kind: ScoreKind = 'softmax'
     #: Whether the head cannot do without the global token of the image.
     needs_global_token: bool = False
+    #: Whether the head cannot do without the picture.
+    needs_image: bool = False
     #: Type of the segmentor that it belongs to.
     segmentor: str = 'ZeroShotEncoderDecoder'
     #: Whether the head ends in mmseg's classifier.
