@@ -227,6 +227,28 @@ def test_masks_that_do_not_fit_are_refused(options, message):
         MaskScores(**(fitting | options))
 
 
+@pytest.mark.parametrize('output', ['sum', 'log_mean'])
+@torch.no_grad()
+def test_masks_are_summed_at_the_size_of_the_file(build, monkeypatch, output):
+    model = build(test_cfg=dict(mask_sums='original', class_chunk=2))
+    fallback = torch.rand(2, 5, 4, 4) if output == 'log_mean' else None
+    found = MaskScores(
+        torch.rand(2, 2, 4, 4), torch.rand(2, 2, 5), 'prob', None, fallback, output
+    )
+    monkeypatch.setattr(model, '_head_scores', lambda *given: found)
+    image = torch.randn(2, 3, 15, 13)
+    sizes = [(20, 31), (9, 8)]
+    samples = [SegDataSample(metainfo=dict(ori_shape=size)) for size in sizes]
+    for index, result in enumerate(model.predict(image, samples)):
+        own = found.split(1)[index]
+        full = resize(own.masks, (16, 16))[..., :15, :13]
+        masks = resize(full, sizes[index])[0]
+        sums = torch.einsum('mk,mhw->khw', own.class_scores[0], masks)
+        if output == 'log_mean':
+            sums = (sums / (masks.sum(dim=0) + 1e-8)).log()
+        torch.testing.assert_close(result.seg_logits.data, sums)
+
+
 def test_calibrators_of_logits_are_refused_at_the_start(build):
     with pytest.raises(ValueError, match=r"SeenShift\(space='logit'\).*sums of masks"):
         build(calibrators=[dict(type='SeenShift', space='logit')])

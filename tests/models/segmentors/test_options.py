@@ -19,6 +19,8 @@ from zs3_mmseg.models.segmentors import InferenceOptions
         (dict(class_chunk=0), 'test_cfg.class_chunk'),
         (dict(slide_batch_size=1.5), 'test_cfg.slide_batch_size'),
         (dict(return_scores='best'), 'test_cfg.return_scores'),
+        (dict(mask_sums='image'), 'test_cfg.mask_sums'),
+        (dict(mask_sums='original', mask_size=8), "set test_cfg.mode='whole'"),
     ],
 )
 def test_wrong_options_are_named(cfg, message):
@@ -36,6 +38,8 @@ def test_single_ints_mean_squares_and_foreign_keys_are_left_alone():
 def test_a_segmentor_checks_them_when_built(make_segmentor):
     with pytest.raises(ValueError, match=r'test_cfg\.mode'):
         make_segmentor(test_cfg=dict(mode='tiles'))
+    with pytest.raises(ValueError, match='for heads that find masks first'):
+        make_segmentor(test_cfg=dict(mask_sums='original'))
 
 
 def test_options_follow_a_test_cfg_that_is_changed_or_replaced(make_segmentor):

@@ -1049,16 +1049,25 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         One image after the other, as their sizes differ.
         """
         run = self._run(inputs, metas, [None])
-        rule, align = run.rule, self.align_corners
-        token = run.global_token
+        token, align = run.global_token, self.align_corners
+        height, width = run.crop
+
+        def at_original(maps: Tensor, meta: Mapping[str, Any]) -> Tensor:
+            if not maps.shape[1]:  # which torch does not resize
+                blank = maps.new_zeros(1, 1, height, width)
+                return to_original(blank, meta, align)[:, :0]
+            full = resize_maps(maps.float(), run.covered, align)
+            return to_original(full[..., :height, :width], meta, align)
+
         for image, meta in enumerate(metas):
             found = run.found.split(1)[image]
-            masks = resize_maps(found.masks.float(), run.covered, align)
-            masks = to_original(masks[..., : run.crop[0], : run.crop[1]], meta, align)
+            masks, fallback = at_original(found.masks, meta), found.fallback
+            if fallback is not None:
+                fallback = at_original(fallback, meta)
+            found = replace(found, masks=masks, fallback=fallback)
             size: Size = (masks.shape[2], masks.shape[3])
             own_token = None if token is None else token[image : image + 1]
-            found = replace(found, masks=masks)
-            sums = MaskSums(found, run.queries, own_token, size, size, rule)
+            sums = MaskSums(found, run.queries, own_token, size, size, run.rule)
             for classes in sums.chunks():
                 yield image, classes, sums(classes)[0]
 
