@@ -132,7 +132,7 @@ def test_token_features_need_a_text_tower(table: Path) -> None:
         (
             dict(type='vectors', path='glove.txt'),
             dict(templates='single'),
-            'templates belong to the source clip_text',
+            'templates belong to the sources clip_text and groupvit_text',
         ),
         (
             dict(type='vectors', path='glove.txt'),

@@ -3,6 +3,7 @@
 from .deeplabv2_resnet import DeepLabV2ResNet
 from .extra_tokens import ExtraTokens, RegionTokens
 from .frozen import FrozenBackbone, FrozenBatchNorm
+from .group_vit import GroupViTBackbone
 from .last_attention import LAST_ATTENTION
 from .open_clip_conv import OpenCLIPConvNeXt, OpenCLIPResNet
 from .open_clip_vit import OpenCLIPViT
@@ -17,6 +18,7 @@ __all__ = [
     'ExtraTokens',
     'FrozenBackbone',
     'FrozenBatchNorm',
+    'GroupViTBackbone',
     'OpenCLIPConvNeXt',
     'OpenCLIPResNet',
     'OpenCLIPViT',

@@ -17,6 +17,7 @@ from zs3_mmseg.models.towers import release_towers
 from zs3_mmseg.utils.names import as_list, choose, duplicates, synonyms_of
 
 from .clip_text import ClipTextSource
+from .groupvit_text import GroupViTTextSource
 from .queries import warn_of_equal_rows
 from .sources import (
     ConcatSource,
@@ -74,9 +75,14 @@ def split_names(names: Sequence[str]) -> tuple[list[str], list[int]]:
 _SOURCES: dict[str, type[EmbeddingSource]] = {
     'attributes': AttributeSource,
     'clip_text': ClipTextSource,
+    'groupvit_text': GroupViTTextSource,
     'tensor': TensorSource,
     'vectors': WordVectorSource,
 }
+
+
+#: Those that put names into sentences.
+_PROMPTED = ('clip_text', 'groupvit_text')
 
 
 def _built_source(kind: str, options: dict[str, Any]) -> EmbeddingSource:
@@ -133,6 +139,8 @@ class ClassEmbeddingBank:
 
             - ``dict(type='clip_text', arch=..., pretrained=..., batch_size=256)``:
               prompts through a text tower; cached on disk;
+            - ``dict(type='groupvit_text', weights=...)``: prompts through the text
+              tower of GroupViT, which belongs to its image tower alone;
             - ``dict(type='tensor', path=..., names=None)``: a file with one row for
               each name;
             - ``dict(type='vectors', path=..., binary=None)``: word vectors;
@@ -211,15 +219,16 @@ class ClassEmbeddingBank:
                 'class: leave token_features, reduce_templates and hierarchy out'
             )
         if templates is not None or not reduce_templates:
-            if kind != 'clip_text':
+            if kind not in _PROMPTED:
                 raise ValueError(
-                    f'class_embeddings.templates belong to the source clip_text, not '
-                    f'to {kind!r}, and so does reduce_templates=False'
+                    'class_embeddings.templates belong to the sources '
+                    f'{" and ".join(_PROMPTED)}, not to {kind!r}, and so does '
+                    'reduce_templates=False'
                 )
             if templates is not None:
                 options['templates'] = templates
             options['reduce_templates'] = reduce_templates
-        if reduce_synonyms and kind == 'clip_text':
+        if reduce_synonyms and kind in _PROMPTED:
             options['reduce_templates'] = False  # they are averaged here
         self.source = _built_source(kind, options)
         self.normalize = normalize

@@ -5,6 +5,7 @@ from .cagnet_head import CaGNetHead
 from .closed_form_heads import BilinearCompatibilityHead, SemanticAutoencoderHead
 from .esda_head import ESDAHead
 from .fcclip_head import FCCLIPHead
+from .group_token_head import GroupTokenHead
 from .guided_head import GuidedHead
 from .hierarchical_text_head import HierarchicalTextHead
 from .lseg_head import LSegHead
@@ -27,6 +28,7 @@ __all__ = [
     'DenseTextHead',
     'ESDAHead',
     'FCCLIPHead',
+    'GroupTokenHead',
     'GuidedHead',
     'HierarchicalTextHead',
     'LSegHead',
