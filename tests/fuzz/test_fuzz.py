@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from zs3_mmseg.datasets.folder import read_palette
 from zs3_mmseg.datasets.preparation.archives import PreparationError, open_archive
 from zs3_mmseg.datasets.preparation.labels import read_mat
 from zs3_mmseg.models.class_embeddings.sources import TensorSource, WordVectorSource

@@ -145,7 +145,10 @@ def _as_table(
     if any(name for _, name, _ in rest):
         colours: dict[int, list[int]] = {}
         for where, name, colour in rest:
-            place = find_name(name, classes) if name else None
+            try:
+                place = find_name(name, classes) if name else None
+            except ValueError as error:  # an empty synonym
+                raise ValueError(f'{where}: {error}') from error
             if place is None or place in colours:
                 raise ValueError(
                     f'{where}: {name!r} is '

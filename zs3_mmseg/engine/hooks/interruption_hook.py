@@ -48,7 +48,8 @@ class InterruptionHook(Hook):
             yield
             return
         owner = os.getpid()
-        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        # None is a handler that Python has not set.
+        before = {n: signal.getsignal(n) or signal.SIG_DFL for n in _SIGNALS}
 
         def restore() -> None:
             for number, handler in before.items():
