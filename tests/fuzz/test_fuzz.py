@@ -147,3 +147,9 @@ def test_what_is_no_checkpoint_at_all(tmp_path: Path, raw: bytes) -> None:
     with pytest.raises(CheckpointError, match=r'other\.pth') as caught:
         safe_load(tmp_path / 'other.pth')
     assert 'weights_only' not in str(caught.value)
+
+
+def test_a_palette_with_an_empty_synonym(tmp_path: Path) -> None:
+    (tmp_path / 'palette.txt').write_text('0 0 0 an|\n1 1 1 bee\n')
+    with pytest.raises(ValueError, match=r'palette\.txt, line 1: .* empty synonym'):
+        read_palette(tmp_path, ['ant', 'bee'], 255)
