@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from zs3_mmseg.evaluation.report import JSON_NAME
+from zs3_mmseg.utils.palette import default_palette
 from zs3_mmseg.visualization import heat_map_sheet, training_chart
 from zs3_mmseg.visualization.heat_maps import colour_map, draw_heat_map
 from zs3_mmseg.visualization.sheets import RIGHT, WRONG, comparison_sheet, draw_errors
@@ -64,6 +65,18 @@ def test_a_comparison_has_room_for_errors() -> None:
     given = (rows, titles, ['a', 'b'], [[9, 9, 9], [200, 0, 0]])
     plain, with_errors = (comparison_sheet(*given, errors=e) for e in (False, True))
     assert with_errors.shape[1] - plain.shape[1] == 192 + 8
+
+
+def test_the_legend_of_a_sheet_has_all_classes() -> None:
+    def height(classes: int) -> int:
+        labels = np.arange(600).reshape(20, 30) % classes
+        names = [f'class {index}' for index in range(classes)]
+        colours = default_palette(classes)
+        return comparison_sheet(
+            [[IMAGE, labels]], ['image', 'truth'], names, colours
+        ).shape[0]
+
+    assert height(150) - height(100) >= height(100) - height(50) > 100
 
 
 def test_a_run_without_anything_to_draw_is_refused() -> None:

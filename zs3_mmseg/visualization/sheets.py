@@ -97,6 +97,7 @@ def _draw_key(
             width,
             font_size=font_size,
             title=title,
+            limit=len(group),
         )
         for title, group in groups.items()
         if group
