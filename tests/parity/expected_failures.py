@@ -5,4 +5,4 @@ passes, which fails the suite until the line here is removed. The prefix alone
 decides: such a file is not even opened.
 """
 
-NOT_BUILT_YET = {}
+NOT_BUILT_YET: dict[str, str] = {}
