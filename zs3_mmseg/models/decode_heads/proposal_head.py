@@ -130,7 +130,8 @@ class ProposalHead(ZeroShotHead):
         def propose(picture: Tensor) -> Tensor:
             masks, scores = self.proposer.scored(picture, next(metas))
             sure.append(scores)
-            areas.append(masks.flatten(1).sum(dim=1).float())
+            # One by one: a sum of all at once makes them numbers of 64 bits first.
+            areas.append(scores.new_tensor([float(mask.sum()) for mask in masks]))
             return masks
 
         found = image.proposals(propose)
