@@ -10,11 +10,11 @@ install := PYTHON="$(PYTHON)" sh requirements/install.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test fuzz lint docs bench clean
+.PHONY: help demo test test-slow fuzz lint docs bench clean
 
 help: ## list the targets
 	@echo 'usage: make [PYTHON=/path/to/python3.12] TARGET'
-	@sed -n 's/^\([a-z]*\): ## /  \1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\): ## /  \1	/p' Makefile
 
 demo: ## train and compare zero-shot methods on Shapes; writes work_dirs/demo/report.md
 	@$(install) mm
@@ -22,10 +22,17 @@ demo: ## train and compare zero-shot methods on Shapes; writes work_dirs/demo/re
 	@$(run) tools/demo.py
 
 # One thread per process: more only get in the way. Tests of one file share fixtures.
-test: ## run all tests on two cores (JOBS=n for more)
+tests := OMP_NUM_THREADS=1 $(run) -m pytest -q -n $(JOBS) --dist loadfile
+
+test: ## run the tests but for slow ones on two cores (JOBS=n for more)
 	@$(install) mm,test,masks,export
 	@echo '==> running the tests in $(JOBS) processes'
-	@OMP_NUM_THREADS=1 $(run) -m pytest -q -n $(JOBS) --dist loadfile
+	@$(tests) -m 'not slow'
+
+test-slow: ## run the slow tests: end-to-end runs, kills, the notebook
+	@$(install) mm,test,masks,export
+	@echo '==> running the slow tests in $(JOBS) processes'
+	@$(tests) -m slow
 
 fuzz: ## damage 100,000 files and read them (CASES=n for more)
 	@$(install) mm,test

@@ -196,7 +196,13 @@ def test_variables_of_an_inherited_config_stay_plain(tmp_path: Path) -> None:
 
 
 #: They have pipelines and no data set, which mmseg's inferencer asks for.
-WITHOUT_DATA = ('clip_dense/photo_vitb16', 'clip_dense/photo_vitb16_laion2b')
+WITHOUT_DATA = (
+    'clip_dense/photo_vitb16',
+    'clip_dense/photo_vitb16_laion2b',
+    'groupvit/photo',
+    'two_stage/sam_clip_photo_vitb16',
+    'two_stage/sam2_clip_photo_vitb16',
+)
 
 
 @pytest.mark.parametrize('name', sorted({*shipped_configs()} - {*WITHOUT_DATA}))

@@ -199,7 +199,8 @@ def test_the_oracle_reads_the_image_file(tmp_path: Path) -> None:
     Image.fromarray(np.full((1, 4, 3), (9, 5, 1), np.uint8)).save(path)
     seen = []
 
-    def propose(image: torch.Tensor) -> torch.Tensor:
+    def propose(image: torch.Tensor, meta: dict[str, Any]) -> torch.Tensor:
+        assert meta['ori_shape'] == (1, 4)
         seen.append(image[:, 0, 0].tolist())
         return torch.from_numpy(GOOD)[None] == 1
 

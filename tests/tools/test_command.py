@@ -75,7 +75,8 @@ def test_tools_know_shipped_configs_by_name(run_tool, tmp_path: Path) -> None:
 def test_configs_are_found_by_words() -> None:
     names = run_command('list', 'zegclip', 'own').stdout.split()
     assert names == ['zegclip/own_folder', 'zegclip/own_folder_vitb16']
-    (path,) = run_command('list', '--path', 'own_folder_timm_cosine').stdout.split()
+    found = run_command('list', '--path', 'own_folder_timm_cosine')
+    (path,) = found.stdout.splitlines()  # which may have spaces
     assert Path(path).is_file()
     assert run_command('list', 'no', 'such').returncode == 1
 

@@ -66,10 +66,15 @@ def test_wrong_pseudo_label_sidecar(
         wrap(folder(), pseudo_label_dir=pseudo(MASK, **sidecar))
 
 
-@pytest.mark.parametrize('content', [b'[1]', b'{', b'\xff'])
-def test_a_sidecar_that_is_none(folder: Folder, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ('content', 'complaint'),
+    [(b'[1]', 'is no .*JSON'), (b'{', 'no readable JSON'), (b'\xff', 'no UTF-8 text')],
+)
+def test_a_sidecar_that_is_none(
+    folder: Folder, tmp_path: Path, content: bytes, complaint: str
+) -> None:
     (tmp_path / 'pseudo_labels.json').write_bytes(content)
-    with pytest.raises(ValueError, match=r'pseudo_labels\.json is no .*JSON'):
+    with pytest.raises(ValueError, match=rf'pseudo_labels\.json.* {complaint}'):
         wrap(folder(), pseudo_label_dir=str(tmp_path))
 
 

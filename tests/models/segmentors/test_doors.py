@@ -244,7 +244,7 @@ def test_heads_get_the_image_and_all_that_they_declare(toy_bank, bgr_to_rgb):
 
 @torch.no_grad()
 def test_windows_get_their_part_of_the_image(toy_bank):
-    slide = dict(mode='slide', crop_size=(8, 8), stride=(8, 8))
+    slide = dict(mode='slide', crop_size=(8, 8), stride=(8, 8), slide_batch_size=4)
     model = curious(toy_bank, test_cfg=slide).eval()
     data = pictures((12, 16))
     rgb = data['inputs'][0].flip(0).float()

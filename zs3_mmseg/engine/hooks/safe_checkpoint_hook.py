@@ -109,8 +109,10 @@ class SafeCheckpointHook(CheckpointHook):
     def _save_best_checkpoint(
         self, runner: Runner, metrics: Mapping[str, float]
     ) -> None:
-        with self._removing_last():
-            super()._save_best_checkpoint(runner, metrics)
+        # Validation by itself begins no training, in which there would be a backend.
+        if self.save_best and hasattr(self, 'file_backend'):
+            with self._removing_last():
+                super()._save_best_checkpoint(runner, metrics)
 
     @contextmanager
     def _removing_last(self) -> Iterator[None]:
