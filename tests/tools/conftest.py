@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmengine.utils import ManagerMixin
 
@@ -56,6 +57,9 @@ def _child(
     os.chdir(folder)
     os.environ.update(env)
     _forget_instances()
+    # After a fork torch makes its thread pool anew when it is first asked for, and
+    # aborts if two threads ask at once, as in a backward pass: ask while there is one.
+    torch.set_num_threads(torch.get_num_threads())
     sys.argv = [str(script), *arguments]
     sys.path[:0] = [str(script.parent), str(TINY_RUN.parent)]
     runpy.run_path(str(script), run_name='__main__')
