@@ -211,6 +211,7 @@ def export_onnx(
     }
     graph = written.model.graph
     for value in (*graph.inputs, *graph.outputs):
+        assert value.name is not None  # as they are named above
         value.shape = onnx_ir.Shape(shapes[value.name])
     written.save(os.fspath(path))
 
