@@ -13,7 +13,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from checks_esda import samples_of
-from registry import TOLERANCE, GoldenFile, assert_close, check
+from registry import TOLERANCE, GoldenFile, assert_close, check, one_thread_or_two
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -680,15 +680,7 @@ def whole(golden: GoldenFile) -> None:
     and a ReLU whose input lies within rounding of 0 has either of two gradients.
     """
     init_default_scope('mmseg')
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        check_whole(golden)
-    except AssertionError:
-        torch.set_num_threads(2)
-        check_whole(golden)
-    finally:
-        torch.set_num_threads(threads)
+    one_thread_or_two(lambda: check_whole(golden))
 
 
 def check_whole(golden: GoldenFile) -> None:

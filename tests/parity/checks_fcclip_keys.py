@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import torch
 from checks_schedules import values_over
+from checks_zegformer_keys import check_groups
 from registry import GoldenFile, assert_close, check, longest_prefix
-from torch import Tensor, nn
+from torch import nn
 
 from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
 
 from zs3_mmseg.apis.init import find_config
 from zs3_mmseg.datasets.splits import get_split
-from zs3_mmseg.engine.converters import Conversion, FCCLIPConverter, apply_rules
+from zs3_mmseg.engine.converters import Conversion, FCCLIPConverter
 from zs3_mmseg.engine.converters.core import empty_model
 from zs3_mmseg.engine.converters.fcclip import fcclip_rules
 from zs3_mmseg.models.class_embeddings.clip_text import resolve_templates
@@ -89,7 +89,9 @@ def recipe(golden: GoldenFile) -> None:
     config = Config.fromfile(find_config(name))
     check_recipe(content['recipe'], content['optimizer'], config)
     check_rates(content['lr_at_iteration'], config)
-    check_groups(content['groups'], content['optimizer'], name)
+    check_groups(
+        content['groups'], content['optimizer'], name, empty(name), fcclip_rules()
+    )
     released = content['released_configurations']
     for official, ours in (
         ('convnext_large_eval_ade20k', 'coco_convnext_l_folder'),
@@ -137,34 +139,6 @@ def check_rates(rates: Mapping[str, float], config: Config) -> None:
     for iteration, recorded in rates.items():
         found = torch.as_tensor(values[int(iteration)]).flatten()[0]
         assert_close(found, recorded, what=f'rate at {iteration}')
-
-
-def check_groups(
-    groups: Mapping[str, Any], optimizer: Mapping[str, Any], name: str
-) -> None:
-    """Compare rate and decay of each weight."""
-    config, model = Config.fromfile(find_config(name)), empty(name)
-    wrapper = build_optim_wrapper(model, config.optim_wrapper).optimizer
-    assert type(wrapper).__name__ == optimizer['type']
-    for key in ('betas', 'eps'):
-        assert_close(wrapper.defaults[key], optimizer[key])
-    names = {id(p): key for key, p in model.named_parameters()}
-    ours = {
-        names[id(p)]: (group['lr'], group['weight_decay'])
-        for group in wrapper.param_groups
-        for p in group['params']
-        if p.requires_grad
-    }
-    state: dict[str, Tensor] = {key: torch.empty(0) for key in groups}
-    sources = apply_rules(state, fcclip_rules(), model.state_dict()).sources
-    theirs = {
-        key: (groups[old]['lr'], groups[old]['weight_decay'])
-        for key, old in sources.items()
-    }
-    assert len(theirs) == len(groups)
-    assert ours.keys() == theirs.keys()
-    for key, values in theirs.items():
-        assert ours[key] == pytest.approx(values), key
 
 
 def check_released(theirs: Mapping[str, Any], config: Config) -> None:

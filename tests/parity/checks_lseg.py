@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from checks_esda import samples_of, text_tower
-from registry import GoldenFile, assert_close, check
+from registry import GoldenFile, assert_close, check, one_thread_or_two
 from torch import Tensor, nn
 
 from mmengine.config import Config
@@ -253,15 +253,7 @@ def check_training_step(model: Model, golden: GoldenFile) -> None:
 
     A ReLU whose input lies within rounding of 0 has either of two gradients.
     """
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        check_one_step(copy.deepcopy(model), golden)
-    except AssertionError:
-        torch.set_num_threads(2)
-        check_one_step(model, golden)
-    finally:
-        torch.set_num_threads(threads)
+    one_thread_or_two(lambda: check_one_step(copy.deepcopy(model), golden))
 
 
 def check_one_step(model: Model, golden: GoldenFile) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from checks_esda import samples_of
-from registry import GoldenFile, assert_close, check
+from registry import GoldenFile, assert_close, check, one_thread_or_two
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -341,15 +341,7 @@ def whole(golden: GoldenFile) -> None:
     A ReLU whose input lies within rounding of 0 has either of two gradients.
     """
     init_default_scope('mmseg')
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        check_whole(golden)
-    except AssertionError:
-        torch.set_num_threads(2)
-        check_whole(golden)
-    finally:
-        torch.set_num_threads(threads)
+    one_thread_or_two(lambda: check_whole(golden))
 
 
 def check_whole(golden: GoldenFile) -> None:

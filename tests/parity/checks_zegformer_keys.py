@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +20,12 @@ from mmengine.optim import build_optim_wrapper
 
 from zs3_mmseg.apis.init import find_config
 from zs3_mmseg.datasets.splits import find_name, get_split
-from zs3_mmseg.engine.converters import Conversion, ZegFormerConverter, apply_rules
+from zs3_mmseg.engine.converters import (
+    Conversion,
+    KeyRule,
+    ZegFormerConverter,
+    apply_rules,
+)
 from zs3_mmseg.engine.converters.core import empty_model
 from zs3_mmseg.engine.converters.zegformer import zegformer_rules
 
@@ -93,7 +98,13 @@ def recipes(golden: GoldenFile) -> None:
     content = golden.json
     for key, name in RECIPES.items():
         check_recipe(content['recipes'][key], name)
-        check_groups(content['groups'], content['optimizer'], name)
+        check_groups(
+            content['groups'],
+            content['optimizer'],
+            f'zegformer/{name}',
+            empty('zegformer/cocostuff_r50'),
+            zegformer_rules(),
+        )
     for official, name in RELEASED.items():
         theirs = content['released_configurations'][f'zegformer_{official}.yaml']
         check_released(theirs, Config.fromfile(find_config(f'zegformer/{name}')))
@@ -132,11 +143,14 @@ def check_recipe(recipe: Mapping[str, Any], name: str) -> None:
 
 
 def check_groups(
-    groups: Mapping[str, Any], optimizer: Mapping[str, Any], name: str
+    groups: Mapping[str, Any],
+    optimizer: Mapping[str, Any],
+    name: str,
+    model: nn.Module,
+    rules: Sequence[KeyRule],
 ) -> None:
-    """Compare rate and decay of each weight."""
-    config = Config.fromfile(find_config(f'zegformer/{name}'))
-    model = empty('zegformer/cocostuff_r50')
+    """Compare rate and decay of each weight, by a config's optimiser on a model."""
+    config = Config.fromfile(find_config(name))
     wrapper = build_optim_wrapper(model, config.optim_wrapper).optimizer
     assert type(wrapper).__name__ == optimizer['type']
     for key in ('betas', 'eps'):
@@ -149,7 +163,7 @@ def check_groups(
         if p.requires_grad
     }
     state: dict[str, Tensor] = {key: torch.empty(0) for key in groups}
-    sources = apply_rules(state, zegformer_rules(), model.state_dict()).sources
+    sources = apply_rules(state, rules, model.state_dict()).sources
     theirs = {
         key: (groups[old]['lr'], groups[old]['weight_decay'])
         for key, old in sources.items()

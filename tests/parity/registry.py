@@ -170,3 +170,16 @@ def assert_close(
     assert difference <= limit, (
         f'{what}: largest difference {difference:.3g} is over {limit:.3g}'
     )
+
+
+def one_thread_or_two(compare: Callable[[], None]) -> None:
+    """Compare with sums in the order of one thread, or else of two."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        compare()
+    except AssertionError:
+        torch.set_num_threads(2)
+        compare()
+    finally:
+        torch.set_num_threads(threads)
