@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from .text import INK, PAPER, Pen
 _COLOURS = 'viridis'
 
 
+@cache
 def colour_map() -> np.ndarray:
     """Return the colours of values from 0 to 255, ``(256, 3)`` uint8 RGB."""
     from matplotlib import colormaps  # only what draws needs it
