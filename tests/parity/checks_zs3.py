@@ -307,7 +307,7 @@ class RecordedRun:
 
     def iterate(self, iteration: int) -> dict[str, Tensor]:
         """Take one step; return the losses."""
-        self.retraining.draws = RecordedDraws(self.tensors, iteration)
+        self.retraining.begin(RecordedDraws(self.tensors, iteration))
         samples = []
         for labels in self.tensors[f'iter{iteration}.label']:
             sample = SegDataSample()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from mmseg.models.losses import CrossEntropyLoss
 from mmseg.structures import SegDataSample
 
 from zs3_mmseg.datasets.splits import ZeroShotSplit
+from zs3_mmseg.models.losses.divisors import Divisor, stock_divisors
 from zs3_mmseg.models.segmentors.encoder_decoder import with_labels
 
 from .plan import reset_generator
@@ -131,6 +133,9 @@ class TapUser(Protocol):
 class ClassifierTap:
     """Wraps ``head.loss`` and the input of ``head.conv_seg`` of a decode head.
 
+    A loop that counts labels before it trains asks ``head.loss_divisors`` for each
+    batch of a step first, and gets those of the labels that the losses will read.
+
     Only calls of ``head.loss`` are touched, so prediction never is. The head keeps its
     own loss, and the runner its own step: mixed precision, clipping, accumulation and
     logging work as ever.
@@ -142,12 +147,15 @@ class ClassifierTap:
         self._handle: RemovableHandle | None = None
         self._labels: Tensor | None = None
         self._passes = 0
+        #: Labels of batches that were counted and will be trained on, in that order.
+        self._counted: deque[Tensor] = deque()
 
     def install(self) -> None:
         """Put the tap in."""
         self._loss = self.head.loss
         # On the instance: a class's own method stays what it is.
         self.head.loss = self._tapped_loss
+        self.head.loss_divisors = self._tapped_divisors
         self._handle = self.head.conv_seg.register_forward_pre_hook(self._before)
 
     def remove(self) -> None:
@@ -156,14 +164,21 @@ class ClassifierTap:
             return
         self._handle.remove()
         self._handle = None
-        del self.head.loss
+        del self.head.loss, self.head.loss_divisors
+
+    def _tapped_divisors(self, samples: list[SegDataSample]) -> dict[str, Divisor]:
+        if self.user.active():
+            self._counted.append(self.user.relabel(_stacked(samples)))
+            samples = with_labels(samples, self._counted[-1])
+        return stock_divisors(self.head, samples)
 
     def _tapped_loss(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         if not self.user.active():
             return self._loss(*args, **kwargs)
         samples = _find_samples(args, kwargs)
-        batch = torch.stack([sample.gt_sem_seg.data[0] for sample in samples])
-        labels = self.user.relabel(batch)
+        batch = _stacked(samples)
+        known = self._counted
+        labels = known.popleft() if known else self.user.relabel(batch)
         if labels is not batch:
             changed = with_labels(samples, labels)
             args = tuple(changed if arg is samples else arg for arg in args)
@@ -185,6 +200,11 @@ class ClassifierTap:
             return None
         self._passes += 1
         return (self.user.replace(inputs[0], self._labels),)
+
+
+def _stacked(samples: Sequence[SegDataSample]) -> Tensor:
+    """Return the labels of samples, ``(N, H, W)``."""
+    return torch.stack([sample.gt_sem_seg.data[0] for sample in samples])
 
 
 def _find_samples(args: Sequence[Any], kwargs: dict[str, Any]) -> list[SegDataSample]:

@@ -151,8 +151,9 @@ class GenerativeRetrainingHook(Hook):
     their optimisers and the phase travel in checkpoints, and all random draws follow
     from seed and iteration, so a resumed run equals an uninterrupted one.
 
-    Gradients of the segmentor may be accumulated over iterations: the generator then
-    takes a step in each iteration, the classifier in every k-th.
+    Gradients of the segmentor may be accumulated. With ``StepTrainLoop`` generator and
+    classifier take a step in each iteration, made of all its batches; with mmengine's
+    loop the generator takes one in each iteration, the classifier in every k-th.
 
     Args:
         class_embeddings: config of a ``ClassEmbeddingBank``.
@@ -345,6 +346,10 @@ class GenerativeRetrainingHook(Hook):
             split, vectors.to(conv.weight.device), conv.in_channels, seed
         )
         weights = ClassWeights(criterion, split, self._unseen_weight, head.ignore_index)
+        loop = runner.train_loop
+        counts = getattr(loop, 'counts', False)
+        if counts:
+            _require_no_losses(self.synthesisers)
         self._retraining = Retraining(
             head,
             facts,
@@ -352,6 +357,8 @@ class GenerativeRetrainingHook(Hook):
             weights,
             layout=self._layout,
             decide_on=self._decide_on,
+            batches=getattr(loop, 'batches', 1),
+            shares=not counts,
         )
         self._tap = ClassifierTap(head, self._retraining)
         self._tap.install()
@@ -410,13 +417,14 @@ class GenerativeRetrainingHook(Hook):
             for part in unwrap(runner.model).children():
                 part.eval()
         rank, world_size = get_dist_info()
-        retraining.draws = KeyedDraws(
+        draws = KeyedDraws(
             retraining.facts.seed,
             runner.iter,
             rank=rank,
             world_size=world_size,
             device=retraining.head.conv_seg.weight.device,
         )
+        retraining.begin(draws)
         retraining.training = True
 
     def after_train_iter(
@@ -456,6 +464,17 @@ class GenerativeRetrainingHook(Hook):
 
 def _metainfo(runner: Runner) -> Mapping[str, Any]:
     return getattr(runner.train_dataloader.dataset, 'metainfo', {})
+
+
+def _require_no_losses(synthesisers: Sequence[Synthesiser]) -> None:
+    """Check that nobody adds a loss over what is only counted when it is there."""
+    for part in synthesisers:
+        if type(part).loss is not Synthesiser.loss:
+            raise UnsupportedError(
+                f'{type(part).__name__} has a loss whose divisor depends on features, '
+                'so it cannot be that of a whole step: set train_cfg.normalise_by='
+                "'batch'"
+            )
 
 
 def _build_synthesisers(configs: Sequence[Mapping[str, Any]]) -> list[Synthesiser]:

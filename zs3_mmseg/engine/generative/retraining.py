@@ -28,7 +28,8 @@ class Retraining:
     """Synthesisers, and what they do to a batch (the user of a ``ClassifierTap``).
 
     ``layout`` makes label maps with unseen classes; None: those of the data set hold
-    unseen classes themselves. ``decide_on`` is the hook's option.
+    unseen classes themselves. ``decide_on`` is the hook's option. An iteration has so
+    many ``batches``; ``shares``: means over a process become its part of that over all.
     """
 
     def __init__(
@@ -40,6 +41,8 @@ class Retraining:
         *,
         layout: SyntheticLayout | None = None,
         decide_on: Literal['labels', 'downsampled'] = 'labels',
+        batches: int = 1,
+        shares: bool = True,
     ) -> None:
         self.head = head
         self.facts = facts
@@ -47,14 +50,22 @@ class Retraining:
         self.weights = weights
         self.layout = layout
         self.decide_on = decide_on
+        self.batches = batches
+        self.shares = shares
         self.phase = Phase.SEGMENTOR
         #: Whether a training iteration is going on.
         self.training = False
-        #: Where this iteration draws from.
-        self.draws = KeyedDraws(0, 0)
+        self.begin(KeyedDraws(0, 0))
         self._logs: dict[str, Tensor] = {}
         for synthesiser in synthesisers:
             synthesiser.prepare(facts)
+
+    def begin(self, draws: KeyedDraws) -> None:
+        """Begin an iteration, which draws from there."""
+        self.draws = draws
+        #: Images of this iteration that were labelled, and met.
+        self._labelled = self._met = 0
+        self._left = self.batches
 
     def active(self) -> bool:
         """Whether this is training, after the segmentor's own."""
@@ -64,6 +75,8 @@ class Retraining:
         """Put unseen classes into label maps ``(N, H, W)`` for the classifier."""
         if self.layout is None or not self.phase.trains_classifier:
             return labels
+        first = self._labelled
+        self._labelled += len(labels)
         return torch.stack(
             [
                 self.layout(
@@ -72,7 +85,7 @@ class Retraining:
                     self.weights.ignore_index,
                     self.draws.layout(image),
                 )
-                for image, label_map in enumerate(labels)
+                for image, label_map in enumerate(labels, first)
             ]
         )
 
@@ -91,15 +104,18 @@ class Retraining:
             real = features.float()
             small = _downsample(labels, real.shape[2:])
             looked_at = small if self.decide_on == 'downsampled' else labels
+            first = self._met
             unseen = is_unseen(looked_at, self.facts.split).flatten(1).any(dim=1)
             merged = torch.stack(
                 [
-                    self._image(real[image], small[image], image, has_unseen)
-                    for image, has_unseen in enumerate(unseen.tolist())
+                    self._image(real[place], small[place], first + place, has_unseen)
+                    for place, has_unseen in enumerate(unseen.tolist())
                 ]
             )
+            self._met += len(real)
+            self._left -= 1
             self._logs = {}
-            for synthesiser in self.synthesisers:
+            for synthesiser in self.synthesisers if self._left == 0 else ():
                 self._logs |= synthesiser.finish(self.phase.trains_generator)
         return merged.to(features.dtype)
 
@@ -123,8 +139,9 @@ class Retraining:
             kept = {k: v * 0 if 'loss' in k else v for k, v in losses.items()}
             return {**kept, **self._logs}
         key = self.weights.criterion.loss_name
-        share = share_of_processes(self.weights.total(labels))
-        losses = {**losses, key: losses[key] * share}
+        if self.shares:
+            share = share_of_processes(self.weights.total(labels))
+            losses = {**losses, key: losses[key] * share}
         for synthesiser in self.synthesisers:
             losses |= synthesiser.loss(self.head.conv_seg, self.weights)
         return {**losses, **self._logs}

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zs3_mmseg.models.precision import at_least_float32
+
 from .blocks import check_blocks
 
 
@@ -246,7 +248,7 @@ def prior_map(patches: Tensor, prototype: Tensor, grid: tuple[int, int]) -> Tens
     A prototype of zeros gives zeros.
     """
     with torch.autocast(patches.device.type, enabled=False):
-        patches, prototype = patches.float(), prototype.float()
+        patches, prototype = at_least_float32(patches), at_least_float32(prototype)
         products = (patches @ prototype.unsqueeze(-1)).squeeze(-1)  # (N, hw)
         lengths = patches.norm(dim=-1) * prototype.norm(dim=-1, keepdim=True)
         cosines = products / (lengths + _EPS)
@@ -259,8 +261,9 @@ def prior_map(patches: Tensor, prototype: Tensor, grid: tuple[int, int]) -> Tens
 def masked_prototype(patches: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted mean of patches: ``(N, hw, D), (N, hw) -> (N, D)``."""
     with torch.autocast(patches.device.type, enabled=False):
-        weights = weights.float().unsqueeze(1)  # (N, 1, hw)
-        total = (weights @ patches.float()).squeeze(1)
+        patches = at_least_float32(patches)
+        weights = weights.to(patches).unsqueeze(1)  # (N, 1, hw)
+        total = (weights @ patches).squeeze(1)
         return total / (weights.sum(dim=-1) + _AREA_EPS)
 
 

@@ -13,7 +13,7 @@ from mmseg.registry import MODELS
 from mmseg.utils import SampleList
 
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
-from zs3_mmseg.models.losses import pixel_mean
+from zs3_mmseg.models.losses import Divisor, pixel_mean
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import choose
 
@@ -146,3 +146,8 @@ class AttributeHead(ZeroShotHead):
         loss = pixel_mean(summed, outputs.attributes, labels, **self._label_options)
         accuracy = pixel_accuracy(outputs.logits, labels, **self._label_options)
         return {'loss_attributes': loss, 'acc_seg': accuracy}
+
+    def loss_divisors(self, batch_data_samples: SampleList) -> dict[str, Divisor]:
+        """Return what each loss is divided by: the labelled pixels."""
+        labelled = self._labelled(batch_data_samples)
+        return {'loss_attributes': labelled, 'acc_seg': labelled}

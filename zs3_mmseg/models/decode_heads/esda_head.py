@@ -17,7 +17,8 @@ from mmseg.utils import ConfigType, SampleList
 
 from zs3_mmseg.models.backbones.blocks import run_block
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
-from zs3_mmseg.models.losses import pixel_cross_entropy
+from zs3_mmseg.models.losses import Divisor, pixel_cross_entropy
+from zs3_mmseg.models.precision import at_least_float32
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 from zs3_mmseg.utils.names import choose
@@ -52,9 +53,10 @@ def prior_losses(
     """
     # The softmax of two values is the sigmoid of their difference, and a resize is
     # linear: one map stands for both channels.
-    odds = 1 - 2 * priors.float() if target == 'official' else 2 * priors.float() - 1
+    priors = at_least_float32(priors)
+    odds = 1 - 2 * priors if target == 'official' else 2 * priors - 1
     counts = labels != ignore_index
-    foreground = (labels == 1).float()
+    foreground = (labels == 1).to(odds)
     losses = []
     for prior_odds in odds.split(1, dim=1):
         full = F.interpolate(
@@ -63,7 +65,7 @@ def prior_losses(
             mode='bilinear',
             align_corners=align_corners,
         ).squeeze(1)
-        pixels = F.binary_cross_entropy_with_logits(full, foreground, counts.float())
+        pixels = F.binary_cross_entropy_with_logits(full, foreground, counts.to(odds))
         losses.append(pixels * labels.numel() / counts.sum().clamp(min=1))
     *others, last = losses
     rest = torch.stack(others).mean() if others else last.new_zeros(())
@@ -314,9 +316,7 @@ class ESDAHead(ZeroShotHead):
             ``loss_ce``, ``loss_prior_last`` and ``loss_prior_rest``, weighted, and
             ``acc_seg`` in percent, which is logged but not a loss.
         """
-        labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        if self.void_pixels == 'background':
-            labels = labels.masked_fill(labels == self.ignore_index, BACKGROUND)
+        labels = self._targets(batch_data_samples)
         (logits, priors), options = outputs, self._label_options
         last, rest = prior_losses(priors, labels, target=self.prior_target, **options)
         return {
@@ -325,6 +325,19 @@ class ESDAHead(ZeroShotHead):
             'loss_prior_rest': self.other_prior_weight * rest,
             'acc_seg': pixel_accuracy(logits, labels, **options),
         }
+
+    def loss_divisors(self, batch_data_samples: SampleList) -> dict[str, Divisor]:
+        """Return what each loss is divided by: the pixels that count."""
+        labels = self._targets(batch_data_samples)
+        names = 'loss_ce', 'loss_prior_last', 'loss_prior_rest', 'acc_seg'
+        return dict.fromkeys(names, Divisor((labels != self.ignore_index).sum()))
+
+    def _targets(self, batch_data_samples: SampleList) -> Tensor:
+        """Return the labels ``(N, H, W)`` of the losses, see ``void_pixels``."""
+        labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
+        if self.void_pixels == 'background':
+            labels = labels.masked_fill(labels == self.ignore_index, BACKGROUND)
+        return labels
 
     def foreground(self, labels: Tensor) -> Tensor:
         """Return where the named class is, for the prototypes of the backbone.

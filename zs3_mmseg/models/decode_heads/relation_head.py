@@ -14,7 +14,7 @@ from mmseg.registry import MODELS
 from mmseg.utils import SampleList
 
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
-from zs3_mmseg.models.losses import pixel_mean
+from zs3_mmseg.models.losses import Divisor, pixel_mean
 from zs3_mmseg.utils.names import choose
 
 from .text_heads import cosine_maps
@@ -135,3 +135,8 @@ class RelationHead(ZeroShotHead):
             ),
             'acc_seg': pixel_accuracy(outputs, labels, **self._label_options),
         }
+
+    def loss_divisors(self, batch_data_samples: SampleList) -> dict[str, Divisor]:
+        """Return what each loss is divided by: the labelled pixels."""
+        labelled = self._labelled(batch_data_samples)
+        return {f'loss_{self.loss_kind}': labelled, 'acc_seg': labelled}

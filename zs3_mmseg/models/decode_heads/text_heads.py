@@ -14,6 +14,8 @@ from mmseg.registry import MODELS
 from mmseg.utils import SampleList
 
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
+from zs3_mmseg.models.losses import Divisor
+from zs3_mmseg.models.precision import at_least_float32
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import choose
 
@@ -37,8 +39,9 @@ def cosine_maps(features: Tensor, rows: Tensor) -> Tensor:
             f'{rows.shape[-1]} has to stand between them'
         )
     with torch.autocast(features.device.type, enabled=False):
-        patches = F.normalize(features.flatten(2).float(), dim=1)  # (N, D, hw)
-        maps = F.normalize(rows.float(), dim=-1) @ patches  # (N, Q, hw)
+        patches = at_least_float32(features.flatten(2))  # (N, D, hw)
+        patches = F.normalize(patches, dim=1)
+        maps = F.normalize(rows.to(patches), dim=-1) @ patches  # (N, Q, hw)
     return maps.unflatten(2, features.shape[2:])
 
 
@@ -245,3 +248,8 @@ class CosineRegressionHead(ZeroShotHead):
         loss = ((1 - chosen) * valid).sum() / valid.sum().clamp(min=1)
         accuracy = pixel_accuracy(outputs, labels.squeeze(1), **self._label_options)
         return {'loss_cosine': loss, 'acc_seg': accuracy}
+
+    def loss_divisors(self, batch_data_samples: SampleList) -> dict[str, Divisor]:
+        """Return what each loss is divided by: the labelled pixels."""
+        labelled = self._labelled(batch_data_samples)
+        return {'loss_cosine': labelled, 'acc_seg': labelled}

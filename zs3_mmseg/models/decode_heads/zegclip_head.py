@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmseg.registry import MODELS
-from mmseg.utils import ConfigType, SampleList
+from mmseg.utils import ConfigType, SampleList, add_prefix
 
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
-from zs3_mmseg.models.losses import TrustLoss
+from zs3_mmseg.models.losses import Divisor, TrustLoss
+from zs3_mmseg.models.losses.class_masks import masks_divisor
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import choose
 
@@ -336,7 +337,8 @@ class ZegCLIPHead(ZeroShotHead):
         )
         self.needs_groups = query_context == 'groups' or 'group' in self.memory_parts
         self.deep_supervision = deep_supervision
-        self.mask_loss = None if loss_decode is None else _mask_loss(loss_decode)
+        self.num_layers = num_layers
+        self.mask_loss: Any = None if loss_decode is None else _mask_loss(loss_decode)
         descriptor_dim = len(self.terms) * in_channels
         self.q_proj = nn.Linear(descriptor_dim, in_channels)
         options: dict[str, Any] = dict(
@@ -548,6 +550,34 @@ class ZegCLIPHead(ZeroShotHead):
                     **self._label_options,
                 )
         return losses
+
+    def loss_divisors(self, batch_data_samples: SampleList) -> dict[str, Divisor]:
+        """Return what each loss is divided by; those of all masks by the same.
+
+        Raises:
+            ConfigError: if ``loss_decode`` does not say it.
+        """
+        labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
+        of_mask = super().loss_divisors(batch_data_samples)
+        if self.mask_loss is not None:
+            if not hasattr(self.mask_loss, 'divisors'):
+                raise ConfigError(
+                    f'model.decode_head.loss_decode: {type(self.mask_loss).__name__} '
+                    'does not say what it is divided by (divisors). Set train_cfg.'
+                    "normalise_by='batch'"
+                )
+            del of_mask['loss_ce']
+            of_mask |= self.mask_loss.divisors(labels, self.ignore_index)
+        found = dict(of_mask)
+        for prefix in ('score', *(f'd{index}' for index in range(self.num_layers))):
+            found |= add_prefix(of_mask, prefix)
+        if self.recovery is not None:
+            images = torch.tensor(len(labels), device=labels.device)
+            for name in ('query', 'patch'):
+                found[f'loss_recovery_{name}'] = Divisor(images)
+        if self.gives_gate:
+            found['loss_trust'] = masks_divisor(labels, self.ignore_index)
+        return found
 
     def _mask_losses(
         self, mask: Tensor, batch_data_samples: SampleList

@@ -14,7 +14,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import ConfigType, SampleList
 
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
-from zs3_mmseg.models.losses import pixel_cross_entropy
+from zs3_mmseg.models.losses import Divisor, pixel_cross_entropy
 from zs3_mmseg.models.resize import resize_by_products, resize_maps
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.labels import IGNORE_INDEX
@@ -315,6 +315,22 @@ class ZeroShotHead(BaseDecodeHead):
             'loss_ce': pixel_cross_entropy(outputs, labels, **self._label_options),
             'acc_seg': pixel_accuracy(outputs, labels, **self._label_options),
         }
+
+    def loss_divisors(self, batch_data_samples: SampleList) -> dict[str, Divisor]:
+        """Return what each loss is divided by, by its name, and accuracy, too.
+
+        Whoever overrides :meth:`loss_by_feat` overrides this, too, if the new losses
+        are to be those of a whole step of the optimiser; see ``StepTrainLoop``.
+
+        Args:
+            batch_data_samples: as in :meth:`loss_by_feat`.
+        """
+        return dict.fromkeys(('loss_ce', 'acc_seg'), self._labelled(batch_data_samples))
+
+    def _labelled(self, batch_data_samples: SampleList) -> Divisor:
+        """Return the divisor of means over labelled pixels."""
+        labels = self._stack_batch_gt(batch_data_samples)
+        return Divisor((labels != self.ignore_index).sum())
 
     @property
     def _label_options(self) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from torch.utils.checkpoint import checkpoint
 from mmengine.dist import all_reduce
 from mmseg.registry import MODELS
 
+from zs3_mmseg.models.precision import at_least_float32
 from zs3_mmseg.models.resize import resize_by_products, resize_maps
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 
+from .divisors import Divisor
 from .pixels import CLASS_CHUNK, ResizedMaps, refuse_second_derivatives
 
 
@@ -118,10 +120,7 @@ class NonExclusiveLoss(nn.Module):
         Returns:
             scalars ``loss_mask`` and ``loss_dice``, and ``loss_ssim`` if it has weight.
         """
-        # Half precision has too few digits for sums over pixels.
-        mask_logits = mask_logits.to(
-            torch.promote_types(mask_logits.dtype, torch.float32)
-        )
+        mask_logits = at_least_float32(mask_logits)
         labelled = labels != ignore_index  # (N, H, W)
         counts = _pixels_of_class(labels, labelled, mask_logits.shape[1])  # (N, K)
         labels = torch.where(labelled, labels, -1)
@@ -138,6 +137,16 @@ class NonExclusiveLoss(nn.Module):
                 similarity = self._similarity(mask_logits, labels, align_corners)
                 losses['loss_ssim'] = self.ssim_weight * (1 - similarity)
         return losses
+
+    def divisors(self, labels: Tensor, ignore_index: int) -> dict[str, Divisor]:
+        """Return what the terms are divided by, for labels as in :meth:`forward`."""
+        masks = masks_divisor(labels, ignore_index)
+        found = {'loss_mask': masks, 'loss_dice': masks}
+        if self.ssim_weight:
+            labelled = labels != ignore_index
+            counted = labelled if self.ignore_void else torch.ones_like(labelled)
+            found['loss_ssim'] = Divisor(counted.sum())
+        return found
 
     def _similarity(
         self, mask_logits: Tensor, labels: Tensor, align_corners: bool
@@ -274,6 +283,14 @@ def _pixels_of_class(labels: Tensor, labelled: Tensor, num_classes: int) -> Tens
     return counts.scatter_add_(1, index, labelled.flatten(1).float())
 
 
+def masks_divisor(labels: Tensor, ignore_index: int) -> Divisor:
+    """Return what losses of one mask per class divide by, see :func:`_num_masks`."""
+    labelled = labels != ignore_index
+    num_classes = int(labels.where(labelled, 0).max()) + 1
+    counts = _pixels_of_class(labels, labelled, num_classes)
+    return Divisor((counts > 0).sum(), over_ranks=True)
+
+
 def _num_masks(counts: Tensor) -> Tensor:
     """Return how many masks ``(N, K)`` have pixels, averaged over ranks, at least 1."""
     present = (counts > 0).sum().float()
@@ -371,7 +388,8 @@ class TrustLoss(nn.Module):
         Returns:
             a scalar.
         """
-        logits = resize_maps(gate.float(), labels.shape[-2:], align_corners)[:, 0]
+        gate = at_least_float32(gate)
+        logits = resize_maps(gate, labels.shape[-2:], align_corners)[:, 0]
         # The sign makes a positive of either kind.
         logits = torch.where(unseen, logits, -logits)
         weights = torch.where(unseen, self.alpha, 1 - self.alpha)

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmseg.registry import MODELS
 
+from zs3_mmseg.models.precision import at_least_float32
 from zs3_mmseg.models.resize import resize_by_products
 
 #: Classes of an image at label resolution at a time: few enough for a cache, enough to
@@ -97,7 +98,7 @@ def pixel_mean(
             preserve_rng_state=False,
         )
         for image_maps, image_labels in zip(
-            maps.float().split(1), labels.split(1), strict=True
+            at_least_float32(maps).split(1), labels.split(1), strict=True
         )
     ]
     labelled = (labels != ignore_index).sum().clamp(min=1)
@@ -124,10 +125,9 @@ def pixel_cross_entropy(
     derivative is refused.
     """
     labelled = labels != ignore_index
-    precise = torch.promote_types(logits.dtype, torch.float32)
     with torch.autocast(logits.device.type, enabled=False):
         total = _CrossEntropy.apply(
-            logits.to(precise),
+            at_least_float32(logits),
             torch.where(labelled, labels, -1),
             align_corners,
             class_chunk,

@@ -15,6 +15,7 @@ from mmseg.utils import ConfigType, OptConfigType, SampleList, add_prefix
 from zs3_mmseg.models.backbones.outputs import TowerOutput
 from zs3_mmseg.models.class_embeddings import ClassQueries
 from zs3_mmseg.models.decode_heads.zero_shot_head import single_rows
+from zs3_mmseg.models.losses.divisors import Divisor, head_divisors
 from zs3_mmseg.models.resize import resize_maps
 from zs3_mmseg.utils.config_check import ConfigError
 from zs3_mmseg.utils.names import did_you_mean
@@ -242,6 +243,14 @@ class ClassPromptedSegmentor(ZeroShotEncoderDecoder):
         outputs = self._training_outputs(head, maps, given)
         losses = self._losses_by_feat(head, maps, outputs, samples, given)
         return add_prefix(losses, 'decode')
+
+    def loss_divisors(
+        self, inputs: Tensor, data_samples: SampleList
+    ) -> dict[str, Divisor]:
+        """Return what the losses of a batch of pairs are divided by, by their names."""
+        labels = self._covered_labels(inputs, data_samples)
+        own = head_divisors(self.decode_head, with_labels(data_samples, labels))
+        return add_prefix(own, 'decode')
 
     def _pair_queries(
         self, queries: ClassQueries, which: Sequence[int] | Tensor

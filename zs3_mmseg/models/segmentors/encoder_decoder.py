@@ -34,6 +34,11 @@ from zs3_mmseg.models.decode_heads.zero_shot_head import (
     ScoreKind,
     ZeroShotHead,
 )
+from zs3_mmseg.models.losses.divisors import (
+    Divisor,
+    head_divisors,
+    require_head_divisors,
+)
 from zs3_mmseg.models.resize import resize_maps
 from zs3_mmseg.registry import find_class
 from zs3_mmseg.utils.config_check import ConfigError
@@ -302,6 +307,12 @@ def _built(parts: Sequence[ConfigType | nn.Module]) -> nn.ModuleList:
     return nn.ModuleList(
         MODELS.build(part) if isinstance(part, Mapping) else part for part in parts
     )
+
+
+def _loss_prefix(head: str) -> str:
+    """Return what stands before the losses of a head, as in mmseg."""
+    prefix = head.replace('auxiliary_head', 'aux').replace('[', '_').strip(']')
+    return prefix.removesuffix('_head')
 
 
 @MODELS.register_module()
@@ -1316,9 +1327,45 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
                 own_labels = own_labels.masked_fill(unseen, self._special.ignore)
             samples = with_labels(data_samples, own_labels)
             own = self._losses_by_feat(head, maps, outputs, samples, given)
-            prefix = name.replace('auxiliary_head', 'aux').replace('[', '_').strip(']')
-            losses |= add_prefix(own, prefix.removesuffix('_head'))
+            losses |= add_prefix(own, _loss_prefix(name))
         return losses
+
+    def loss_divisors(
+        self, inputs: Tensor, data_samples: SampleList
+    ) -> dict[str, Divisor]:
+        """Return what the losses of a batch are divided by, by their names.
+
+        Only for what :meth:`require_divisors` accepts. Arguments as in :meth:`loss`.
+        """
+        classes = self._covered_labels(inputs, data_samples)
+        unseen = classes == self._special.unlabelled
+        found: dict[str, Divisor] = {}
+        if self.unlabelled_loss is not None:
+            found['loss_unlabelled'] = Divisor(unseen.sum())
+        for name, head in self._named_heads():
+            whole = name in self._whole_heads
+            labels = (self._to_classes if whole else self._to_rows)(classes)
+            labels = labels.masked_fill(unseen, self._special.ignore)
+            own = head_divisors(head, with_labels(data_samples, labels))
+            found |= add_prefix(own, _loss_prefix(name))
+        return found
+
+    def require_divisors(self) -> None:
+        """Check that labels alone tell what all losses are divided by.
+
+        Raises:
+            ConfigError: if a head does not say it, or pixels get their labels from what
+                is predicted.
+        """
+        fills = self.setting == 'transductive' and self.pseudo_labels
+        if fills and self.unlabelled_loss is None:
+            raise ConfigError(
+                "model.setting='transductive': how many pixels a loss is divided by "
+                'depends on pseudo-labels, which are made image by image. Set '
+                "train_cfg.normalise_by='batch'"
+            )
+        for name, head in self._named_heads():
+            require_head_divisors(name, head)
 
     def _training_outputs(self, head: Any, maps: Any, given: dict) -> Any:
         """Return what losses and pseudo-labels are made of; None for mmseg's heads."""
