@@ -9,5 +9,6 @@ load_from = f'work_dirs/otseg/shapes_tiny/iter_{max_iters}.pth'
 
 model = dict(setting='transductive', calibrators=[])
 train_dataloader = dict(dataset=dict(setting='transductive'))
-train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+# How many pixels a loss is divided by depends on pseudo-labels.
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters, normalise_by='batch')
 default_hooks = dict(checkpoint=dict(interval=max_iters // 2))

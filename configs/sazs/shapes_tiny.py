@@ -19,4 +19,6 @@ train_dataloader = dict(
 # Everything is trained from scratch, at one rate.
 optim_wrapper = dict(paramwise_cfg=None)
 auto_scale_lr = dict(base_batch_size=8)
+# The released code adds its loss at edges up over the images of a batch.
+train_cfg = dict(normalise_by='batch')
 default_hooks = dict(checkpoint=dict(interval=_base_.max_iters // 2))

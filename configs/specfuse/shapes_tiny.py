@@ -7,4 +7,6 @@ _base_ = [
 ]
 
 model = dict(split=_base_.split, decode_head=dict(warmup_iters=32))
+# Its losses do not say what they are divided by.
+train_cfg = dict(normalise_by='batch')
 default_hooks = dict(checkpoint=dict(interval=160))

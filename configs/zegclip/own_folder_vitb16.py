@@ -15,4 +15,6 @@ model = dict(
     backbone=dict(image_size=size),
     test_cfg=dict(crop_size=size, mask_size=size),
 )
+# With optim_wrapper.accumulative_counts=4, one GPU takes the steps of four.
+train_cfg = dict(type='StepTrainLoop')
 default_hooks = dict(checkpoint=dict(interval=_base_.max_iters // 10))

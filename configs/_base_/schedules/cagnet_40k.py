@@ -40,6 +40,7 @@ param_scheduler = dict(
     classifier=[steps],
     generator=[steps],
 )
+# As in the official code, losses are those of the batch of each process.
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 default_hooks = dict(checkpoint=dict(interval=2000, max_keep_ckpts=2))
 auto_scale_lr = dict(base_batch_size=8)

@@ -14,4 +14,4 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(type='WarmupPolyLR', power=0.9, warmup_steps=20, by_epoch=False)
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+train_cfg = dict(type='StepTrainLoop', max_iters=max_iters, val_interval=max_iters)

@@ -23,5 +23,6 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(type='MultiStepLR', milestones=[327778, 355092], gamma=0.1, by_epoch=False)
 ]
+# As in the official code, losses are those of the batch of each process.
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 default_hooks = dict(checkpoint=dict(interval=max_iters // 50))

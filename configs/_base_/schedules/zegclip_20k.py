@@ -19,5 +19,6 @@ param_scheduler = [
     )
 ]
 # One evaluation at the end: the published weights are those of the last iteration, not
-# the best ones on the test images.
+# the best ones on the test images. As in the official code, losses are those of the
+# batch of each process.
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)

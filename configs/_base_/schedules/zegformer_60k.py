@@ -19,6 +19,7 @@ optim_wrapper = dict(
 )
 # Its end follows train_cfg.max_iters.
 param_scheduler = [dict(type='WarmupPolyLR', power=0.9, eta_min=0.0, by_epoch=False)]
+# As in the official code, losses are those of the batch of each process.
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 default_hooks = dict(checkpoint=dict(interval=max_iters // 12))
 auto_scale_lr = dict(base_batch_size=32)

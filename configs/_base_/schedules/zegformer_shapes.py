@@ -11,5 +11,6 @@ param_scheduler = [
         type='CosineAnnealingLR', begin=20, end=max_iters, eta_min=0.0, by_epoch=False
     ),
 ]
-train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+# Losses of query masks do not say what they are divided by.
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters, normalise_by='batch')
 default_hooks = dict(checkpoint=dict(interval=max_iters // 2))

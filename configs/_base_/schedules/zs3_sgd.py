@@ -12,6 +12,7 @@ optim_wrapper = dict(
 # Its end follows the number of epochs.
 param_scheduler = [dict(type='WarmupPolyLR', power=0.9, by_epoch=False)]
 max_epochs = 200
+# As in the official code, losses are those of the batch of each process.
 train_cfg = dict(
     type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs
 )
