@@ -205,6 +205,8 @@ def test_metafile_entry(model: dict[str, Any]) -> None:
     assert 'Weights' in model, "MMSegInferencer('NAME') reads it; null for none"
     if model['Weights'] is not None:
         assert (ROOT / model['Weights']).is_file()
+    # `mim search` looks at the first entry of every list.
+    assert [] not in (model.get('Metadata') or {}).values()
     iterations = (model.get('Metadata') or {}).get('Iterations')
     if iterations is not None:
         config = Config.fromfile(ROOT / model['Config'], import_custom_modules=False)
