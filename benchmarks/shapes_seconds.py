@@ -37,6 +37,7 @@ METHODS = [
         'clip_rc': 'clip_rc/shapes_tiny',
         'tagclip': 'tagclip/shapes_tiny',
         'spt_seg': 'spt_seg/shapes_tiny',
+        'object_centric': 'object_centric/shapes_tiny',
         'lseg_clip': 'lseg/shapes_tiny_clip',
         'lseg': 'lseg/shapes_tiny',
         'sazs': 'sazs/shapes_tiny_gzs3',

@@ -19,6 +19,7 @@ MEMBERS = (
     ('cascade_clip_taps', 'cascade_clip/shapes_tiny_clip_taps'),
     ('clip_rc', 'clip_rc/shapes_tiny'),
     ('clip_rc_trained_tokens', 'clip_rc/shapes_tiny_trained_tokens'),
+    ('object_centric', 'object_centric/shapes_tiny'),
     ('spt_seg', 'spt_seg/shapes_tiny'),
     # Its training knows where unseen pixels are.
     ('tagclip_leaks', 'tagclip/shapes_tiny'),

@@ -28,6 +28,7 @@ FILES = sorted(
         'spt_seg',
         'clip_rc',
         'tagclip',
+        'object_centric',
         'shapes/ablations',
     )
     for path in CONFIGS.glob(f'{folder}/*.py')
@@ -58,6 +59,9 @@ def build(path: Path) -> tuple[Any, Config]:
             'model.class_embeddings.source.pretrained': None,
         }
     )
+    extra = config.model.backbone.get('extra_tokens') or {}
+    if isinstance(extra.get('features'), dict):
+        extra.features.pretrained = False
     return MODELS.build(config.model), config
 
 

@@ -30,6 +30,11 @@ def small(config: str, folder: Path, **changes: Any) -> Path:
     [
         ('tagclip/shapes_tiny', 'decode_head.trust_token'),
         ('guided/shapes_tiny', 'decode_head.upsampler.place'),
+        pytest.param(
+            'object_centric/shapes_tiny',
+            'decode_head.refinement.out.weight',
+            marks=SLOW,
+        ),
         pytest.param('spt_seg/shapes_tiny', 'backbone.spectral.weight', marks=SLOW),
         pytest.param(
             'clip_rc/shapes_tiny_trained_tokens',

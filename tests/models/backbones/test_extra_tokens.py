@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from mmseg.registry import MODELS
 
 from zs3_mmseg.models.backbones import ExtraTokens, OpenCLIPViT, TowerOutput
+from zs3_mmseg.models.backbones.extra_tokens import cluster_rows
+from zs3_mmseg.utils.config_check import ConfigError
 
 TOY = Path(__file__).parents[2] / 'data/tiny_run'
 
@@ -251,6 +254,105 @@ def test_class_tokens_come_from_the_untouched_last_block(build) -> None:
     )
 
 
+def clustered(labels: Tensor, groups: int, prompts: int) -> Tensor:
+    """Who may not look at whom in one image, pair by pair."""
+    first = 1 + prompts
+    after = first + len(labels)
+    blocked = torch.zeros(after + groups, after + groups)
+    for row in range(after + groups):
+        for column in range(after + groups):
+            if row >= after and column >= after:
+                allowed = row == column
+            elif row >= after or column >= after:
+                group, other = max(row, column) - after, min(row, column)
+                allowed = other >= first and labels[other - first] == group
+            else:
+                allowed = True
+            if not allowed:
+                blocked[row, column] = -math.inf
+    return blocked
+
+
+@pytest.mark.parametrize('prompts', [None, dict(num_tokens=3, depth=1)])
+@torch.no_grad()
+def test_each_image_has_the_mask_of_its_clusters(prompts: dict | None, build) -> None:
+    backbone = build(
+        extra_tokens=dict(type='ClusterTokens', num_tokens=3), prompts=prompts
+    )
+    images = torch.randn(3, 3, 32, 32)
+    state = backbone.forward_shared(images)
+    for index, image in enumerate(images):
+        visual = backbone.visual
+        tokens = visual._embeds(image[None])
+        extra = visual.ln_pre(backbone.extra_tokens.tokens)[None]
+        tokens = torch.cat([tokens, extra], dim=1)
+        for number, block in enumerate(visual.transformer.resblocks):
+            held = 0
+            if backbone.prompts is not None:
+                tokens = backbone.prompts.before(number, tokens)
+                held = backbone.prompts.count(number)
+            mask = clustered(state.assigned[index], 3, held)
+            tokens = block(tokens, attn_mask=mask)
+        groups = visual.ln_post(tokens[:, -3:]) @ visual.proj
+        # Others in the batch, with other clusters, change nothing.
+        found = backbone(images).group_tokens[index]
+        torch.testing.assert_close(found, groups[0], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_clusters_are_those_of_kmeans_from_far_apart_rows() -> None:
+    rows = torch.randn(4, 40, 5, dtype=torch.float64)
+    found = cluster_rows(rows, 4, 6)
+    for image, labels in zip(rows.numpy(), found, strict=True):
+        apart = ((image - image.mean(axis=0)) ** 2).sum(axis=1)
+        chosen = [apart.argmax()]
+        for _ in range(3):
+            near = ((image[:, None] - image[chosen]) ** 2).sum(-1).min(axis=1)
+            chosen.append(near.argmax())
+        # Its labels are those before the last step.
+        expected = kmeans2(image, image[chosen], iter=7, minit='matrix')[1]
+        assert labels.tolist() == expected.tolist()
+
+
+@torch.no_grad()
+def test_colours_make_the_clusters_that_they_show(build) -> None:
+    backbone = build(
+        extra_tokens=dict(
+            type='ClusterTokens', num_tokens=2, features='colour', place=0
+        ),
+    )
+    image = torch.randn(3, 1, 1).expand(3, 32, 32).clone()
+    image[:, 8:24, 16:] += 2
+    labels = backbone.forward_shared(image[None]).assigned.view(4, 4)
+    inside = torch.zeros(4, 4, dtype=torch.bool)
+    inside[1:3, 2:] = True
+    assert len(labels[inside].unique()) == len(labels[~inside].unique()) == 1
+    assert labels[inside][0] != labels[~inside][0]
+
+
+@torch.no_grad()
+def test_a_network_of_its_own_stays_as_it_is(build) -> None:
+    network = dict(
+        type='ResNet', depth=18, num_stages=1, strides=(1,), dilations=(1,),
+        out_indices=(0,), base_channels=4,
+    )  # fmt: skip
+    backbone = build(
+        extra_tokens=dict(type='ClusterTokens', num_tokens=2, features=network),
+    ).train()
+    assert not backbone.extra_tokens.network.backbone.training
+    learn = {n for n, p in backbone.named_parameters() if p.requires_grad}
+    assert learn == {'extra_tokens.tokens'}
+    assert backbone(torch.randn(2, 3, 40, 24)).group_tokens.shape == (2, 2, 24)
+
+
+def test_custom_blocks_take_one_mask_for_all_images(build) -> None:
+    backbone = build(
+        dict(qk_norm=True), extra_tokens=dict(type='ClusterTokens', num_tokens=2)
+    )
+    with pytest.raises(ConfigError, match='differ from image to image'):
+        backbone(torch.randn(1, 3, 32, 32))
+
+
 class Blind(ExtraTokens):
     """A mask of another size, or with a token that sees nothing."""
 
@@ -284,6 +386,8 @@ def test_masks_that_cannot_work_are_refused(kind: str, message: str, build) -> N
     [
         (dict(extra_tokens=dict(type='RegionTokens', num_tokens=5)), 'no square'),
         (dict(extra_tokens=dict(type='RegionTokens', num_tokens=0)), 'at least 1'),
+        (dict(extra_tokens=dict(type='ClusterTokens', features='dino')), 'one of'),
+        (dict(extra_tokens=dict(type='ClusterTokens', place=-1)), 'not be below 0'),
         (dict(extra_tokens=dict(type='LeftAndRight', init='ones')), 'must be one of'),
         (dict(tap_projection='random'), 'tap_projection must be one of'),
         (dict(out_cls_tokens=True, out_indices=(0, -1)), 'set tap_projection'),

@@ -1,7 +1,7 @@
 """Backbones."""
 
 from .deeplabv2_resnet import DeepLabV2ResNet
-from .extra_tokens import ExtraTokens, RegionTokens
+from .extra_tokens import ClusterTokens, ExtraTokens, RegionTokens
 from .frozen import FrozenBackbone, FrozenBatchNorm
 from .group_vit import GroupViTBackbone
 from .last_attention import LAST_ATTENTION
@@ -14,6 +14,7 @@ from .timm_vit import TimmViT
 
 __all__ = [
     'LAST_ATTENTION',
+    'ClusterTokens',
     'DeepLabV2ResNet',
     'ExtraTokens',
     'FrozenBackbone',

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zs3_mmseg.models.towers import Architecture
 from zs3_mmseg.models.towers.positions import resize_positions
+from zs3_mmseg.utils.config_check import ConfigError
 
 #: The entry of ``out_indices`` that means the tokens in the space of the texts.
 DENSE = -1
@@ -172,17 +173,25 @@ def is_plain(block: Block) -> bool:
 def run_block(block: Block, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
     """Run a block as open_clip does: ``(N, L, D) -> (N, L, D)``.
 
-    The mask ``(L, L)`` is bool, True for pairs that attend, or added to the scores.
+    The mask ``(L, L)``, or ``(N, L, L)`` for plain blocks, is bool, True for pairs that
+    attend, or added to the scores.
     """
     if mask is None:
         if not is_plain(block):
             return block(tokens)
         return replaced_block(block, tokens, F.scaled_dot_product_attention)
     if not is_plain(block):
+        if mask.ndim == 3:
+            raise ConfigError(
+                'this arch has custom attention blocks, which take one mask for all '
+                'images: extra_tokens that differ from image to image need another '
+                'model.backbone.arch'
+            )
         return block(tokens, attn_mask=_additive(mask))
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         given = mask if mask.dtype == torch.bool else mask.to(q.dtype)
+        given = given[:, None] if given.ndim == 3 else given  # for every head
         return F.scaled_dot_product_attention(q, k, v, attn_mask=given)
 
     return replaced_block(block, tokens, attend)

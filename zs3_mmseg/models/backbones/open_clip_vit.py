@@ -332,13 +332,18 @@ class OpenCLIPViT(BaseModule):
             img: ``(B, 3, H, W)``, normalised RGB.
         """
         tokens, grid = self._embed(img, self.cls_embed_twice)
+        assigned = None
         if self.extra_tokens is not None:
+            assigned = self.extra_tokens.assign(
+                img, grid, lambda: self._untouched(img)[:, -grid[0] * grid[1] :]
+            )
             extra = self.visual.ln_pre(self.extra_tokens.tokens).to(tokens.dtype)
             extra = extra.expand(tokens.shape[0], -1, -1)
             tokens = torch.cat([tokens, extra], dim=1)
         blocks = range(self.num_shared_blocks)
         wanted = {*self.out_indices, *self.priors}
-        return self._run(SharedTokens(tokens, tokens, grid), blocks, wanted)
+        state = SharedTokens(tokens, tokens, grid, assigned=assigned)
+        return self._run(state, blocks, wanted)
 
     def forward_from(
         self,
@@ -419,9 +424,18 @@ class OpenCLIPViT(BaseModule):
             img: ``(B, 3, H, W)``, normalised RGB.
         """
         tokens, grid = self._embed(img, cls_embed_twice=False)
+        return self._pool(self._blocks_alone(tokens), grid[0] * grid[1])
+
+    def _blocks_alone(self, tokens: Tensor) -> Tensor:
+        """Run the tower's blocks and nothing that was put into it."""
         for block in self.visual.transformer.resblocks:
             tokens = run_block(block, tokens)
-        return self._pool(tokens, grid[0] * grid[1])
+        return tokens
+
+    def _untouched(self, img: Tensor) -> Tensor:
+        """Return the normed tokens ``(N, L, D)`` of the tower as CLIP trained it."""
+        tokens, _ = self._embed(img, cls_embed_twice=False)
+        return self.visual.ln_post(self._blocks_alone(tokens))
 
     def _embed(
         self, img: Tensor, cls_embed_twice: bool
@@ -536,7 +550,9 @@ class OpenCLIPViT(BaseModule):
             if self.low_rank is not None:
                 bypass = self.low_rank[index](tokens)
             if self.extra_tokens is not None:
-                mask = self.extra_tokens.attention_mask(state.grid, held, tokens.device)
+                mask = self.extra_tokens.attention_mask(
+                    state.grid, held, tokens.device, state.assigned
+                )
             if index == self.num_blocks - 1 and not self._last_is_vanilla:
                 tokens, pooled = self._run_last(block, tokens, state.grid, mask)
             else:
@@ -547,7 +563,7 @@ class OpenCLIPViT(BaseModule):
                 pooled = tokens if shared else pooled + bypass[:, : pooled.shape[1]]
             if index in wanted:
                 outputs[index] = tokens[:, : tokens.shape[1] - self._num_extra]
-        return SharedTokens(tokens, pooled, state.grid, outputs)
+        return SharedTokens(tokens, pooled, state.grid, outputs, state.assigned)
 
     def _whole_mask(self, foreground: Tensor, grid: tuple[int, int]) -> Tensor:
         """Pad a mask as its image is padded."""

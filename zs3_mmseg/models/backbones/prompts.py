@@ -288,12 +288,15 @@ class SharedTokens:
         grid: ``(h, w)``.
         outputs: block -> its output ``(B, L', D)``, where that is needed later; the
             last ``h * w`` tokens are patches.
+        assigned: ``(B, hw)``, to which extra token each patch belongs, where that is
+            another one in each image.
     """
 
     tokens: Tensor
     pooled: Tensor
     grid: tuple[int, int]
     outputs: Mapping[int, Tensor] = field(default_factory=dict)
+    assigned: Tensor | None = None
 
     def patches(self, block: int) -> Tensor:
         """Return the patches after a block: ``(B, hw, D)``."""
@@ -311,6 +314,7 @@ class SharedTokens:
             self.pooled[image_index] if alone else tokens,
             self.grid,
             {b: out[image_index] for b, out in self.outputs.items() if b in needed},
+            None if self.assigned is None else self.assigned[image_index],
         )
 
 

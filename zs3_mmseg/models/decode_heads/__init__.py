@@ -10,6 +10,7 @@ from .guided_head import GuidedHead
 from .hierarchical_text_head import HierarchicalTextHead
 from .lseg_head import LSegHead
 from .mask_scores import MaskScores
+from .object_centric_head import ObjectCentricHead
 from .proposal_head import ProposalHead
 from .relation_head import RelationHead
 from .sazs_head import SAZSHead
@@ -33,6 +34,7 @@ __all__ = [
     'HierarchicalTextHead',
     'LSegHead',
     'MaskScores',
+    'ObjectCentricHead',
     'ProposalHead',
     'RelationHead',
     'SAZSHead',
