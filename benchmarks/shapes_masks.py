@@ -20,6 +20,10 @@ TRAINED = (
     ('fcclip_style_in', 'fcclip/shapes_tiny_in'),
     ('fcclip_style', 'fcclip/shapes_tiny'),
     ('fcclip_style_lite', 'fcclip/shapes_tiny_lite'),
+    ('openseg', 'openseg/shapes_tiny'),
+    ('openseg_superpixels', 'openseg/shapes_tiny_superpixels'),
+    # With words of unseen classes in the captions: weakly supervised.
+    ('openseg_unseen_words', 'openseg/shapes_tiny_unseen_words'),
     ('zegclip', 'zegclip/shapes_tiny'),
 )
 METHODS = [

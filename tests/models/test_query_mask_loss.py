@@ -10,7 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zs3_mmseg.models.losses import MaskClassificationLoss, MaskTargets
+from zs3_mmseg.models.losses import (
+    MaskClassificationLoss,
+    MaskTargets,
+    best_dice_loss,
+)
 from zs3_mmseg.utils.labels import IGNORE_INDEX
 
 
@@ -105,3 +109,30 @@ def test_an_image_without_any_label_trains(share: float | None) -> None:
 def test_impossible_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MaskClassificationLoss(**options)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(0, 4))
+def test_masks_without_classes_learn_from_their_targets(
+    seed: int, queries: int, targets: int
+) -> None:
+    _, masks, target = drawn(seed, queries, targets)
+    _, none, blank = drawn(seed, queries, 0)
+    # At one size, the closest mask is the one with the least loss.
+    target = MaskTargets(
+        target.labels, target.masks[:, ::2, ::2], target.ignored[::2, ::2]
+    )
+    expected = 0.0
+    for truth in target.masks:
+        expected += min(
+            1
+            - (2 * float(share[truth].sum()) + 1)
+            / (float(share.sum()) + int(truth.sum()) + 1)
+            for share in masks.sigmoid()
+        )
+    masks.requires_grad_()
+    loss = best_dice_loss(torch.stack([masks, none]), [target, blank])
+    assert float(loss) == pytest.approx(expected / max(targets, 1), abs=1e-5)
+    loss.backward()
+    learning = masks.grad.flatten(1).any(dim=1).sum()
+    assert min(targets, 1) <= learning <= targets

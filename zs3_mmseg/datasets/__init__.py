@@ -1,6 +1,7 @@
 """Data sets, splits, samplers and transforms."""
 
 from zs3_mmseg.datasets import class_edges, pil_transforms, samplers, transforms
+from zs3_mmseg.datasets.captions import LoadCaptions
 from zs3_mmseg.datasets.class_prompt_dataset import ClassPromptDataset
 from zs3_mmseg.datasets.coco_objects import COCOObjectsDataset
 from zs3_mmseg.datasets.folder import FolderSegDataset, LoadFolderMasks
@@ -13,6 +14,7 @@ __all__ = [
     'ClassPromptDataset',
     'FSS1000Dataset',
     'FolderSegDataset',
+    'LoadCaptions',
     'LoadFolderMasks',
     'ShapesDataset',
     'ZeroShotDataset',

@@ -38,6 +38,15 @@ def test_numbers_in_names_are_kept(tmp_path: Path) -> None:
     assert read_names(tmp_path / 'classes.txt') == ['1 euro', '2 euro']
 
 
+@pytest.mark.parametrize('start', [0, 1])
+def test_published_lists_with_synonyms_are_read(tmp_path: Path, start: int) -> None:
+    lines = ['0:invalid_class_id'] * start
+    lines += [f'{start}:tree,trees,Tree, oak,trees', f'{start + 1}:sea star']
+    (tmp_path / 'classes.txt').write_text('\n'.join(lines))
+    names = read_names(tmp_path / 'classes.txt')
+    assert names == ['tree|trees|Tree|oak', 'sea star']
+
+
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
@@ -47,6 +56,8 @@ def test_numbers_in_names_are_kept(tmp_path: Path) -> None:
         (b'sea star\nsea_star\n', r"line 2: 'sea_star' is listed more than once"),
         (b'sofa|couch\nCouch\n', r"line 2: 'Couch' .* as 'sofa\|couch' in line 1"),
         (b'tree\nsofa|\n', r'line 2: .*empty synonym'),
+        (b'1:tree,oak\n3:car\n', r"line 2: '3:car' is numbered 3, and 2 is"),
+        (b'2:tree,oak\n3:car\n', r"line 1: '2:tree,oak' is numbered 2"),
         (b'1 tree\n2 car\n', r"line 1: '1 tree' is numbered 1, but is name 0"),
         (b'tree, car, sky', r'line 1: .* is more than one name'),
         (b'tree\tgreen\ncar\tred', r'line 1: .* is more than one name'),

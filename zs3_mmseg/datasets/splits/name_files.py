@@ -19,6 +19,9 @@ CLASSES_FILE, UNSEEN_FILE = 'classes.txt', 'unseen.txt'
 
 _NUMBERED = re.compile(r'(\d+)\s*[:;,.\s]\s*(\S.*)')
 
+#: A line of a list with synonyms, and what stands there for no class.
+_SYNONYMS, _NO_CLASS = re.compile(r'(\d+):(\S.*)'), 'invalid_class_id'
+
 #: The number of a line in its file, from 1, and what it says.
 Line = tuple[int, str]
 
@@ -32,7 +35,9 @@ def read_lines(path: Path) -> list[Line]:
 def read_names(path: Path) -> list[str]:
     """Read class names, one from each line; line n may begin with its label n - 1.
 
-    A JSON list of names will do as well.
+    A JSON list of names will do as well, and so does a list with synonyms as OpenSeg
+    has published them and others use them: ``12:sofa,couch`` is ``'sofa|couch'``, and
+    ``0:invalid_class_id`` no class.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -84,6 +89,9 @@ def _plain_names(path: Path, lines: list[Line]) -> list[Line]:
         (n, re.sub(r'\s+#.*$', '', line).rstrip(',;').strip()) for n, line in lines
     ]
     lines = [(n, line) for n, line in lines if line]
+    listed = [_SYNONYMS.fullmatch(line) for _, line in lines]
+    if all(listed) and any(found and ',' in found[2] for found in listed):
+        return _with_synonyms(path, lines)
     numbered = [found for _, line in lines if (found := _NUMBERED.fullmatch(line))]
     if len(numbered) == len(lines) > 1:
         for label, ((n, line), found) in enumerate(zip(lines, numbered, strict=True)):
@@ -102,6 +110,23 @@ def _plain_names(path: Path, lines: list[Line]) -> list[Line]:
                 'line'
             )
     return [(n, re.sub(r'^(["\'])(.*)\1$', r'\2', line)) for n, line in lines]
+
+
+def _with_synonyms(path: Path, lines: list[Line]) -> list[Line]:
+    """Read ``number:name,synonym`` of each line; a synonym listed twice stands once."""
+    found: list[Line] = []
+    first = int(lines[0][1].partition(':')[0])
+    for place, (n, line) in enumerate(lines, min(first, 1)):
+        number, _, names = line.partition(':')
+        if int(number) != place:
+            raise ValueError(
+                f'{path}, line {n}: {line!r} is numbered {number}, and {place} is '
+                'next: lists with synonyms are numbered from 0 or 1, line by line'
+            )
+        if names != _NO_CLASS:
+            words = dict.fromkeys(word.strip() for word in names.split(','))
+            found.append((n, '|'.join(word for word in words if word)))
+    return found
 
 
 def split_from_folder(

@@ -11,6 +11,7 @@ from .hierarchical_text_head import HierarchicalTextHead
 from .lseg_head import LSegHead
 from .mask_scores import MaskScores
 from .object_centric_head import ObjectCentricHead
+from .openseg_head import OpenSegHead
 from .proposal_head import ProposalHead
 from .relation_head import RelationHead
 from .sazs_head import SAZSHead
@@ -35,6 +36,7 @@ __all__ = [
     'LSegHead',
     'MaskScores',
     'ObjectCentricHead',
+    'OpenSegHead',
     'ProposalHead',
     'RelationHead',
     'SAZSHead',

@@ -74,12 +74,12 @@ class ProposalHead(ZeroShotHead):
                 "area_power and fallback are parts of output='log_mean', and have no "
                 "effect on output='sum'"
             )
-        self.proposer: Proposer = _built(proposer)
-        self.region_classifier: RegionClassifier = _built(region_classifier)
+        self.proposer: Proposer = built_part(proposer)
+        self.region_classifier: RegionClassifier = built_part(region_classifier)
         self.output = output
         self.area_power = area_power
         if isinstance(fallback, Mapping):
-            fallback = _built({'in_channels': in_channels, **fallback})
+            fallback = built_part({'in_channels': in_channels, **fallback})
         self.fallback: ZeroShotHead | None = fallback
         if fallback is not None and fallback.score_kind != 'softmax':
             raise ConfigError(
@@ -110,7 +110,8 @@ class ProposalHead(ZeroShotHead):
         Returns:
             bool masks ``(N, M, H, W)`` and class scores ``(N, M, K)``.
         """
-        masks, sure, areas = self._proposed(image, batch_img_metas[0]['img_shape'])
+        size = batch_img_metas[0]['img_shape']
+        masks, sure, areas = proposed(self.proposer, image, size)
         regions = Regions(masks, image, tuple(inputs), global_token)
         scores = self.region_classifier(regions, queries)
         found = dict(mask_kind='prob', output=self.output)
@@ -120,33 +121,6 @@ class ProposalHead(ZeroShotHead):
                 logits = self.fallback(inputs, queries=queries)
                 found['fallback'] = logits.float().log_softmax(dim=1)
         return MaskScores(masks, scores, **found)
-
-    def _proposed(
-        self, image: Any, size: Sequence[int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return masks ``(N, M, H, W)``, and scores and whole areas ``(N, M)``."""
-        metas, sure, areas = iter(image.metas), [], []
-
-        def propose(picture: Tensor) -> Tensor:
-            masks, scores = self.proposer.scored(picture, next(metas))
-            sure.append(scores)
-            # One by one: a sum of all at once makes them numbers of 64 bits first.
-            areas.append(scores.new_tensor([float(mask.sum()) for mask in masks]))
-            return masks
-
-        found = image.proposals(propose)
-        height, width = size[:2]
-        missing = (0, width - found[0].shape[2], 0, height - found[0].shape[1])
-        if any(missing):
-            found = [F.pad(masks, missing) for masks in found]
-        # Pictures with fewer masks than others get empty ones.
-        masks = pad_sequence(found, batch_first=True) if found[1:] else found[0][None]
-        repeats = len(image.windows)
-        return (
-            masks,
-            pad_sequence(sure * repeats, batch_first=True),
-            pad_sequence(areas * repeats, batch_first=True),
-        )
 
     def query_logits(self, inputs: Sequence[Tensor], **given: Any) -> Tensor:
         """Refuse: there is one score per mask, not one map per row."""
@@ -169,5 +143,42 @@ class ProposalHead(ZeroShotHead):
         """Return nothing, see :meth:`loss_by_feat`."""
 
 
-def _built(part: Any) -> Any:
+def proposed(
+    proposer: Proposer, image: Any, size: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what a proposer finds in the pictures that a network gets.
+
+    Args:
+        proposer: shown each whole picture once.
+        image: the pictures, see ``InputImage`` of the segmentors.
+        size: height and width that masks are filled up to.
+
+    Returns:
+        masks ``(N, M, H, W)`` bool, those of pictures with fewer than others filled up
+        with empty ones, and scores and areas in the whole picture ``(N, M)``.
+    """
+    metas, sure, areas = iter(image.metas), [], []
+
+    def propose(picture: Tensor) -> Tensor:
+        masks, scores = proposer.scored(picture, next(metas))
+        sure.append(scores)
+        # One by one: a sum of all at once makes them numbers of 64 bits first.
+        areas.append(scores.new_tensor([float(mask.sum()) for mask in masks]))
+        return masks
+
+    found = image.proposals(propose)
+    height, width = size[:2]
+    missing = (0, width - found[0].shape[2], 0, height - found[0].shape[1])
+    if any(missing):
+        found = [F.pad(masks, missing) for masks in found]
+    masks = pad_sequence(found, batch_first=True) if found[1:] else found[0][None]
+    repeats = len(image.windows)
+    return (
+        masks,
+        pad_sequence(sure * repeats, batch_first=True),
+        pad_sequence(areas * repeats, batch_first=True),
+    )
+
+
+def built_part(part: Any) -> Any:
     return MODELS.build(dict(part)) if isinstance(part, Mapping) else part

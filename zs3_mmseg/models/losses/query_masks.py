@@ -15,7 +15,7 @@ from mmseg.registry import MODELS
 
 from zs3_mmseg.utils.names import choose
 
-__all__ = ['MaskClassificationLoss', 'MaskTargets']
+__all__ = ['MaskClassificationLoss', 'MaskTargets', 'best_dice_loss']
 
 #: Label of a query that no loss counts.
 UNCOUNTED = -1
@@ -289,8 +289,7 @@ class MaskClassificationLoss(nn.Module):
         inside, outside = self._pixel_losses(logits)
         pixels = (inside @ truth + outside @ (1 - truth)) / logits.shape[1]
         shares = logits.sigmoid()
-        size = shares.sum(dim=1)[:, None] + truth.sum(dim=0)
-        dice = 1 - (2 * shares @ truth + 1) / (size + 1)
+        dice = dice_of_pairs(shares, truth.T)
         likely = class_logits.softmax(dim=-1)[:, target.labels]
         return (
             self.mask_weight * pixels
@@ -315,6 +314,47 @@ class MaskClassificationLoss(nn.Module):
         weight = weights[labels[counted]]
         each = F.cross_entropy(class_logits[counted], labels[counted], reduction='none')
         return (weight * each).sum() / weight.sum().clamp(min=weights[-1])
+
+
+def dice_of_pairs(shares: Tensor, truth: Tensor) -> Tensor:
+    """Return :math:`D` of masks ``(M, P)`` and targets ``(T, P)``, ``(M, T)``."""
+    size = shares.sum(dim=1)[:, None] + truth.sum(dim=1)
+    return 1 - (2 * shares @ truth.T + 1) / (size + 1)
+
+
+def best_dice_loss(masks: Tensor, targets: Sequence[MaskTargets]) -> Tensor:
+    r"""Loss of masks that know no class (OpenSeg, arXiv 2112.12143, section 3.1).
+
+    Each target :math:`t_j` counts with the mask that is closest to it,
+
+    .. math:: L = \frac{1}{T} \sum_j \min_i D(p_i, t_j),
+
+    with :math:`D` and :math:`T` as in :class:`MaskClassificationLoss`. Masks that are
+    closest to no target are free. Which mask is closest is found at the size of the
+    masks, with targets brought to it by nearest neighbour.
+
+    Args:
+        masks: ``(N, M, h, w)``, logits.
+        targets: one for each of ``N`` images; their labels are not read.
+    """
+    count = masks.new_tensor(sum(len(t.labels) for t in targets)).float()
+    all_reduce(count, 'mean')
+    loss = masks.float().sum() * 0
+    for logits, target in zip(masks.float(), targets, strict=True):
+        if not len(target.labels):
+            continue
+        truth = target.masks[:, None].to(logits)
+        small = F.interpolate(truth, size=logits.shape[-2:], mode='nearest')
+        with torch.no_grad():
+            distances = dice_of_pairs(logits.flatten(1).sigmoid(), small.flatten(1))
+        best = logits[distances.argmin(dim=0)][:, None]
+        full = F.interpolate(
+            best, size=truth.shape[-2:], mode='bilinear', align_corners=False
+        )
+        shares, truth = full.sigmoid().flatten(1), truth.flatten(1)
+        size = shares.sum(dim=1) + truth.sum(dim=1)
+        loss = loss + (1 - (2 * (shares * truth).sum(dim=1) + 1) / (size + 1)).sum()
+    return loss / count.clamp(min=1)
 
 
 def read_at(masks: Tensor, points: Tensor) -> Tensor:

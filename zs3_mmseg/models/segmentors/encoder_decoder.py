@@ -322,8 +322,9 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
     The decode head reads :class:`ClassQueries` at run time if its methods declare the
     keyword ``queries``; it gets what else of ``global_token``, ``cls_tokens``,
     ``group_tokens``, ``text_tokens``, ``backbone_maps`` (all maps, before the neck) and
-    ``image`` (:class:`~.input_image.InputImage`) they declare. It returns logits at
-    patch resolution, or :class:`MaskScores`. Any other mmseg head works too;
+    ``image`` (:class:`~.input_image.InputImage`) they declare; its losses, besides, the
+    ``split`` and ``encode``, which makes rows of words. It returns logits at patch
+    resolution, or :class:`MaskScores`. Any other mmseg head works too;
     its classes are those it was built with, and the others of the split are never
     predicted.
 
@@ -1302,6 +1303,7 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
         if fills:
             self._require_pseudo_labels()
         given['unseen_pixels'] = unseen = classes == self._special.unlabelled
+        given |= dict(split=self.split, encode=self._encoded)
         if not fills:
             labels = labels.masked_fill(unseen, self._special.ignore)
         losses: dict[str, Tensor] = {}
@@ -1366,6 +1368,18 @@ class ZeroShotEncoderDecoder(EncoderDecoder):
             )
         for name, head in self._named_heads():
             require_head_divisors(name, head)
+
+    def _encoded(self, words: Sequence[str]) -> Tensor:
+        """Return a row for each word, ``(W, D)``, made as those of the classes are."""
+        device, dtype = self._device_and_dtype()
+        if self.vocabulary.prompts_per_row > 1:
+            raise ConfigError(
+                f'{type(self.decode_head).__name__} reads one row of a word, and '
+                f'model.class_embeddings makes {self.vocabulary.prompts_per_row}: let '
+                'it average the prompts'
+            )
+        rows = self.vocabulary.rows_of(words, device)
+        return torch.cat([row.embeddings for row in rows]).to(device, dtype)
 
     def _training_outputs(self, head: Any, maps: Any, given: dict) -> Any:
         """Return what losses and pseudo-labels are made of; None for mmseg's heads."""
