@@ -200,6 +200,7 @@ WITHOUT_DATA = (
     'clip_dense/photo_vitb16',
     'clip_dense/photo_vitb16_laion2b',
     'groupvit/photo',
+    'sam3/photo',
     'two_stage/sam_clip_photo_vitb16',
     'two_stage/sam2_clip_photo_vitb16',
 )

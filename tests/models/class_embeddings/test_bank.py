@@ -119,7 +119,7 @@ def test_templates_kept_apart_are_each_prompt_alone(
 
 
 def test_token_features_need_a_text_tower(table: Path) -> None:
-    with pytest.raises(ValueError, match="only a source of type 'clip_text' has"):
+    with pytest.raises(ValueError, match="only sources of type 'clip_text' and"):
         _bank(table, token_features=True).embed(['sofa'])
 
 

@@ -10,6 +10,7 @@ from .open_clip_vit import OpenCLIPViT
 from .outputs import TowerOutput
 from .pyramid_drn import PyramidDRN
 from .readout_vit import ReadoutViT
+from .sam3 import SAM3Backbone
 from .timm_vit import TimmViT
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     'PyramidDRN',
     'ReadoutViT',
     'RegionTokens',
+    'SAM3Backbone',
     'TimmViT',
     'TowerOutput',
 ]

@@ -19,6 +19,7 @@ from zs3_mmseg.utils.names import as_list, choose, duplicates, synonyms_of
 from .clip_text import ClipTextSource
 from .groupvit_text import GroupViTTextSource
 from .queries import warn_of_equal_rows
+from .sam3_text import SAM3TextSource
 from .sources import (
     ConcatSource,
     EmbeddingSource,
@@ -76,6 +77,7 @@ _SOURCES: dict[str, type[EmbeddingSource]] = {
     'attributes': AttributeSource,
     'clip_text': ClipTextSource,
     'groupvit_text': GroupViTTextSource,
+    'sam3_text': SAM3TextSource,
     'tensor': TensorSource,
     'vectors': WordVectorSource,
 }
@@ -141,6 +143,8 @@ class ClassEmbeddingBank:
               prompts through a text tower; cached on disk;
             - ``dict(type='groupvit_text', weights=...)``: prompts through the text
               tower of GroupViT, which belongs to its image tower alone;
+            - ``dict(type='sam3_text', weights=...)``: names through the text encoder of
+              SAM 3, which needs ``token_features=True``;
             - ``dict(type='tensor', path=..., names=None)``: a file with one row for
               each name;
             - ``dict(type='vectors', path=..., binary=None)``: word vectors;
@@ -164,8 +168,8 @@ class ClassEmbeddingBank:
             :class:`~.clip_text.ClipTextSource` for prompts). The published rows of
             ZegCLIP are used as they are, with False. ``'max_norm'`` divides all rows by
             the length of the longest one, as those of ZS3Net on PASCAL VOC are.
-        token_features: give the outputs of all tokens as well, as ESDA reads them; for
-            ``clip_text`` with one template only.
+        token_features: give the outputs of all tokens as well, as ESDA and SAM 3 read
+            them; for ``clip_text`` with one template, and for ``sam3_text``.
         texts: what to encode in place of some names, ``{name: text}``, or the name of a
             published table: ``'lseg_ade20k'``, ``'lseg_coco'``.
         hierarchy: a tree of names: a CSV file, a dict ``{name: parent}``, or a table

@@ -61,7 +61,7 @@ class EmbeddingSource(ABC):
         """
         raise ValueError(
             'class_embeddings.token_features=True needs outputs of single tokens, '
-            "which only a source of type 'clip_text' has"
+            "which only sources of type 'clip_text' and 'sam3_text' have"
         )
 
     @abstractmethod

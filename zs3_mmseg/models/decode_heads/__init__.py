@@ -14,6 +14,7 @@ from .object_centric_head import ObjectCentricHead
 from .openseg_head import OpenSegHead
 from .proposal_head import ProposalHead
 from .relation_head import RelationHead
+from .sam3_head import SAM3Head
 from .sazs_head import SAZSHead
 from .spec_fuse_head import SpecFuseHead
 from .text_heads import CosineRegressionHead, DenseTextHead, TextPixelHead
@@ -39,6 +40,7 @@ __all__ = [
     'OpenSegHead',
     'ProposalHead',
     'RelationHead',
+    'SAM3Head',
     'SAZSHead',
     'SemanticAutoencoderHead',
     'SpecFuseHead',
