@@ -141,16 +141,19 @@ def _check_file(path: Path) -> None:
         raise ImageReadError(f'{path}: the file is empty')
 
 
-def _open(path: Path) -> ImageFile.ImageFile:
+def _open(path: Path, max_pixels: int | None = None) -> ImageFile.ImageFile:
     """Open lazily: the header is read, no pixel yet."""
     image = Image.open(path, formats=_FORMATS)
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    if width * height > limit:
         image.close()
+        # Who gave the limit knows how to raise it.
+        setting = f', or set the environment variable {MAX_PIXELS_ENV}'
         raise ImageReadError(
-            f'{path}: {width} x {height} is more than the {MAX_PIXELS:,} pixels '
-            f'that are read at once; make it smaller, cut it into parts, or set the '
-            f'environment variable {MAX_PIXELS_ENV}'
+            f'{path}: {width} x {height} is more than the {limit:,} pixels '
+            f'that are read at once; make it smaller, cut it into parts'
+            f'{setting if max_pixels is None else ""}'
         )
     stored = path.stat().st_size
     if image.format == 'JPEG' and width * height > stored * _JPEG_PIXELS_PER_BYTE:
@@ -197,12 +200,12 @@ def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
         return image
 
 
-def _decode(path: Path) -> DecodedImage:
+def _decode(path: Path, max_pixels: int | None) -> DecodedImage:
     notes: list[str] = []
-    with _open(path) as image:
+    with _open(path, max_pixels) as image:
         # Checksums, and for PNG the end of the file; it consumes the stream.
         image.verify()
-    with _open(path) as image:
+    with _open(path, max_pixels) as image:
         if getattr(image, 'is_animated', False):
             notes.append('the first of several frames is used')
         image.load()
@@ -248,22 +251,28 @@ def require_picture(path: str | os.PathLike) -> None:
         _open(Path(path)).close()
 
 
-def decode_image(path: str | os.PathLike) -> DecodedImage:
+def decode_image(
+    path: str | os.PathLike, max_pixels: int | None = None
+) -> DecodedImage:
     """Decode every pixel of a picture and bring it to upright 8-bit RGB.
 
     Grey, palette, CMYK and 1-bit pictures become RGB; 16-bit values are scaled (not
     clipped); transparency is left out, as mmcv's readers do; the EXIF orientation is
     applied; of several frames the first is used.
 
+    Args:
+        path: the file.
+        max_pixels: the largest picture that is decoded; None: :data:`MAX_PIXELS`.
+
     Raises:
         FileNotFoundError: there is no such file.
         IsADirectoryError: it is a folder.
         PermissionError: it may not be read.
         ImageReadError: it is empty, no picture, truncated or damaged, or holds more
-            than :data:`MAX_PIXELS`. All four are :class:`OSError`.
+            than ``max_pixels``. All four are :class:`OSError`.
     """
     with _named_errors(Path(path)), _strict_decoding():
-        return _decode(Path(path))
+        return _decode(Path(path), max_pixels)
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:

@@ -53,8 +53,8 @@ def draw_heat_map(
     return np.round(mixed).astype(np.uint8)
 
 
-def _scale(low: float, high: float, width: int, font_size: int) -> np.ndarray:
-    """Draw the colours with the scores at their ends."""
+def draw_scale(low: float, high: float, width: int, font_size: int) -> np.ndarray:
+    """Draw the colours with the scores at their ends, ``(h, width, 3)`` uint8 RGB."""
     pen, pad = Pen(font_size), font_size // 2
     ends = [f'{value:.3g}' for value in (low, high)]
     room = max(map(pen.width, ends)) + 2 * pad
@@ -125,5 +125,5 @@ def heat_map_sheet(
                 left = column * (cell + GAP) + (cell - width) // 2
                 strip[:height, left : left + width] = panels[title]
         strips.append(strip)
-    strips.append(_scale(low, high, whole, font_size))
+    strips.append(draw_scale(low, high, whole, font_size))
     return np.concatenate(strips)

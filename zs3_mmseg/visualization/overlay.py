@@ -69,6 +69,46 @@ def as_percent(share: float) -> str:
     return f'{100 * share:.1f}\N{NO-BREAK SPACE}%'
 
 
+def hatched_classes(
+    classes: Sequence[str], unseen: Collection[int | str]
+) -> frozenset[int]:
+    """Return the classes to hatch: those unseen, so none where all of them are."""
+    hatched = class_indices(classes, unseen)
+    return hatched if len(hatched) < len(classes) else frozenset()
+
+
+def draw_named_regions(
+    image: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    hatched: Collection[int | str] = (),
+    *,
+    ignore_index: int = IGNORE_INDEX,
+    alpha: float = 0.6,
+) -> np.ndarray:
+    """Draw regions over their picture with names in them, as for a legend beside it.
+
+    A picture with a side below ``READABLE_SIDE`` pixels is enlarged. The arguments are
+    those of :func:`draw_overlay`, but what is ``hatched`` is so in any case.
+
+    Returns:
+        ``(h, w, 3)`` uint8, RGB.
+    """
+    factor = enlargement(*labels.shape)
+    shown_labels = enlarge(labels.astype(np.int32), factor)
+    drawn = draw_segmentation(
+        enlarge(image, factor),
+        shown_labels,
+        classes,
+        palette,
+        hatched,
+        ignore_index,
+        alpha,
+    )
+    return write_names(drawn, shown_labels, classes)
+
+
 def draw_overlay(
     image: np.ndarray,
     labels: np.ndarray,
@@ -100,21 +140,19 @@ def draw_overlay(
         ``(h, w, 3)`` uint8, RGB.
     """
     shares = class_shares(labels, len(classes))
-    hatched = class_indices(classes, unseen)
-    if len(hatched) == len(classes):
-        hatched = frozenset()
-    factor = enlargement(*labels.shape)
-    shown_labels = enlarge(labels.astype(np.int32), factor)
-    drawn = draw_segmentation(
-        enlarge(image, factor),
-        shown_labels,
-        classes,
-        palette,
-        hatched,
-        ignore_index,
-        alpha,
+    hatched = hatched_classes(classes, unseen)
+    drawn = _at_least_wide(
+        draw_named_regions(
+            image,
+            labels,
+            classes,
+            palette,
+            hatched,
+            ignore_index=ignore_index,
+            alpha=alpha,
+        ),
+        _NARROWEST,
     )
-    drawn = _at_least_wide(write_names(drawn, shown_labels, classes), _NARROWEST)
     entries = legend_entries(
         classes, palette, hatched, notes=[as_percent(share) for share in shares]
     )

@@ -251,6 +251,10 @@ class ClassEmbeddingBank:
             return self.hierarchy.depth
         return 1 if self.reduce_synonyms else self.source.prompts_per_row
 
+    def unknown_words(self, names: Sequence[str]) -> list[str]:
+        """Return words of names whose rows mean nothing, as far as the source knows."""
+        return self.source.unknown_words(split_names(names)[0])
+
     def embed(
         self, names: Sequence[str], device: torch.device | str | None = None
     ) -> ClassEmbeddings:

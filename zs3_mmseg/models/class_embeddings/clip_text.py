@@ -358,12 +358,16 @@ class ClipTextSource(EmbeddingSource):
     def _prompts(self, texts: Sequence[str]) -> list[str]:
         return [fill(template, text) for text in texts for template in self.templates]
 
-    def _warn_of_unknown_words(self, texts: Sequence[str]) -> None:
+    def unknown_words(self, texts: Sequence[str]) -> list[str]:
+        """Return words that the tower was never trained on, if it knows its own."""
         known = {word.lower() for word in self.architecture.known_words}
         if not known:
-            return
+            return []
         words = [word for text in texts for word in re.findall(r'\w+', text.lower())]
-        unknown = [word for word in dict.fromkeys(words) if word not in known]
+        return [word for word in dict.fromkeys(words) if word not in known]
+
+    def _warn_of_unknown_words(self, texts: Sequence[str]) -> None:
+        unknown = self.unknown_words(texts)
         if unknown:
             _warn(
                 f'{self.architecture.name} was never trained on these words, so expect '

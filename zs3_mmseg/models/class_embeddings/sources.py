@@ -64,6 +64,10 @@ class EmbeddingSource(ABC):
             "which only sources of type 'clip_text' and 'sam3_text' have"
         )
 
+    def unknown_words(self, texts: Sequence[str]) -> list[str]:
+        """Return words of texts whose rows mean nothing, as far as the source knows."""
+        return []
+
     @abstractmethod
     def provenance(self) -> dict[str, str]:
         """Return where the rows come from, in plain strings."""
