@@ -10,7 +10,7 @@ install := PYTHON="$(PYTHON)" sh requirements/install.sh
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-slow fuzz lint docs bench clean
+.PHONY: help demo web test test-slow fuzz lint docs bench clean
 
 help: ## list the targets
 	@echo 'usage: make [PYTHON=/path/to/python3.12] TARGET'
@@ -21,6 +21,10 @@ demo: ## train and compare zero-shot methods on Shapes; writes work_dirs/demo/re
 	@echo '==> running the demo (the report will be work_dirs/demo/report.md)'
 	@$(run) tools/demo.py
 
+web: ## serve the page to try words on pictures, at http://127.0.0.1:7860
+	@$(install) mm,web
+	@$(run) tools/web.py
+
 # One thread per process: more only get in the way. Tests of one file share fixtures.
 tests := OMP_NUM_THREADS=1 $(run) -m pytest -q -n $(JOBS) --dist loadfile
 
@@ -29,8 +33,9 @@ test: ## run the tests but for slow ones on two cores (JOBS=n for more)
 	@echo '==> running the tests in $(JOBS) processes'
 	@$(tests) -m 'not slow'
 
-test-slow: ## run the slow tests: end-to-end runs, kills, the notebook
-	@$(install) mm,test,masks,export
+test-slow: ## run the slow tests: end-to-end runs, kills, the notebook, the web page
+	@$(install) mm,test,test-slow,masks,export,web
+	@sh requirements/browser.sh
 	@echo '==> running the slow tests in $(JOBS) processes'
 	@$(tests) -m slow
 

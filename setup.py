@@ -14,8 +14,8 @@ PACKAGE = 'zs3_mmseg'
 #: mmengine's hub and inferencer look for configs.
 MIM_SOURCES = ('configs', 'tools', 'model-index.yml')
 EXTRAS = (
-    *('mm', 'upstream', 'pretrain', 'masks', 'tensorboard', 'datasets', 'export'),
-    *('docs', 'test', 'lint'),
+    *('mm', 'upstream', 'pretrain', 'masks', 'tensorboard', 'datasets'),
+    *('export', 'web', 'docs', 'test', 'test-slow', 'lint'),
 )
 
 
@@ -73,7 +73,7 @@ extras = {name: read_requirements(name) for name in EXTRAS}
 # Without masks, which excludes pretrain.
 extras['all'] = [
     line
-    for name in ('mm', 'pretrain', 'tensorboard', 'datasets', 'export')
+    for name in ('mm', 'pretrain', 'tensorboard', 'datasets', 'export', 'web')
     for line in extras[name]
 ]
 

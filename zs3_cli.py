@@ -25,6 +25,7 @@ TOOLS = {
     'prepare': 'prepare_data.py',
     'convert': 'convert_checkpoint.py',
     'export': 'export.py',
+    'web': 'web.py',
     'list': 'list_configs.py',
     'doctor': 'doctor.py',
 }

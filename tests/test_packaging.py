@@ -35,8 +35,8 @@ def normalised(name: str) -> str:
 @pytest.mark.parametrize(
     'extra',
     [
-        *('runtime', 'mm', 'pretrain', 'tensorboard', 'datasets', 'export'),
-        *('docs', 'test', 'lint'),
+        *('runtime', 'mm', 'pretrain', 'tensorboard', 'datasets', 'export', 'web'),
+        *('docs', 'test', 'test-slow', 'lint'),
     ],
 )
 def test_constraints_pin_every_requirement_within_its_bounds(extra: str) -> None:

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 PACKAGE = 'zs3_mmseg'
 #: Extras that serve the work on the package itself.
-FOR_DEVELOPERS = ('test', 'lint', 'docs')
+FOR_DEVELOPERS = ('test', 'test-slow', 'lint', 'docs')
 #: The two providers of the mm-packages: one of them is needed.
 PROVIDERS = ('mm', 'upstream')
 GOOD, BAD, ABSENT = 'ok', 'FAULT', '-'

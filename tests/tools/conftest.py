@@ -71,6 +71,12 @@ def _free_port() -> int:
         return sock.getsockname()[1]
 
 
+@pytest.fixture(scope='session')
+def free_port() -> Callable[[], int]:
+    """Return what names a port that nothing listens at."""
+    return _free_port
+
+
 RunTool = Callable[..., Finished]
 
 

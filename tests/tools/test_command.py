@@ -30,7 +30,7 @@ def run_command(
 
 
 @pytest.mark.parametrize(
-    'words', [('--help',), ('--version',), ('list',), ('segment', '-h')]
+    'words', [('--help',), ('--version',), ('list',), ('segment', '-h'), ('web', '-h')]
 )
 def test_help_and_lists_import_nothing_heavy(words: tuple[str, ...]) -> None:
     code = """

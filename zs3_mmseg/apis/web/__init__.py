@@ -1,0 +1,1 @@
+"""The page that ``zs3 web`` serves; only ``page`` needs Gradio."""
