@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from zs3_mmseg.apis import OutputNames, Segmentation, ZeroShotInferencer
+    from zs3_mmseg.apis.inputs import PictureFile
 
 # What goes wrong with one picture and leaves the others alone; torch reports memory
 # that is used up as a RuntimeError.
@@ -40,6 +41,12 @@ def opacity(text: str) -> float:
     return value
 
 
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'expected a number from 1, got {text}')
+    return int(text)
+
+
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     summary, _, rest = (__doc__ or '').partition('\n')
     parser = argparse.ArgumentParser(
@@ -51,8 +58,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'images',
         nargs='+',
         metavar='IMG',
-        help='pictures, folders (with all folders below) or glob patterns; - reads '
-        'them from standard input, one on each line',
+        help='pictures, folders (with all folders below), glob patterns, http(s) '
+        'addresses, videos, or camera:0 for the first camera; - reads them from '
+        'standard input, one on each line',
     )
     parser.add_argument(
         '--no-recursive',
@@ -102,6 +110,25 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action='store_true',
         help='write the scores of each word as a heat map, too',
     )
+    video = parser.add_argument_group(
+        'videos and cameras',
+        'NAME_overlay.mp4 and NAME.json are written; Ctrl-C ends a film where it is',
+    )
+    video.add_argument(
+        '--every',
+        type=positive,
+        default=1,
+        metavar='N',
+        help='take every Nth frame. Default: 1',
+    )
+    video.add_argument(
+        '--max-frames', type=positive, metavar='N', help='end after so many frames'
+    )
+    video.add_argument(
+        '--frame-files',
+        action='store_true',
+        help='write for each frame what is written for a picture, too',
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -130,10 +157,10 @@ def complain(text: object) -> None:
     print(f'error: {text}', file=sys.stderr, flush=True)
 
 
-def describe(error: BaseException, path: Path) -> str:
-    """Return one line that begins with the file."""
+def describe(error: BaseException, source: object) -> str:
+    """Return one line that begins with the file or whatever it came from."""
     text = ' '.join(str(error).split()) or type(error).__name__
-    return text if text.startswith(str(path)) else f'{path}: {text}'
+    return text if text.startswith(str(source)) else f'{source}: {text}'
 
 
 def names_given(args: argparse.Namespace) -> list[str] | None:
@@ -157,26 +184,37 @@ def read_list(lines: Iterable[str]) -> list[str]:
     return [line.rstrip('\n') for line in lines if line.strip()]
 
 
-def find_pictures(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
-    """Return the files that look like pictures, and what is wrong with others."""
+def find_inputs(
+    args: argparse.Namespace,
+) -> tuple[list[PictureFile], list[Path | int], list[str]]:
+    """Return the files that look like pictures, the videos, and what is wrong."""
     from zs3_mmseg.apis import collect_files
-    from zs3_mmseg.utils.image_io import require_picture
+    from zs3_mmseg.apis.inputs import require_readable
+    from zs3_mmseg.apis.video import camera_number, is_video
 
     named = [
         path
         for item in args.images
         for path in (read_list(sys.stdin) if item == '-' else [item])
     ]
-    files, problems = collect_files(named, recursive=not args.no_recursive)
-    pictures = []
-    for path in files:
+    cameras = {item: camera_number(item) for item in named}
+    videos: list[Path | int] = [n for n in cameras.values() if n is not None]
+    files, problems = collect_files(
+        [item for item in named if cameras[item] is None],
+        recursive=not args.no_recursive,
+    )
+    pictures: list[PictureFile] = []
+    for file in files:
+        if isinstance(file, Path) and is_video(file):
+            videos.append(Path(file))
+            continue
         try:
-            require_picture(path)
+            require_readable(file)
         except OSError as error:
-            problems.append(describe(error, path))
+            problems.append(describe(error, file))
         else:
-            pictures.append(path)
-    return pictures, problems
+            pictures.append(file)
+    return pictures, videos, problems
 
 
 def build_inferencer(
@@ -198,8 +236,8 @@ def build_inferencer(
     )
 
 
-def count_pictures(number: int) -> str:
-    return f'{number} picture' if number == 1 else f'{number} pictures'
+def count_of(number: int, kind: str) -> str:
+    return f'{number} {kind}' if number == 1 else f'{number} {kind}s'
 
 
 def new_table() -> Table:
@@ -226,63 +264,82 @@ def list_found(segmentation: Segmentation) -> str:
     return ', '.join(parts + [f'{more} more'] * (more > 0)) or 'none of the classes'
 
 
+def name_of(source: object) -> str:
+    return f'camera {source}' if isinstance(source, int) else str(source)
+
+
 def segment_one(
-    path: Path,
+    source: PictureFile | int,
     inferencer: ZeroShotInferencer,
     names: OutputNames,
-    table: Table,
-    alpha: float,
-) -> None:
-    """Segment one picture, write its results and add its row to the table."""
-    from rich.text import Text
+    args: argparse.Namespace,
+) -> tuple[Path, Segmentation]:
+    """Segment a picture or a video; return the drawing and the (last) result."""
+    from zs3_mmseg.apis import segment_video
+    from zs3_mmseg.apis.video import is_video
 
-    segmentation, _ = inferencer.segment(path)
-    overlay, *_ = inferencer.write(segmentation, names, path.stem, alpha=alpha)
-    cells = (str(path), list_found(segmentation), overlay.name)
-    # As plain text: names may hold brackets, which rich would take for markup.
-    table.add_row(*(Text(cell) for cell in cells))
-    for note in segmentation.notes:
-        print(f'note: {path}: {note}', file=sys.stderr)
+    if isinstance(source, int) or is_video(source):
+        return segment_video(
+            inferencer,
+            source,
+            names,
+            step=args.every,
+            most=args.max_frames,
+            alpha=args.opacity,
+            frame_files=args.frame_files,
+        )
+    segmentation, _ = inferencer.segment(source)
+    drawing, *_ = inferencer.write(segmentation, names, source.stem, alpha=args.opacity)
+    return drawing, segmentation
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool.
 
     Returns:
-        0 if every picture was segmented, 1 if there was any that could not be.
+        0 if everything was segmented, 1 if there was anything that could not be.
         Mistakes in the arguments end with status 2.
     """
     args = parse_args(argv)
     # Imported only now: --help and typing mistakes need not wait for torch.
     from rich.console import Console
     from rich.progress import track
+    from rich.text import Text
 
     from zs3_mmseg.apis import OutputNames
     from zs3_mmseg.engine.launch import TRACEBACK_ENV, one_line_errors
 
     with one_line_errors():
         words = names_given(args)
-        files, problems = find_pictures(args)
-        if files:
+        pictures, videos, problems = find_inputs(args)
+        inputs = [*pictures, *videos]
+        if inputs:
             args.out_dir.mkdir(parents=True, exist_ok=True)
             inferencer = build_inferencer(args, words)
-    names = OutputNames(args.out_dir, files)
+    names = OutputNames(args.out_dir, [i for i in inputs if isinstance(i, Path)])
     table = new_table()
     began = time.perf_counter()
     progress = track(
-        files,
+        inputs,
         'Segmenting',
         console=Console(stderr=True),
         transient=True,
-        disable=len(files) < 2,
+        disable=len(inputs) < 2,
     )
-    for path in progress:
+    for source in progress:
+        name = name_of(source)
         try:
-            segment_one(path, inferencer, names, table, args.opacity)
+            drawing, segmentation = segment_one(source, inferencer, names, args)
         except PICTURE_ERRORS as error:
             if os.environ.get(TRACEBACK_ENV) == '1':
                 raise
-            problems.append(describe(error, path))
+            problems.append(describe(error, name))
+            continue
+        # As plain text: names may hold brackets, which rich would take for markup.
+        cells = (name, list_found(segmentation), drawing.name)
+        table.add_row(*(Text(cell) for cell in cells))
+        for note in segmentation.notes:
+            print(f'note: {name}: {note}', file=sys.stderr)
     console = Console()
     if table.row_count:
         console.print(table)
@@ -290,8 +347,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(problem)
     seconds = time.perf_counter() - began
     done = f'; results in {args.out_dir} ({seconds:.1f} s)' if table.row_count else ''
+    kind = 'picture' if not videos else 'input'
     console.print(
-        f'{count_pictures(table.row_count)} segmented, {len(problems)} failed{done}',
+        f'{count_of(table.row_count, kind)} segmented, {len(problems)} failed{done}',
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from zs3_mmseg.apis.inferencer import (
+from zs3_mmseg.apis import inputs
+from zs3_mmseg.apis.inputs import (
     Picture,
     collect_files,
     list_pictures,
@@ -52,13 +59,99 @@ def test_written_results_are_no_input(folder: Path) -> None:
     assert found == ['a.JPG', 'b.png', 'odd[1].png', 'x_overlay.png']
 
 
-@pytest.mark.parametrize(
-    'address', ['https://example.org/a.png', 's3://bucket/a.png', 'FILE:///a.png']
-)
-def test_a_url_is_refused_as_one(address: str) -> None:
+@pytest.mark.parametrize('address', ['s3://bucket/a.png', 'FILE:///a.png', 'http:///a'])
+def test_other_addresses_than_those_of_the_web_are_refused(address: str) -> None:
     files, (problem,) = collect_files([address])
     assert not files
-    assert problem == f'{address}: a URL; download it and name the file'
+    assert problem.startswith(f'{address}: pictures come from http or https addresses')
+
+
+class Site(BaseHTTPRequestHandler):
+    """Serves one picture, whole, cut off, moved, and as more than it is."""
+
+    picture = b''
+
+    def do_GET(self) -> None:
+        body = b'no picture' if self.path == '/text.png' else self.picture
+        if self.path == '/moved.png':
+            self.send_response(302)
+            self.send_header('Location', '/blue%20sea.png?size=2')
+            self.end_headers()
+            return
+        if self.path == '/gone.png':
+            self.send_error(404)
+            return
+        length = {'/cut.png': len(body) + 9, '/huge.png': 10**12}.get(self.path)
+        self.send_response(200)
+        if self.path != '/endless.png':
+            self.send_header('Content-Length', str(length or len(body)))
+        self.end_headers()
+        repeats = 100 if self.path == '/endless.png' else 1
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(body * repeats)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site() -> Iterator[str]:
+    stream = io.BytesIO()
+    Image.new('RGB', (2, 2), (1, 2, 3)).save(stream, 'PNG')
+    Site.picture = stream.getvalue()
+    with ThreadingHTTPServer(('localhost', 0), Site) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://localhost:{server.server_port}'
+        server.shutdown()
+
+
+def test_a_picture_from_the_web_is_a_file_while_it_is_used(site: str) -> None:
+    address = f'{site}/blue%20sea.png?size=2'
+    (picture,), problems = collect_files([address, address])
+    assert not problems
+    assert (str(picture), picture.stem) == (address, 'blue sea')
+    file = Path(picture)
+    assert load_picture(picture).pixels.tolist() == [[[1, 2, 3]] * 2] * 2
+    del picture
+    assert not file.exists()
+
+
+def test_addresses_are_followed(site: str) -> None:
+    (picture,) = list_pictures(f'{site}/moved.png')
+    assert load_picture(picture).pixels.shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ('page', 'says'),
+    [
+        ('gone.png', 'the server answers 404'),
+        ('cut.png', 'bytes arrived'),
+        ('huge.png', 'more than 1,000 bytes'),
+        ('endless.png', 'more than 1,000 bytes'),
+    ],
+)
+def test_what_cannot_be_had_from_the_web_is_named(
+    site: str, page: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, '_LARGEST_DOWNLOAD', 1000)
+    files, (problem,) = collect_files([f'{site}/{page}'])
+    assert not files
+    assert problem.startswith(f'{site}/{page}: ')
+    assert says in problem
+
+
+def test_what_is_no_picture_is_named_by_its_address(site: str) -> None:
+    (picture,) = list_pictures(f'{site}/text.png')
+    with pytest.raises(OSError, match='no picture in a known format') as caught:
+        load_picture(picture)
+    assert str(caught.value).startswith(f'{site}/text.png: ')
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    with socket.create_server(('localhost', 0)) as free:
+        port = free.getsockname()[1]
+    _, (problem,) = collect_files([f'http://localhost:{port}/a.png'])
+    assert problem.startswith(f'http://localhost:{port}/a.png: cannot be fetched (')
 
 
 def test_a_pattern_gives_its_matches(folder: Path) -> None:

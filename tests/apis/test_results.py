@@ -18,8 +18,8 @@ from matplotlib.path import Path as Polygon
 from PIL import Image
 from pycocotools import mask as coco
 
-from zs3_mmseg.apis import Segmentation, ZeroShotInferencer, video_frames
-from zs3_mmseg.apis.inferencer import list_pictures
+from zs3_mmseg.apis import Segmentation
+from zs3_mmseg.apis.inputs import list_pictures
 from zs3_mmseg.apis.regions import Ring, find_regions, run_lengths
 
 MASKS = arrays.arrays(
@@ -134,36 +134,3 @@ def test_batches_are_taken_apart() -> None:
     batch = torch.rand(3, 3, 8, 9)
     listed = list_pictures([batch, np.zeros((2, 8, 9, 3), np.uint8)])
     assert [tuple(item.shape) for item in listed] == [(3, 8, 9)] * 3 + [(8, 9, 3)] * 2
-
-
-@pytest.fixture
-def video(tmp_path: Path) -> Path:
-    path = tmp_path / 'clip.avi'
-    code = cv2.VideoWriter.fourcc(*'MJPG')
-    writer = cv2.VideoWriter(str(path), code, 10, (64, 48))
-    for number in range(5):
-        writer.write(np.full((48, 64, 3), (0, 0, 50 * number), np.uint8))  # red
-    writer.release()
-    return path
-
-
-def test_a_video_is_segmented_frame_by_frame(video: Path) -> None:
-    frames = [*video_frames(video, step=2)]
-    reds = [int(frame[..., 0].mean()) for frame in frames]
-    assert len(frames) == 3
-    assert np.allclose(reds, [0, 100, 200], atol=6)
-    inferencer = ZeroShotInferencer(classes=['star', 'grass'], return_scores=True)
-    stream = inferencer.stream(video_frames(video))
-    first = next(stream)
-    assert first.labels.shape == (48, 64)
-    assert first.scores is not None
-    np.testing.assert_array_equal(first.scores.argmax(0), first.labels)
-    assert len([*stream]) == 4
-
-
-def test_what_is_no_video_is_named(tmp_path: Path) -> None:
-    (tmp_path / 'text.mp4').write_text('no video')
-    with pytest.raises(OSError, match=r'text\.mp4: OpenCV can read no frame'):
-        next(video_frames(tmp_path / 'text.mp4'))
-    with pytest.raises(FileNotFoundError, match='no such file'):
-        next(video_frames(tmp_path / 'nothing.mp4'))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -177,7 +178,7 @@ def test_files_are_looked_at_before_a_model_is_built(
 ) -> None:
     (tmp_path / 'notes.txt').write_text('no picture')
     (tmp_path / 'empty').mkdir()
-    given = ['gone.png', 'notes.txt', 'empty', '*.jpg', 'https://example.org/a.png']
+    given = ['gone.png', 'notes.txt', 'empty', '*.jpg', 'https://localhost:1/a.png']
     pictures = [item if '/' in item else tmp_path / item for item in given]
     # A config that cannot be built would be an error of its own.
     status = main(*pictures, '--out-dir', tmp_path / 'out', '--config', 'no_config')
@@ -282,3 +283,32 @@ def test_a_fresh_process_in_another_folder(tmp_path: Path) -> None:
     assert 'never trained on' in done.stdout + done.stderr
     assert '1 picture segmented, 1 failed; results in out' in done.stdout
     assert (tmp_path / 'out' / 'my photo_overlay.png').exists()
+
+
+def test_videos_and_pictures_are_taken_together(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene().save(tmp_path / 'still.png')
+    film = tmp_path / 'street.avi'
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*'MJPG'), 8, (64, 48))
+    for _ in range(5):
+        writer.write(np.asarray(scene((64, 48))))
+    writer.release()
+    flags = ('--every', 2, '--max-frames', 2, '--classes', 'star', 'heart')
+    inputs = (tmp_path / 'still.png', film, 'camera:99')
+    assert main(*inputs, *flags, '--out-dir', tmp_path / 'out') == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        'error: camera 99: OpenCV can read no frame of it'
+    )
+    record = json.loads((tmp_path / 'out/street.json').read_text())
+    assert [frame['frame'] for frame in record['frames']] == [0, 2]
+    written = {path.name for path in (tmp_path / 'out').iterdir()}
+    assert {'street_overlay.mp4', 'still_labels.png'} <= written
+    assert not any(name.startswith('street_0') for name in written)
+
+
+@pytest.mark.parametrize('flag', ['--every', '--max-frames'])
+def test_a_number_of_frames_begins_at_1(main: Main, flag: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main('a.mp4', flag, '0', '--out-dir', 'out')
+    assert caught.value.code == 2

@@ -1,10 +1,8 @@
-"""Pictures in, segmentations out: collecting, reading and segmenting them."""
+"""Pictures in, segmentations out."""
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from rich.progress import track
 from torch import nn
 
@@ -21,227 +18,23 @@ from mmengine.dataset import pseudo_collate
 from mmengine.infer import BaseInferencer
 from mmseg.structures import SegDataSample
 
-from zs3_mmseg.utils.image_io import (
-    IMAGE_SUFFIXES,
-    TRANSPARENT_NOTE,
-    DecodedImage,
-    decode_image,
-    from_pillow,
-    is_picture,
-)
+from zs3_mmseg.utils.image_io import DecodedImage
 from zs3_mmseg.utils.palette import default_palette
 
 from .init import DEFAULT_CONFIG, init_segmentor, load_config
-from .pipeline import PicturePipeline, as_batch, find_test_pipeline
-from .segmentation import (
-    OutputNames,
-    Segmentation,
-    is_result,
-    void_label,
-    write_segmentation,
+from .inputs import (
+    InMemory,
+    Picture,
+    PictureFile,
+    fetched,
+    list_pictures,
+    load_picture,
 )
+from .pipeline import PicturePipeline, UnreadableHere, as_batch, find_test_pipeline
+from .segmentation import OutputNames, Segmentation, void_label, write_segmentation
+from .video import is_video, video_frames
 
-InMemory = np.ndarray | torch.Tensor | Image.Image
-#: A file, or pixels in memory; see :func:`load_picture`.
-Picture = str | os.PathLike | InMemory
-
-_URL = re.compile(r'[a-z][a-z0-9+.-]*://', re.IGNORECASE)
-
-
-def _files_in(folder: Path, recursive: bool) -> list[Path]:
-    """Return the pictures in a folder and, if wanted, in those below it, by suffix.
-
-    Those that an earlier call has written there are left out.
-    """
-    return sorted(
-        path
-        for path in (folder.rglob('*') if recursive else folder.iterdir())
-        if is_picture(path)
-        and path.is_file()
-        and not is_result(path)
-        and not any(part.startswith('.') for part in path.relative_to(folder).parts)
-    )
-
-
-def _expand(item: str, recursive: bool) -> list[Path]:
-    if _URL.match(item):
-        raise FileNotFoundError(f'{item}: a URL; download it and name the file')
-    path = Path(item).expanduser()
-    if path.is_dir():
-        files = _files_in(path, recursive)
-        if not files:
-            suffixes = ', '.join(sorted(IMAGE_SUFFIXES))
-            below = ' and those below it' if recursive else ''
-            raise FileNotFoundError(
-                f'{item}: no pictures ({suffixes}) in this folder{below}'
-            )
-        return files
-    # A file may have brackets or a question mark in its name.
-    if path.exists():
-        return [path]
-    if not glob.has_magic(item):
-        raise FileNotFoundError(f'{item}: no such file or folder')
-    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-    files = [match for match in matches if not match.is_dir()]
-    if not files:
-        raise FileNotFoundError(f'{item}: the pattern matches no file')
-    return files
-
-
-def collect_files(
-    items: Iterable[str | os.PathLike],
-    *,
-    recursive: bool = True,
-) -> tuple[list[Path], list[str]]:
-    """Expand files, folders and patterns to a list of files.
-
-    A file that is named twice is listed once.
-
-    Args:
-        items: paths of pictures, of folders (the pictures in them and in all folders
-            below, but not in hidden ones), and glob patterns.
-        recursive: whether to look in folders below a folder, too.
-
-    Returns:
-        the files in the order they were named, and one message for each item that
-        stands for no file at all.
-    """
-    files: dict[Path, Path] = {}
-    problems = []
-    for item in items:
-        try:
-            for path in _expand(os.fspath(item), recursive):
-                files.setdefault(path.resolve(), path)
-        except OSError as error:
-            problems.append(str(error))
-    return list(files.values()), problems
-
-
-def list_pictures(inputs: Picture | Sequence[Picture]) -> list[Path | InMemory]:
-    """Return pictures one by one: those in memory, and the files of all others.
-
-    An array or a tensor with a further axis in front is a batch of pictures.
-    """
-    if isinstance(inputs, Picture):
-        inputs = [inputs]
-    pictures: list[Path | InMemory] = []
-    for item in inputs:
-        if isinstance(item, np.ndarray | torch.Tensor) and item.ndim == 4:
-            pictures.extend(item)
-        elif isinstance(item, InMemory):
-            pictures.append(item)
-        else:
-            files, problems = collect_files([item])
-            if problems:
-                raise FileNotFoundError(problems[0])
-            pictures.extend(files)
-    return pictures
-
-
-def video_frames(
-    source: str | os.PathLike | int, step: int = 1
-) -> Iterator[np.ndarray]:
-    """Yield the frames of a video as they are read, ``(H, W, 3)`` uint8 RGB.
-
-    Args:
-        source: a file that OpenCV can read, or the number of a camera.
-        step: yield every frame whose number is a multiple of this.
-
-    Raises:
-        OSError: if it cannot be opened, or holds no frame.
-    """
-    if step < 1:
-        raise ValueError(f'step must be at least 1, not {step}')
-    if isinstance(source, int):
-        name, stream = f'camera {source}', cv2.VideoCapture(source)
-    elif Path(source).is_file():
-        name, stream = os.fspath(source), cv2.VideoCapture(os.fspath(source))
-    else:
-        raise FileNotFoundError(f'{os.fspath(source)}: no such file')
-    number = 0
-    try:
-        while stream.isOpened():
-            there, frame = stream.read()
-            if not there:
-                break
-            if number % step == 0:
-                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-            number += 1
-    finally:
-        stream.release()
-    if not number:
-        raise OSError(f'{name}: OpenCV can read no frame of it')
-
-
-def _as_bytes(array: np.ndarray) -> np.ndarray:
-    """Bring values to 0..255 uint8: floats are 0..1, integers 0..255."""
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype.kind not in 'fiub':
-        raise ValueError(f'expected a picture of numbers, got {array.dtype}')
-    top = 1 if array.dtype.kind in 'fb' else 255
-    # Not a number fails both comparisons.
-    if not (array.min() >= 0 and array.max() <= top):
-        raise ValueError(
-            f'expected a picture with values from 0 to {top}, as it is of '
-            f'{array.dtype}, got {array.min():g} to {array.max():g}'
-        )
-    return np.round(array.astype(np.float32) * (255 / top)).astype(np.uint8)
-
-
-def _as_rgb(array: np.ndarray, channel_order: str) -> DecodedImage:
-    """Bring ``(H, W)`` or ``(H, W, C)`` to 8-bit RGB."""
-    if channel_order not in ('rgb', 'bgr'):
-        raise ValueError(f"channel_order is 'rgb' or 'bgr', not {channel_order!r}")
-    if array.size == 0:
-        raise ValueError(
-            f'expected a picture with at least one pixel, got {array.shape}'
-        )
-    shaped = array[..., None] if array.ndim == 2 else array
-    if shaped.ndim != 3 or shaped.shape[2] > 4:
-        raise ValueError(
-            'expected a picture of shape (H, W, 3), (H, W, 4) or (H, W), got '
-            f'{array.shape}; several go into a list'
-        )
-    values = _as_bytes(shaped)
-    has_alpha = values.shape[2] in (2, 4)
-    colours = values[..., :-1] if has_alpha else values
-    if colours.shape[2] == 1:
-        colours = np.repeat(colours, 3, axis=2)
-    elif channel_order == 'bgr':
-        colours = colours[..., ::-1]
-    is_opaque = not has_alpha or values[..., -1].min() == 255
-    return DecodedImage(
-        np.ascontiguousarray(colours), () if is_opaque else (TRANSPARENT_NOTE,)
-    )
-
-
-def load_picture(item: Picture, channel_order: str = 'rgb') -> DecodedImage:
-    """Return a picture as 8-bit RGB.
-
-    Args:
-        item: a file; an array ``(H, W, 3)``, with alpha ``(H, W, 4)`` or, if grey,
-            ``(H, W)``; a tensor with the channels first; or a picture of Pillow.
-            Floats are 0..1, integers 0..255. Alpha is left out, as in files.
-        channel_order: of arrays and tensors, ``'rgb'`` or ``'bgr'``.
-
-    Raises:
-        OSError: see :func:`~zs3_mmseg.utils.image_io.decode_image`.
-        ValueError: other shapes or values.
-    """
-    if isinstance(item, Image.Image):
-        return from_pillow(item)
-    if isinstance(item, torch.Tensor):
-        if item.ndim == 3 and item.shape[0] > 4:
-            raise ValueError(
-                'expected a tensor of shape (3, H, W), (4, H, W) or (H, W), got '
-                f'{tuple(item.shape)}'
-            )
-        array = item.detach().cpu().numpy()
-        item = np.moveaxis(array, 0, -1) if array.ndim == 3 else array
-    if isinstance(item, np.ndarray):
-        return _as_rgb(item, channel_order)
-    return decode_image(item)
+_OTHER_READER = "it was read by Pillow, as the reader of the config's test data cannot"
 
 
 class ZeroShotInferencer(BaseInferencer):
@@ -308,7 +101,8 @@ class ZeroShotInferencer(BaseInferencer):
         super().__init__(
             config, weights, device, scope='mmseg', show_progress=show_progress
         )
-        self._model_record = {
+        #: What made the results, for files that are written of them.
+        self.model_record = {
             'config': str(config.filename) if config.filename else None,
             'checkpoint': None if weights is None else str(weights),
         }
@@ -369,7 +163,7 @@ class ZeroShotInferencer(BaseInferencer):
 
     def _inputs_to_list(
         self, inputs: Picture | Sequence[Picture]
-    ) -> list[Path | InMemory]:
+    ) -> list[PictureFile | InMemory]:
         """Return pictures one by one; folders and patterns give their files."""
         return list_pictures(inputs)
 
@@ -381,21 +175,28 @@ class ZeroShotInferencer(BaseInferencer):
         channel_order: str = 'rgb',
     ) -> Iterator[tuple[DecodedImage, dict]]:
         """Yield each picture as it is and as the segmentor takes it."""
-        for item in inputs:
+        for given_item in inputs:
+            item = fetched(given_item)
             decoded = load_picture(item, channel_order)
-            # A file goes to the config's own reader: that is what its test sees.
-            given = (
-                decoded.pixels[..., ::-1] if isinstance(item, InMemory) else Path(item)
-            )
+            notes = decoded.notes
+            array = decoded.pixels[..., ::-1]
             try:
-                read, prepared = self.pipeline(given)
+                # A file goes to the config's own reader: that is what its test sees.
+                if isinstance(item, InMemory):
+                    read, prepared = self.pipeline(array)
+                else:
+                    try:
+                        read, prepared = self.pipeline(Path(item))
+                    except UnreadableHere:
+                        read, prepared = self.pipeline(array)
+                        notes = (*notes, _OTHER_READER)
             except cv2.error as error:
-                height, width = decoded.pixels.shape[:2]
+                height, width = array.shape[:2]
                 raise ValueError(
                     f'the test pipeline of the config cannot bring {width} x {height} '
                     f'pixels to its size ({error.err})'
                 ) from error
-            yield DecodedImage(read, decoded.notes), as_batch(prepared)
+            yield DecodedImage(read, notes), as_batch(prepared)
 
     def _to_segmentation(
         self, item: Picture, decoded: DecodedImage, sample: SegDataSample
@@ -474,7 +275,7 @@ class ZeroShotInferencer(BaseInferencer):
         """Segment one picture.
 
         Args:
-            image: a file or pixels, see :func:`load_picture`.
+            image: a file, an address or pixels, see :func:`load_picture`.
             classes: the vocabulary of this call alone, which other threads do not
                 notice; by default that of the inferencer.
             unseen: which of ``classes`` are marked as unseen, see the class.
@@ -531,7 +332,7 @@ class ZeroShotInferencer(BaseInferencer):
             )
             results['visualization'] += one['visualization']
             if names is not None:
-                stem = item.stem if isinstance(item, Path) else f'array_{number}'
+                stem = f'array_{number}' if isinstance(item, InMemory) else item.stem
                 self.write(found, names, stem, alpha=alpha)
         return results
 
@@ -540,15 +341,19 @@ class ZeroShotInferencer(BaseInferencer):
     ) -> Iterator[Segmentation]:
         """Yield the segmentation of each picture as soon as it is there.
 
-        Nothing is kept, so any number of pictures can be given, such as the frames of
-        :func:`video_frames`. Files, folders and patterns are listed when their turn
-        comes.
+        Nothing is kept, so any number of pictures can be given. Files, folders and
+        patterns are listed when their turn comes, and a video gives all of its frames;
+        :func:`video_frames` chooses some of them, or takes a camera.
 
         Raises:
             OSError, ValueError: see :meth:`segment`.
         """
         given = [images] if isinstance(images, Picture) else images
-        every = (item for part in given for item in list_pictures(part))
+        every = (
+            item
+            for part in given
+            for item in (video_frames(part) if is_video(part) else list_pictures(part))
+        )
         steps = track(every, 'Segmenting') if self.show_progress else every
         for item in steps:
             yield self.segment(item, channel_order=channel_order)[0]
@@ -567,5 +372,5 @@ class ZeroShotInferencer(BaseInferencer):
             names.folder,
             names.claim(stem),
             alpha=alpha,
-            model=self._model_record,
+            model=self.model_record,
         )

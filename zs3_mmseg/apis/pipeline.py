@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
@@ -35,6 +36,10 @@ def find_test_pipeline(config: Config) -> list[ConfigDict]:
 def reads_labels(transform: Mapping) -> bool:
     """Whether a transform needs the truth of a picture."""
     return 'LoadAnnotations' in type_name(transform['type'])
+
+
+class UnreadableHere(ValueError):
+    """The reader that a config names cannot read a file."""
 
 
 class PicturePipeline:
@@ -71,11 +76,18 @@ class PicturePipeline:
             what was read, ``(H, W, 3)`` uint8 RGB, and the item for
             :func:`as_batch`: ``inputs`` ``(3, h, w)`` and a data sample that knows
             the original shape.
+
+        Raises:
+            UnreadableHere: the config's own reader does not know this kind of file.
         """
         if isinstance(picture, np.ndarray):
             results = self._from_array({'img': picture})
         else:
-            results = self._from_file({'img_path': str(picture)})
+            try:
+                results = self._from_file({'img_path': str(picture)})
+            # An assertion is how mmcv tells that OpenCV returned nothing.
+            except (AssertionError, cv2.error, OSError) as error:
+                raise UnreadableHere(str(error)) from error
         read = np.clip(results['img'], 0, 255).astype(np.uint8)
         if read.ndim == 2:
             read = np.repeat(read[..., None], 3, axis=2)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -88,7 +88,7 @@ class Segmentation:
         """``(K,)`` share of the pixels of each class, 0..1."""
         return class_shares(self.positions, len(self.classes))
 
-    def draw(self, alpha: float = 0.6) -> np.ndarray:
+    def draw(self, alpha: float = 0.6, *, whole_legend: bool = False) -> np.ndarray:
         """Draw it with names and legend; see :func:`draw_overlay`."""
         return draw_overlay(
             self.image,
@@ -97,6 +97,7 @@ class Segmentation:
             self.palette,
             self.unseen,
             alpha=alpha,
+            whole_legend=whole_legend,
         )
 
     def draw_heat_maps(self) -> np.ndarray:
@@ -242,6 +243,14 @@ def _write_png(path: Path, picture: Image.Image) -> None:
     atomic_write(path, lambda out: picture.save(out, 'PNG', compress_level=1))
 
 
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write a JSON file in one step."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + '\n'
+    # A file name that is no valid text is kept as the escapes of JSON.
+    encoded = text.encode(errors='backslashreplace')
+    atomic_write(path, lambda out: out.write(encoded))
+
+
 def label_image(segmentation: Segmentation) -> Image.Image:
     """Return the label map as a picture whose values are the labels.
 
@@ -309,13 +318,7 @@ def write_segmentation(
         'labels': labels.name,
         'model': dict(model or {}),
     }
-    text = json.dumps(content, indent=2, ensure_ascii=False) + '\n'
-
-    def write_text(out: BinaryIO) -> None:
-        # A file name that is no valid text is kept as the escapes of JSON.
-        out.write(text.encode(errors='backslashreplace'))
-
-    atomic_write(record, write_text)
+    write_json(record, content)
     written = (overlay, labels, record)
     return written if segmentation.scores is None else (*written, heat)
 

@@ -118,6 +118,7 @@ def draw_overlay(
     *,
     ignore_index: int = IGNORE_INDEX,
     alpha: float = 0.6,
+    whole_legend: bool = False,
 ) -> np.ndarray:
     """Draw a segmented picture, names in its regions, and a legend below.
 
@@ -135,6 +136,8 @@ def draw_overlay(
         ignore_index: the label of pixels that belong to no class; they show the
             picture in grey.
         alpha: see :func:`draw_segmentation`.
+        whole_legend: list all classes in their order and without shares, so that
+            pictures of one size give drawings of one size, as a film needs.
 
     Returns:
         ``(h, w, 3)`` uint8, RGB.
@@ -153,10 +156,11 @@ def draw_overlay(
         ),
         _NARROWEST,
     )
-    entries = legend_entries(
-        classes, palette, hatched, notes=[as_percent(share) for share in shares]
-    )
+    notes = None if whole_legend else [as_percent(share) for share in shares]
+    entries = legend_entries(classes, palette, hatched, notes)
     order = [int(i) for i in np.argsort(-shares, kind='stable') if shares[i] > 0]
+    if whole_legend:
+        order = [*range(len(classes))]
     width = drawn.shape[1]
     key = draw_legend(
         [entries[index] for index in order],
