@@ -36,7 +36,12 @@ def live_bytes() -> int:
     gc.collect()
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        tensors = [item for item in gc.get_objects() if isinstance(item, torch.Tensor)]
+        # Not what compilers leave behind, which has no memory.
+        tensors = [
+            item
+            for item in gc.get_objects()
+            if type(item) in (torch.Tensor, nn.Parameter) and item.device.type == 'cpu'
+        ]
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors}
     return sum(storage.nbytes() for storage in storages.values())
 
