@@ -1,6 +1,7 @@
 """At every instant of a training there is a checkpoint to go on from."""
 
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -116,5 +117,6 @@ def test_a_best_checkpoint_that_is_gone(run_tool, tiny_config, whole, tmp_path) 
 def test_a_run_that_left_nothing_is_told(run_tool, tiny_config, tmp_path) -> None:
     stop = dict(type='KillAfter', iteration=2)
     train(run_tool, tiny_config, tmp_path, hooks=[stop])
+    time.sleep(1)  # runs are told apart by the second they began in
     again = train(run_tool, tiny_config, tmp_path, '--resume', hooks=[stop])
     assert 'has left none, so training starts from the beginning' in again.output
