@@ -54,12 +54,15 @@ def _quiet() -> Iterator[None]:
         cv2.utils.logging.setLogLevel(level)
 
 
-def _opened(source: str | os.PathLike | int) -> tuple[str, cv2.VideoCapture]:
-    """Return what to call a source, and its stream.
+def _opened(source: str | os.PathLike | int, step: int) -> tuple[str, cv2.VideoCapture]:
+    """Return what to call a source, and its stream, for every ``step``-th frame.
 
     Raises:
         OSError: if it is missing or cannot be opened.
+        ValueError: if the step is below 1.
     """
+    if step < 1:
+        raise ValueError(f'step must be at least 1, not {step}')
     if isinstance(source, int):
         name = f'camera {source}'
     else:
@@ -73,15 +76,9 @@ def _opened(source: str | os.PathLike | int) -> tuple[str, cv2.VideoCapture]:
     return name, stream
 
 
-def frame_rate(source: str | os.PathLike | int) -> float:
-    """Return the frames per second that a video or a camera claims, or a usual rate.
-
-    Raises:
-        OSError: if it is missing or cannot be opened.
-    """
-    _, stream = _opened(source)
+def _rate(stream: cv2.VideoCapture) -> float:
+    """Return the frames per second that a stream claims, or a usual rate."""
     rate = stream.get(cv2.CAP_PROP_FPS)
-    stream.release()
     return rate if 0 < rate < 1000 else _USUAL_RATE
 
 
@@ -97,9 +94,11 @@ def video_frames(
     Raises:
         OSError: if it cannot be opened, or holds no frame.
     """
-    if step < 1:
-        raise ValueError(f'step must be at least 1, not {step}')
-    name, stream = _opened(source)
+    yield from _frames(*_opened(source, step), step)
+
+
+def _frames(name: str, stream: cv2.VideoCapture, step: int) -> Iterator[np.ndarray]:
+    """Yield every ``step``-th frame of a stream, and close it."""
     number = 0
     try:
         while True:
@@ -187,14 +186,16 @@ def segment_video(
     camera = source if isinstance(source, int) else None
     file = None if isinstance(source, int) else os.fspath(source)
     wanted = Path(file).stem if file else f'camera_{camera}'
-    rate = frame_rate(source) / step
+    # Opened once: a camera takes seconds for it, and may not open again at once.
+    name, stream = _opened(source, step)
+    rate = _rate(stream) / step
     names.folder.mkdir(parents=True, exist_ok=True)
     stem = names.claim(wanted)
     film = _Film(names.folder / (stem + FILM_SUFFIX), rate)
     frames: list[dict[str, object]] = []
     last: Segmentation | None = None
     try:
-        for index, frame in enumerate(islice(video_frames(source, step), most)):
+        for index, frame in enumerate(islice(_frames(name, stream, step), most)):
             last = inferencer.segment(frame)[0]
             film.add(last.draw(alpha, whole_legend=True))
             number = index * step
