@@ -71,6 +71,7 @@ def compare(
     args: argparse.Namespace,
     result: str,
     seconds_result: str | None = None,
+    tests: Mapping[str, Sequence[Method]] | None = None,
 ) -> None:
     """Run methods over splits and seeds; print tables and write a JSON file.
 
@@ -80,24 +81,51 @@ def compare(
         result: name of the JSON file in the work directory.
         seconds_result: name of another, for :func:`report_seconds`; None: nothing is
             timed.
+        tests: what else the weights of a method are tested as, by its name.
     """
     runner = ExperimentRunner(ROOT / 'tools', args.work_dir)
     scores: Scores = {}
     seconds: dict[str, list[float]] = {}
     checkpoints: Checkpoints = {}
     for method, split, seed in track(planned_runs(methods, args), 'runs'):
-        outcome = runner.run(
-            method,
-            run_name=f'{method.name}/{split}/seed{seed}',
-            options=options_for(method, split, seed, args),
-            subsets=args.subsets,
-        )
+        outcome = run_once(runner, method, split, seed, args)
         add_scores(scores, method.name, split, outcome)
         seconds.setdefault(method.name, []).append(outcome.train_seconds)
         checkpoints.setdefault(method.name, (method, outcome.checkpoint))
+        for test in (tests or {}).get(method.name, ()):
+            found = run_once(runner, test, split, seed, args, weights=outcome)
+            add_scores(scores, test.name, split, found)
+            checkpoints.setdefault(test.name, (test, outcome.checkpoint))
     report_scores(scores, args, result)
     if seconds_result is not None:
         report_seconds(seconds, checkpoints, args, seconds_result)
+
+
+def run_once(
+    runner: ExperimentRunner,
+    method: Method,
+    split: str,
+    seed: int,
+    args: argparse.Namespace,
+    weights: Outcome | None = None,
+) -> Outcome:
+    """Run a method on one split with one seed, or read what it gave.
+
+    Args:
+        runner: what runs it.
+        method: what to run.
+        split: the split.
+        seed: the seed.
+        args: from :func:`parse_args`.
+        weights: the training whose weights are tested, if the method has none.
+    """
+    return runner.run(
+        method,
+        run_name=f'{method.name}/{split}/seed{seed}',
+        options=options_for(method, split, seed, args),
+        subsets=args.subsets,
+        weights=weights,
+    )
 
 
 def planned_runs(

@@ -40,6 +40,7 @@ from zs3_mmseg.utils.cache import atomic_write, content_hash
 from zs3_mmseg.utils.experiments import (
     ExperimentRunner,
     Method,
+    Outcome,
     package_hash,
 )
 
@@ -232,16 +233,17 @@ def main() -> None:
                 results.setdefault(subset, {}).setdefault(split, {})[name] = [scores]
         for method in methods:
             for seed in args.seeds:
-                weights: dict[str, object] = {}
+                trained: Outcome | None = None
                 for test in (method, *MORE_TESTS.get(method.name, ())):
                     options = options_for(test, split, seed, args)
                     outcome = runner.run(
                         test,
                         run_name=f'{test.name}/{split}/seed{seed}',
-                        options={**fold_options(options, split), **weights},
+                        options=fold_options(options, split),
                         subsets=args.subsets,
+                        weights=trained,
                     )
-                    weights = weights or {'load_from': outcome.checkpoint}
+                    trained = trained or outcome
                     for subset, metrics in outcome.metrics.items():
                         named = {
                             k.removeprefix('oracle_'): v for k, v in metrics.items()

@@ -158,8 +158,6 @@ def calibrate(
             options={
                 **SCENES,
                 report['key']: int(best) if calibration.option == 'keep' else best,
-                'load_from': trained.checkpoint,
-                'experiment_name': trained.fingerprint,
             },
             test_flags=('--fit-calibrators',) if calibration.fitted else (),
         )
@@ -168,6 +166,7 @@ def calibrate(
             run_name=f'calibrators/{calibration.name}',
             options=options_for(method, 'shapes_a', args.seeds[0], args),
             subsets=args.subsets,
+            weights=trained,
         )
         add_scores(scores, method.name, 'shapes_a', outcome)
 

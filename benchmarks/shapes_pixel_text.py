@@ -18,11 +18,11 @@ from _comparison import (
     SPLITS,
     Scores,
     add_scores,
-    options_for,
     parse_args,
     planned_runs,
     report_scores,
     report_seconds,
+    run_once,
     spread,
 )
 from rich.console import Console
@@ -64,22 +64,13 @@ def main() -> None:
     seconds: dict[str, list[float]] = {}
     checkpoints: dict[str, tuple[Method, str | None]] = {}
     for method, split, seed in track(planned_runs(METHODS, args), 'runs'):
-        outcome = runner.run(
-            method,
-            run_name=f'{method.name}/{split}/seed{seed}',
-            options=options_for(method, split, seed, args),
-            subsets=args.subsets,
-        )
+        outcome = run_once(runner, method, split, seed, args)
         seconds.setdefault(method.name, []).append(outcome.train_seconds)
         outcomes = {method.name: outcome}
         if method.name == 'sazs':
             for test in SAZS_TESTS:
-                options = options_for(test, split, seed, args)
-                outcomes[test.name] = runner.run(
-                    test,
-                    run_name=f'{test.name}/{split}/seed{seed}',
-                    options={**options, 'load_from': outcome.checkpoint},
-                    subsets=args.subsets,
+                outcomes[test.name] = run_once(
+                    runner, test, split, seed, args, weights=outcome
                 )
         for name, found in outcomes.items():
             if all('hIoU' in metrics for metrics in found.metrics.values()):

@@ -2,8 +2,9 @@
 
 ``python benchmarks/zs3net_shapes.py`` trains a small network from scratch, and a linear
 classifier on the frozen tiny CLIP, alone, with generated features of the unseen
-classes, and as a regression to class vectors. It prints mean and spread, and can be
-interrupted and started again; ``--methods`` chooses some of the six.
+classes, and as a regression to class vectors; CaGNet learns beside it on the same
+frozen features. It prints mean and spread, and can be interrupted and started again;
+``--methods`` chooses some of the seven.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from _comparison import ROOT, compare, parse_args
 
 from zs3_mmseg.utils.experiments import Method
 
-CONFIGS = ROOT / 'configs/zs3net'
+CONFIGS = ROOT / 'configs'
 METHODS = [
     Method(name, CONFIGS / f'{config}.py', trained=True)
     for name, config in (
-        ('baseline', 'shapes_convnet_baseline'),
-        ('cosine', 'shapes_convnet_cosine'),
-        ('zs3net', 'shapes_convnet'),
-        ('clip_baseline', 'shapes_clip_baseline'),
-        ('clip_cosine', 'shapes_clip_cosine'),
-        ('clip_zs3net', 'shapes_clip'),
+        ('baseline', 'zs3net/shapes_convnet_baseline'),
+        ('cosine', 'zs3net/shapes_convnet_cosine'),
+        ('zs3net', 'zs3net/shapes_convnet'),
+        ('clip_baseline', 'zs3net/shapes_clip_baseline'),
+        ('clip_cosine', 'zs3net/shapes_clip_cosine'),
+        ('clip_zs3net', 'zs3net/shapes_clip'),
+        ('clip_cagnet', 'cagnet/shapes_clip'),
     )
 ]
 

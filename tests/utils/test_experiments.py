@@ -101,6 +101,17 @@ def test_another_subset_only_needs_tests(
     assert calls() == ['train', 'test', 'resume', 'test', 'test']
 
 
+def test_weights_of_another_training_are_another_test(
+    runner: ExperimentRunner, method: Method
+) -> None:
+    second_look = Method('second_look', method.config)
+    for seed in (3, 3, 4):
+        trained = runner.run(method, options={'seed': seed})
+        found = runner.run(second_look, weights=trained)
+        assert found.checkpoint == trained.checkpoint
+    assert calls() == ['train', 'test', 'test'] * 2
+
+
 def test_a_tool_that_fails_is_told_with_its_last_words(
     runner: ExperimentRunner, method: Method
 ) -> None:

@@ -175,17 +175,24 @@ class ExperimentRunner:
         run_name: str | None = None,
         options: Mapping[str, object] | None = None,
         subsets: Sequence[str] = ('test',),
+        weights: Outcome | None = None,
     ) -> Outcome:
-        """Train (where the method trains) and test, or read the kept outcome."""
+        """Train (where the method trains) and test, or read the kept outcome.
+
+        A method that does not train is tested with ``weights`` of one that did.
+        """
         merged = {**method.options, **(options or {})}
         folder = self._work_dir / (run_name or method.name)
         training = self._fingerprint(method, merged)
+        if weights is not None:
+            training = content_hash(training, weights.fingerprint)
         fingerprint = content_hash(training, *subsets, *method.test_flags)
         kept = self._kept(folder, fingerprint)
         if kept is not None:
             return kept
         config = str(method.config)
-        train_seconds, checkpoint = 0.0, None
+        train_seconds = 0.0
+        checkpoint = None if weights is None else weights.checkpoint
         if method.trained:
             # A finished training ends at once; then only the tests are new.
             with _unfinished(folder, training) as resume:
