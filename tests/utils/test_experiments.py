@@ -71,6 +71,18 @@ def test_a_shorter_training_keeps_its_proportions() -> None:
     }
 
 
+def test_a_warm_up_of_a_very_short_training_is_one_iteration() -> None:
+    config = Config(
+        dict(
+            train_cfg=dict(max_iters=160),
+            param_scheduler=[dict(begin=0, end=20), dict(begin=20, end=160)],
+        )
+    )
+    options = shortened(config, 2)
+    assert options['param_scheduler.0.end'] == options['param_scheduler.1.begin'] == 1
+    assert options['param_scheduler.1.end'] == 2
+
+
 def calls() -> list[str]:
     return Path('calls.txt').read_text().split()
 

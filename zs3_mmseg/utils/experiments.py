@@ -110,7 +110,7 @@ def split_options(split: str) -> dict[str, object]:
 def shortened(config: Config, iterations: int) -> dict[str, object]:
     """Return the config options that end a training early.
 
-    Schedules and the beginnings of hooks move in proportion.
+    Schedules and the beginnings of hooks move in proportion, and none becomes empty.
     """
     share = iterations / config.train_cfg.max_iters
     options: dict[str, object] = {'train_cfg.max_iters': iterations}
@@ -118,7 +118,7 @@ def shortened(config: Config, iterations: int) -> dict[str, object]:
         for index, part in enumerate(config.get(place) or ()):
             for key in ('begin', 'end', 'total_steps'):
                 if part.get(key):
-                    options[f'{place}.{index}.{key}'] = round(share * part[key])
+                    options[f'{place}.{index}.{key}'] = max(1, round(share * part[key]))
     return options
 
 
