@@ -43,7 +43,14 @@ TIMED, TURNS = 20, 3
 def parse_args(
     description: str | None, methods: Sequence[Method], splits: Sequence[str]
 ) -> argparse.Namespace:
-    """Read the flags of a comparison.
+    """Read the flags of a comparison; arguments as of :func:`comparison_parser`."""
+    return comparison_parser(description, methods, splits).parse_args()
+
+
+def comparison_parser(
+    description: str | None, methods: Sequence[Method], splits: Sequence[str]
+) -> argparse.ArgumentParser:
+    """Return what reads the flags of a comparison.
 
     Args:
         description: of the benchmark.
@@ -63,7 +70,7 @@ def parse_args(
         type=int,
         help='stop every training after so many, to try the command',
     )
-    return parser.parse_args()
+    return parser
 
 
 def compare(

@@ -2,9 +2,10 @@
 
 ``python benchmarks/shapes_gzsl.py`` trains every head on the same frozen features of
 800 scenes, computed once, without augmentation; and it tests every calibrator on
-one model that the tools trained, with the value that ``tune_on_val.py`` found on
+two models that the tools trained, with the value that ``tune_on_val.py`` found on
 pseudo-unseen classes. It prints mean and spread, and can be interrupted and started
-again. Tests are on 200 scenes, choices on 100 val scenes.
+again; ``--methods`` chooses heads, ``--calibrated`` models with calibrators. Tests
+are on 200 scenes, choices on 100 val scenes.
 """
 
 from __future__ import annotations
@@ -12,25 +13,29 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from _comparison import (
     ROOT,
     Scores,
     add_scores,
+    comparison_parser,
     options_for,
-    parse_args,
     report_scores,
 )
+from PIL import Image
 from rich.progress import track
 from torch import Tensor, nn
 
 from mmengine.config import Config
 
 import zs3_mmseg  # noqa: F401  (registers everything)
+from zs3_mmseg.datasets.shapes import ShapesDataset
+from zs3_mmseg.datasets.splits import get_split
 from zs3_mmseg.engine.launch import build_runner
 from zs3_mmseg.utils.cache import atomic_write, content_hash
 from zs3_mmseg.utils.experiments import (
@@ -65,6 +70,11 @@ METHODS = (
         options={**SCENES, 'model.decode_head.inner': 'text'},
     ),
 )
+#: Models that get calibrators: one that hardly finds unseen classes, and one that does.
+CALIBRATED = (
+    LINEAR,
+    Method('zegclip_ce', CONFIGS / 'zegclip/shapes_tiny_ce.py', trained=True),
+)
 #: As many things and as much ground as the unseen classes of ``shapes_a``.
 PSEUDO_UNSEEN = ('fish', 'cup', 'umbrella', 'arrow', 'sand')
 
@@ -85,49 +95,73 @@ class Calibration:
         return self.calibrator['type']
 
 
-CALIBRATIONS = (
-    Calibration(
-        dict(type='SeenShift', shift=0.0, space='logit'), 'shift', (0, 1, 2, 4, 8)
-    ),
-    Calibration(dict(type='GroupTemperature', seen=1.0), 'seen', (1, 1.5, 2, 4)),
-    Calibration(dict(type='UnseenMassMatch', mass=0.1), 'mass', (0.1, 0.2, 0.3), True),
-    Calibration(dict(type='EMPriorShift', max_change=3.0), 'max_change', (1, 3), True),
-    Calibration(
-        dict(type='ImageLevelGate', weight=1.0),
-        *('weight', (0.1, 0.3, 1)),
-        backbone=dict(out_global=True),
-    ),
-    Calibration(dict(type='VocabularyPruner', keep=4), 'keep', (2, 4, 8)),
-)
+def calibrations(train_prior: dict[str, float]) -> tuple[Calibration, ...]:
+    """Return what is compared, given the shares of classes in training."""
+    shift = dict(type='SeenShift', shift=0.0, space='logit')
+    prior = dict(type='PriorCorrection', train_prior=train_prior, tau=1.0)
+    return (
+        Calibration(shift, 'shift', (0, 1, 2, 4, 8)),
+        Calibration(dict(type='GroupTemperature', seen=1.0), 'seen', (1, 1.5, 2, 4)),
+        Calibration(prior, 'tau', (0, 0.25, 0.5, 1)),
+        Calibration(
+            dict(type='UnseenMassMatch', mass=0.1), 'mass', (0.1, 0.2, 0.3), True
+        ),
+        Calibration(
+            dict(type='EMPriorShift', max_change=3.0), 'max_change', (1, 3), True
+        ),
+        Calibration(
+            dict(type='ImageLevelGate', weight=1.0),
+            *('weight', (0.1, 0.3, 1)),
+            backbone=dict(out_global=True),
+        ),
+        Calibration(dict(type='VocabularyPruner', keep=4), 'keep', (2, 4, 8)),
+    )
 
 
-def written(calibration: Calibration, folder: Path) -> Path:
-    """Write the config of the linear head with a calibrator."""
+def train_shares(data_root: Path, without: Sequence[str]) -> dict[str, float]:
+    """Return the pixels of each labelled class in the training scenes, in percent."""
+    scenes = ShapesDataset(data_root=str(data_root), num_images=4000, pipeline=[])
+    counts = np.zeros(256, dtype=np.int64)
+    for scene in track(scenes, 'shares of classes'):
+        label_map = np.asarray(Image.open(scene['seg_map_path']))
+        counts += np.bincount(label_map.ravel(), minlength=256)
+    names = scenes.metainfo['classes']
+    left_out = {*without, *get_split('shapes_a').unseen}
+    kept = {
+        name: float(count)
+        for name, count in zip(names, counts, strict=False)
+        if name not in left_out
+    }
+    return {name: 100 * count / sum(kept.values()) for name, count in kept.items()}
+
+
+def written(calibration: Calibration, base: Method, folder: Path) -> Path:
+    """Write the config of a trained model with a calibrator alone."""
     model = dict(calibrators=[calibration.calibrator])
     if calibration.backbone is not None:
         model['backbone'] = calibration.backbone  # type: ignore[assignment]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'{calibration.name}.py'
-    path.write_text(f'_base_ = {str(LINEAR.config)!r}\nmodel = {model!r}\n')
+    path.write_text(f'_base_ = {str(base.config)!r}\nmodel = {model!r}\n')
     return path
 
 
 def chosen_value(
-    calibration: Calibration, config: Path, checkpoint: str | None, args: Any
+    calibration: Calibration, base: Method, folder: Path, checkpoint: str, args: Any
 ) -> dict[str, Any]:
     """Return the report of the tool that chooses, which is kept."""
-    folder = config.parent
     report = folder / f'{calibration.name}.json'
     if not report.is_file():
         options = {
             'val_dataloader.dataset.dataset.num_images': TUNED_SCENES,
             'train_cfg.val_interval': 10_000,
-            **options_for(LINEAR, 'shapes_a', args.seeds[0], args),
+            **options_for(base, 'shapes_a', args.seeds[0], args),
         }
         run_command(
             [
                 str(ROOT / 'tools/analysis_tools/tune_on_val.py'),
-                *(str(config), *([checkpoint] if checkpoint else [])),
+                str(written(calibration, base, folder)),
+                *([checkpoint] if checkpoint else []),
                 *('--key', f'model.calibrators.0.{calibration.option}'),
                 *('--values', *map(str, calibration.values)),
                 *('--pseudo-unseen', *PSEUDO_UNSEEN),
@@ -143,18 +177,32 @@ def chosen_value(
 
 
 def calibrate(
-    runner: ExperimentRunner, trained: Outcome, args: Any, scores: Scores
+    runner: ExperimentRunner, base: Method, args: Any, scores: Scores
 ) -> None:
-    """Choose a value for every calibrator, and test the trained model with it."""
-    checkpoint = None
-    for calibration in track(CALIBRATIONS, 'calibrators'):
-        config = written(calibration, args.work_dir / 'calibrators')
-        report = chosen_value(calibration, config, checkpoint, args)
+    """Train a model, choose a value for every calibrator, and test it with each."""
+    seed = args.seeds[0]
+    name, folder = base.name, args.work_dir / f'calibrators/{base.name}'
+    options = options_for(base, 'shapes_a', seed, args)
+    plain = replace(base, options={**SCENES, 'model.calibrators': []})
+    trained = runner.run(
+        plain,
+        run_name=f'calibrators/{name}/seed{seed}',
+        options=options,
+        subsets=args.subsets,
+    )
+    add_scores(scores, name, 'shapes_a', trained)
+    chosen_on, tested_on = (
+        calibrations(train_shares(args.data_root, without))
+        for without in (PSEUDO_UNSEEN, ())
+    )
+    checkpoint = ''
+    for choice, calibration in track([*zip(chosen_on, tested_on, strict=True)], name):
+        report = chosen_value(choice, base, folder / 'chosen', checkpoint, args)
         checkpoint = report['checkpoint']
         best = report['best']
         method = Method(
-            f'linear, {calibration.name}, {calibration.option}={best:g}',
-            config,
+            f'{name}, {calibration.name}, {calibration.option}={best:g}',
+            written(calibration, base, folder),
             options={
                 **SCENES,
                 report['key']: int(best) if calibration.option == 'keep' else best,
@@ -163,8 +211,8 @@ def calibrate(
         )
         outcome = runner.run(
             method,
-            run_name=f'calibrators/{calibration.name}',
-            options=options_for(method, 'shapes_a', args.seeds[0], args),
+            run_name=f'calibrators/{name}/{calibration.name}',
+            options=options_for(method, 'shapes_a', seed, args),
             subsets=args.subsets,
             weights=trained,
         )
@@ -247,7 +295,10 @@ def outcome_of(method: Method, seed: int, args: Any) -> Outcome:
 
 
 def main() -> None:
-    args = parse_args(__doc__, METHODS, ['shapes_a'])
+    names = [method.name for method in CALIBRATED]
+    parser = comparison_parser(__doc__, METHODS, ['shapes_a'])
+    parser.add_argument('--calibrated', nargs='*', default=names, choices=names)
+    args = parser.parse_args()
     scores: Scores = {}
     runs = [
         (method, seed)
@@ -258,16 +309,10 @@ def main() -> None:
     for method, seed in track(runs, 'heads'):
         add_scores(scores, method.name, 'shapes_a', outcome_of(method, seed, args))
     report_scores(scores, args, 'shapes_gzsl_heads.json')
-    runner = ExperimentRunner(ROOT / 'tools', args.work_dir)
-    seed, calibrated = args.seeds[0], Scores()
-    trained = runner.run(
-        LINEAR,
-        run_name=f'calibrators/linear/seed{seed}',
-        options=options_for(LINEAR, 'shapes_a', seed, args),
-        subsets=args.subsets,
-    )
-    add_scores(calibrated, LINEAR.name, 'shapes_a', trained)
-    calibrate(runner, trained, args, calibrated)
+    runner, calibrated = ExperimentRunner(ROOT / 'tools', args.work_dir), Scores()
+    for base in CALIBRATED:
+        if base.name in args.calibrated:
+            calibrate(runner, base, args, calibrated)
     report_scores(calibrated, args, 'shapes_gzsl_calibrators.json')
 
 

@@ -18,6 +18,7 @@ from zs3_mmseg.models.calibrators import (
     VocabularyPruner,
 )
 from zs3_mmseg.models.class_embeddings import ClassQueries
+from zs3_mmseg.utils.checkpoint import load_into
 
 
 @pytest.fixture
@@ -240,6 +241,17 @@ def test_what_was_learned_is_saved_and_bound_to_its_names(queries, scores, kind)
     others = replace(queries, names=('cat', 'dog', 'grass', 'sea'))
     with pytest.raises(ValueError, match='fitted on other classes'):
         again(scores, others)
+
+
+@pytest.mark.parametrize('kind', [EMPriorShift, UnseenMassMatch])
+def test_weights_that_knew_no_calibrator_leave_it_to_be_fitted(queries, scores, kind):
+    model = torch.nn.ModuleDict({'head': torch.nn.Linear(2, 2), 'calibrator': kind()})
+    model['calibrator'].fit(Crops(scores, queries))
+    state = {f'head.{k}': v for k, v in torch.nn.Linear(2, 2).state_dict().items()}
+    assert load_into(model, state).clean
+    assert torch.equal(model['head'].weight, state['head.weight'])
+    with pytest.raises(ValueError, match='is not fitted'):
+        model['calibrator'](scores, queries)
 
 
 def test_groups_must_have_classes_to_be_matched(scores, queries):

@@ -406,6 +406,15 @@ class _Fitted(Calibrator):
         self.fitted_names = tuple(map(str, names))
         self.constants = [float(value) for value in constants]
 
+    def _load_from_state_dict(
+        self, state_dict: Mapping, prefix: str, *args: Any
+    ) -> None:
+        """Take weights of a model that had no such calibrator: it is not fitted."""
+        if f'{prefix}_extra_state' not in state_dict:
+            self.fitted_names, self.constants = (), []
+            state_dict = {**state_dict, f'{prefix}_extra_state': self.get_extra_state()}
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def fit(self, dataset: CalibrationData) -> None:
         """Learn constants from images.
 
