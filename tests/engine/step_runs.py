@@ -6,7 +6,9 @@ import copy
 import itertools
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 
 from mmengine.config import Config
@@ -42,18 +45,20 @@ class UnevenImages(Dataset):
     With ``prompts``, each comes with one of its classes, and labels say where that is.
     """
 
-    def __init__(self, prompts: bool = False) -> None:
+    def __init__(self, prompts: bool = False, number: int = len(ROWS)) -> None:
         self.metainfo = dict(classes=SPLIT.classes)
         self.prompts = prompts
+        self.number = number
 
     def __len__(self) -> int:
-        return len(ROWS)
+        return self.number
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = np.random.default_rng(int(index))
         chosen = rng.choice(SPLIT.seen_indices, CLASSES[index], replace=False)
         labels = np.resize(np.repeat(chosen, 5), SIZE)[None].repeat(SIZE, 0)
-        sample = SegDataSample(metainfo=dict(img_shape=(SIZE, SIZE)))
+        size = (SIZE, SIZE)
+        sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size))
         if self.prompts:
             sample.set_metainfo(dict(prompt_name=SPLIT.classes[chosen[0]]))
             labels = (labels == chosen[0]).astype(np.int64)
@@ -92,10 +97,15 @@ def _synthesisers(runner: Runner) -> list[Any]:
 def gradients_of(model: nn.Module, prefix: str = '') -> Callable[[], dict[str, Tensor]]:
     """Return a function that copies the gradients there are."""
     return lambda: {
-        prefix + name: parameter.grad.clone()
+        prefix + name: whole(parameter.grad).clone()
         for name, parameter in model.named_parameters()
         if parameter.grad is not None
     }
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor that may be cut over processes."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 class DoubleRunner(SafeRunner):
@@ -176,14 +186,13 @@ DDP = dict(
 )
 
 
-def _on_rank(rank: int, ranks: int, folder: Path, model: dict, options: dict) -> None:
+def _on_rank(rank: int, ranks: int, folder: Path, work: Callable[[], Any]) -> None:
     os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(ranks))
     dist.init_process_group(
         'gloo', init_method=f'file://{folder / "store"}', rank=rank, world_size=ranks
     )
     try:
-        found = step_of(folder, model, launcher='pytorch', **options)
-        torch.save(found, folder / f'step{rank}.pth')
+        torch.save(work(), folder / f'step{rank}.pth')
     except Exception as error:
         (folder / f'error{rank}').write_text(str(error))
         raise
@@ -195,10 +204,16 @@ def step_on(
     ranks: int, folder: Path, model: dict[str, Any], **options: Any
 ) -> list[dict[str, Tensor]]:
     """Return what :func:`step_of` returns, of each of several processes."""
+    options = dict(model_wrapper_cfg=DDP, launcher='pytorch') | options
+    return in_processes(ranks, folder, partial(step_of, folder, model, **options))
+
+
+def in_processes(ranks: int, folder: Path, work: Callable[[], Any]) -> list[Any]:
+    """Return what each of several processes that know each other returns."""
     fork = multiprocessing.get_context('fork')
-    options = dict(model_wrapper_cfg=DDP) | options
+    folder = Path(tempfile.mkdtemp(dir=folder))  # a store serves one group
     children = [
-        fork.Process(target=_on_rank, args=(rank, ranks, folder, model, options))
+        fork.Process(target=_on_rank, args=(rank, ranks, folder, work))
         for rank in range(ranks)
     ]
     for child in children:

@@ -8,7 +8,6 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
-from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -19,10 +18,11 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from mmengine.device import get_device
-from mmengine.dist import barrier, broadcast, get_dist_info, is_main_process
+from mmengine.dist import barrier, get_dist_info, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import MMLogger
+from mmengine.model.wrappers import MMFullyShardedDataParallel
 from mmengine.optim import OptimWrapper, OptimWrapperDict, _ParamScheduler
 from mmengine.registry import OPTIMIZERS as ROOT_OPTIMIZERS
 from mmengine.runner import (
@@ -37,6 +37,7 @@ from mmengine.runner.checkpoint import (
     get_deprecated_model_names,
     get_external_models,
     get_mmcls_models,
+    get_state_dict,
     get_torchvision_models,
 )
 from mmseg.registry import OPTIMIZERS, RUNNERS
@@ -48,6 +49,12 @@ from zs3_mmseg.engine.hooks.safe_checkpoint_hook import SafeCheckpointHook
 from zs3_mmseg.engine.loaders import WORKER_OPTIONS, require_suitable
 from zs3_mmseg.engine.resuming import require_same_kind, told_differences
 from zs3_mmseg.engine.scores import require_different_scores
+from zs3_mmseg.engine.sharding import (
+    ShardedDataParallel,
+    init_on_all_ranks,
+    make_state_whole,
+    require_shardable,
+)
 from zs3_mmseg.utils.cache import sync_to_disk
 from zs3_mmseg.utils.checkpoint import (
     CheckpointError,
@@ -194,6 +201,7 @@ class SafeRunner(Runner):
       training that has come to NaN stops (``FiniteGuardHook``).
     - Data loaders draw the seeds of their workers from a generator of their own, and
       random states of all ranks are gathered for ``RandomStateHook``.
+    - Weights that are cut over processes (``ShardedDataParallel``) are saved whole.
     - Models in which nothing learns, and models whose state is more than tensors, run
       under several processes, too.
     """
@@ -290,9 +298,23 @@ class SafeRunner(Runner):
         """Wrap as usual, but not what averages its gradients itself.
 
         Nor what DDP refuses for having nothing to learn.
+
+        Raises:
+            ConfigError: for mmengine's own wrapper for weights that are cut.
         """
+        kind = str((model_wrapper_cfg or {}).get('type'))
+        if kind == MMFullyShardedDataParallel.__name__:
+            raise ConfigError(
+                f'model_wrapper_cfg.type={kind!r} saves and loads no whole checkpoints '
+                f'here: use {ShardedDataParallel.__name__!r}'
+            )
         learns = any(parameter.requires_grad for parameter in model.parameters())
         averages = getattr(model, 'averages_gradients', False)
+        if averages and kind == ShardedDataParallel.__name__:
+            raise ConfigError(
+                f'model_wrapper_cfg.type={kind!r}: {type(model).__name__} steps with '
+                'several optimisers and averages its gradients itself: leave it out'
+            )
         if self.distributed and (averages or not learns):
             return model.to(get_device())
         return super().wrap_model(model_wrapper_cfg, model)
@@ -342,6 +364,8 @@ class SafeRunner(Runner):
 
     def train(self) -> nn.Module:
         """Train as usual; Ctrl-C and SIGTERM save, see :class:`InterruptionHook`."""
+        if isinstance(self.model, ShardedDataParallel):
+            require_shardable(self.hooks)
         hook = InterruptionHook()
         self.register_hook(hook)
         if not any(isinstance(known, FiniteGuardHook) for known in self.hooks):
@@ -356,7 +380,11 @@ class SafeRunner(Runner):
         if isinstance(optim_wrapper, Mapping):
             _require_optimizer(optim_wrapper)
         with building('optim_wrapper'), naming_keys(self.cfg):
-            return super().build_optim_wrapper(optim_wrapper)
+            built = super().build_optim_wrapper(optim_wrapper)
+        # A wrapper that is built is returned as it is when this is asked again.
+        if isinstance(self.model, ShardedDataParallel) and built is not optim_wrapper:
+            make_state_whole(built.optimizer)
+        return built
 
     def build_param_scheduler(
         self, scheduler: _ParamScheduler | dict | list
@@ -366,17 +394,9 @@ class SafeRunner(Runner):
             return super().build_param_scheduler(scheduler)
 
     def _init_model_weights(self) -> None:
-        """Initialise the model and give every rank the weights of rank 0.
-
-        mmengine broadcasts whatever is in the state dict, and stops at class names and
-        the like, which a zero-shot segmentor keeps there beside its tensors.
-        """
-        model = unwrap(self.model)
-        if not hasattr(model, 'init_weights'):
-            return
-        model.init_weights()
-        for tensor in chain(model.parameters(), model.buffers()):
-            broadcast(tensor.data)
+        """Initialise the model and give every rank the weights of rank 0."""
+        if not isinstance(self.model, ShardedDataParallel):  # which has done so
+            init_on_all_ranks(unwrap(self.model))
 
     def load_checkpoint(
         self,
@@ -529,6 +549,11 @@ class SafeRunner(Runner):
             if isinstance(hook, RandomStateHook):
                 hook.gather()
         if not is_main_process():
+            if isinstance(self.model, ShardedDataParallel):
+                # The shares of this rank are asked for, in the order of mmengine.
+                get_state_dict(self.model)
+                if save_optimizer:
+                    self.optim_wrapper.state_dict()
             return
         local = not (file_client_args or backend_args or '://' in str(out_dir))
         place, partial = Path(out_dir) / filename, Path(out_dir) / _PARTIAL

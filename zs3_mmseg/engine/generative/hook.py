@@ -212,6 +212,8 @@ class GenerativeRetrainingHook(Hook):
 
     # Before EMAHook, which copies what it finds in a loaded checkpoint.
     priority = 'ABOVE_NORMAL'
+    #: It runs layers of the model alone and replaces their weights.
+    needs_whole_model = True
 
     def __init__(
         self,

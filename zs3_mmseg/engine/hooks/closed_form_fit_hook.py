@@ -33,6 +33,9 @@ class ClosedFormFitHook(Hook):
         ValueError: if a number is below 1.
     """
 
+    #: It runs the backbone alone.
+    needs_whole_model = True
+
     def __init__(
         self, num_images: int | None = None, per_class: int | None = 16
     ) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
@@ -31,7 +33,8 @@ class NotFiniteError(ValueError):
 class _Step:
     """An optimiser step: is its gradient finite, and what was it made of?
 
-    ``largest`` is the largest magnitude in the gradient, on the host once ``done``.
+    ``largest`` is the largest magnitude in the gradient, or more, on the host once
+    ``done``.
     """
 
     iteration: int
@@ -115,7 +118,7 @@ class FiniteGuardHook(Hook):
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not gradients:
             return
-        largest = get_total_norm(gradients, float('inf'))
+        largest = _largest(gradients)
         step = _Step(self._iteration, self._images, largest)
         if largest.device.type != 'cpu' and self.policy == 'stop':
             step.largest = largest.to('cpu', non_blocking=True)
@@ -190,6 +193,17 @@ class FiniteGuardHook(Hook):
             self._pending.popleft()
             if not step.largest.isfinite():
                 raise NotFiniteError(_message(step, 'a gradient'))
+
+
+def _largest(gradients: list[Tensor]) -> Tensor:
+    """Return the largest magnitude; of gradients that are cut, a bound above it."""
+    if not any(isinstance(gradient, DTensor) for gradient in gradients):
+        return get_total_norm(gradients, float('inf'))
+    shares = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+    own = [share for share in shares if share.numel()]
+    largest = get_total_norm(own, float('inf')) if own else shares[0].new_zeros(())
+    all_reduce(largest)  # a sum, in which NaN stays: of maxima not every backend's does
+    return largest
 
 
 def _wrappers(runner: Runner) -> list[Any]:

@@ -43,6 +43,9 @@ class EMATeacherHook(Hook):
         ProtocolError: before training, if the model has no use for a teacher.
     """
 
+    #: It keeps a copy of the model.
+    needs_whole_model = True
+
     def __init__(self, momentum: float = 0.001, begin: int = 0) -> None:
         if begin < 0:
             raise ValueError(f'begin must be 0 or more, got {begin}')
