@@ -11,7 +11,12 @@ from torch import Tensor
 
 from zs3_mmseg.models.class_embeddings import clip_text
 from zs3_mmseg.models.class_embeddings.clip_text import ClipTextSource
-from zs3_mmseg.models.towers import load_clip, text_features, tower_hash
+from zs3_mmseg.models.towers import (
+    load_clip,
+    release_towers,
+    text_features,
+    tower_hash,
+)
 
 NAMES = ['cat', 'traffic light', 'sofa']
 
@@ -83,6 +88,13 @@ def test_cached_rows_need_no_tower(
     ):
         with pytest.raises(AssertionError, match='tower is built'):
             source.rows(names, normalize, None)
+
+
+def test_what_is_drawn_does_not_depend_on_the_cache(weights: Path, tiny_config) -> None:
+    release_towers()
+    before = torch.get_rng_state()
+    ClipTextSource(tiny_config(), weights).rows(['cat'], True, None)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_random_rows_are_not_cached(tiny_config, tmp_path: Path) -> None:

@@ -305,9 +305,12 @@ class ClipTextSource(EmbeddingSource):
         device: torch.device | str | None,
     ) -> Tensor:
         """Return what the tower makes of every prompt, template by template."""
-        clip = load_clip(
-            self.architecture, self._pretrained, trust=self.trust, need='text'
-        )
+        # A run draws the same whether its rows are in the cache or not.
+        from_file = self._pretrained is not None
+        with torch.random.fork_rng(devices=[], enabled=from_file):
+            clip = load_clip(
+                self.architecture, self._pretrained, trust=self.trust, need='text'
+            )
         self._tower_hash = clip.content_hash
         tokens = self._tokens(clip, self._prompts(texts))
         target = torch.device('cpu' if device is None else device)
