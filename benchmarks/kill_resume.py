@@ -89,7 +89,7 @@ def _child(folder: Path, arguments: Sequence[str], env: Mapping[str, str]) -> No
         os.dup2(stream.fileno(), 2)
         os.chdir(folder)
         os.environ.update(env)
-        sys.path[:0] = [str(PARTS)]
+        sys.path[:0] = [str(PARTS), str(ROOT / 'tools')]
         sys.argv = ['train.py', 'tiny.py', *arguments]
         runpy.run_path(str(ROOT / 'tools/train.py'), run_name='__main__')
 

@@ -26,7 +26,7 @@ from zs3_mmseg.utils.labels import special_labels
 from zs3_mmseg.utils.names import read_json
 from zs3_mmseg.utils.palette import default_palette
 
-from .splits import find_name
+from .splits import NameFinder
 
 __all__ = ['FolderSegDataset', 'LoadFolderMasks']
 
@@ -144,9 +144,10 @@ def _as_table(
     rest = [entry for entry in entries if entry[1].lower() not in VOID_NAMES]
     if any(name for _, name, _ in rest):
         colours: dict[int, list[int]] = {}
+        finder = NameFinder(classes)
         for where, name, colour in rest:
             try:
-                place = find_name(name, classes) if name else None
+                place = finder.find(name) if name else None
             except ValueError as error:  # an empty synonym
                 raise ValueError(f'{where}: {error}') from error
             if place is None or place in colours:

@@ -22,7 +22,7 @@ from zs3_mmseg.utils.image_io import ImageReadError, decode_mask
 from zs3_mmseg.utils.labels import SpecialLabels, special_labels
 from zs3_mmseg.utils.names import did_you_mean, read_json
 
-from .splits import ZeroShotSplit, find_name
+from .splits import NameFinder, ZeroShotSplit
 from .splits.zero_shot_split import SETTINGS
 
 PHASES = ('train', 'test')
@@ -149,7 +149,8 @@ def _positions(
     split: ZeroShotSplit, names: Sequence[str], needed: Sequence[str], origin: str
 ) -> list[int | None]:
     """Find the label value of each class of the split in the data set."""
-    positions = [find_name(name, names) for name in split.classes]
+    finder = NameFinder(names)
+    positions = [finder.find(name) for name in split.classes]
     found = dict(zip(split.classes, positions, strict=True))
     missing = [name for name in needed if found[name] is None]
     if missing:

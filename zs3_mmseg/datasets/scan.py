@@ -26,7 +26,7 @@ from zs3_mmseg.utils.image_io import no_pictures
 from zs3_mmseg.utils.origins import origin_of_data
 
 from .labels import LabelTable, read_labels
-from .splits import ZeroShotSplit, find_name
+from .splits import NameFinder, ZeroShotSplit
 from .wrappers import leaves, over_samples
 
 _KEYS = 'change data_root, data_prefix or ann_file of this data set in the config'
@@ -151,7 +151,8 @@ def class_values(dataset: BaseDataset, split: ZeroShotSplit) -> list[int | None]
     names = dataset.metainfo.get('classes')
     if names is None:  # its labels are indices into the split's classes already
         return list(range(len(split.classes)))
-    return [find_name(name, names) for name in split.classes]
+    finder = NameFinder(names)
+    return [finder.find(name) for name in split.classes]
 
 
 def class_pixels(

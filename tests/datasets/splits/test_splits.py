@@ -1,3 +1,6 @@
+import re
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,6 +141,40 @@ def test_closest_spelling_wins() -> None:
 def test_synonyms_match_any_of_their_words() -> None:
     assert find_name('settee|couch', ['chair', 'sofa']) == 1
     assert find_name('sofa', ['chair', 'settee|couch']) == 1
+
+
+WORDS = st.sampled_from(
+    ['tv', 'TV', 't-v', 'tvmonitor', 'sofa', 'couch', 'cat', '', ' ']
+)
+NAMES = st.one_of(WORDS, st.tuples(WORDS, WORDS).map('|'.join).filter(str.strip))
+
+
+@given(WORDS.filter(str.strip), st.lists(NAMES, max_size=5))
+def test_the_closest_spelling_is_found(name: str, candidates: list[str]) -> None:
+    """Against the definition, candidate by candidate."""
+
+    def words(text: str) -> list[str]:
+        return [word.strip() for word in text.split('|')]
+
+    plain: list[Callable[[str], str]] = [
+        lambda text: text,
+        lambda text: re.sub(r'[\s_-]+', '', text).lower(),
+        canonical,
+    ]
+    if any(text.strip() and '' in words(text) for text in candidates):
+        return  # an empty synonym is an error of its own
+    places = [i for i, text in enumerate(candidates) if text == name][:1]
+    for spelling in plain:
+        places = places or [
+            i
+            for i, text in enumerate(candidates)
+            if text.strip() and spelling(name) in map(spelling, words(text))
+        ]
+    if len(places) > 1:
+        with pytest.raises(ValueError, match='could be any of'):
+            find_name(name, candidates)
+    else:
+        assert find_name(name, candidates) == (places[0] if places else None)
 
 
 def test_two_equally_close_names_are_an_error() -> None:

@@ -23,7 +23,7 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from zs3_mmseg.datasets.scan import build_dataset
-from zs3_mmseg.datasets.splits import ZeroShotSplit, find_name
+from zs3_mmseg.datasets.splits import NameFinder, ZeroShotSplit, find_name
 from zs3_mmseg.engine.protocol import (
     LabelCounts,
     ProtocolError,
@@ -238,8 +238,8 @@ def _leaked(key: str, found: Delivered, experiment: Experiment) -> Iterator[Find
             yield Finding('protocol', f'{key}.dataset', str(error), f'{key}.dataset')
         hidden = set(meta['unseen']) - allowed
     elif split is not None and setting != 'supervised':
-        places = [find_name(name, names) for name in split.unseen] if names else []
-        hidden = {place for place in places if place is not None}
+        finder = NameFinder(names or ())
+        hidden = {p for n in split.unseen if (p := finder.find(n)) is not None}
     else:
         return
     leaked = sorted(hidden & set(found.counts.pixels))

@@ -8,6 +8,7 @@ from zs3_mmseg.datasets.splits.table import (
     split_names,
 )
 from zs3_mmseg.datasets.splits.zero_shot_split import (
+    NameFinder,
     ZeroShotSplit,
     canonical,
     find_name,
@@ -17,6 +18,7 @@ from zs3_mmseg.datasets.splits.zero_shot_split import (
 )
 
 __all__ = [
+    'NameFinder',
     'ZeroShotSplit',
     'canonical',
     'exactly_seen',

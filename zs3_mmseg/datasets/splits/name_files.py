@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from zs3_mmseg.datasets.splits.zero_shot_split import (
+    NameFinder,
     ZeroShotSplit,
-    find_name,
     make_split,
     same_classes,
 )
@@ -140,8 +140,9 @@ def split_from_folder(
     classes = read_names(root / CLASSES_FILE)
     path = root / UNSEEN_FILE
     unseen = _name_lines(path) if path.is_file() else []
+    finder = NameFinder(classes)
     for n, unseen_name in unseen:
-        if find_name(unseen_name, classes) is None:
+        if finder.find(unseen_name) is None:
             fault(
                 ValueError(
                     f'{path}, line {n}: {unseen_name!r} is no class of '

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -48,11 +48,61 @@ def canonical(name: str) -> str:
     return _plain(_CANONICAL.get(plain, plain))
 
 
-def find_name(name: str, candidates: Sequence[str]) -> int | None:
-    """Return the position of the candidate that means the same class as ``name``.
+class NameFinder:
+    """Finds, among the names of a data set or a split, the one that means a class.
 
     The closest spelling wins: the very same name, then one that differs in case,
     spaces, ``_`` or ``-`` only, then an alias. ``'a|b'`` means any of its synonyms.
+
+    Args:
+        candidates: the names, of which blank ones are never found but as they are: a
+            data set may leave the name of a label that never occurs blank.
+    """
+
+    def __init__(self, candidates: Sequence[str]) -> None:
+        self._names = candidates
+        self._exact: dict[str, int] = {}
+        for place, name in enumerate(candidates):
+            self._exact.setdefault(name, place)
+
+    @cached_property
+    def _spelled(self) -> list[tuple[Callable[[str], str], dict[str, list[int]]]]:
+        """Positions of each synonym, for one kind of spelling after another."""
+        levels: list[tuple[Callable[[str], str], dict[str, list[int]]]] = []
+        words = [
+            (place, word)
+            for place, name in enumerate(self._names)
+            if name.strip()
+            for word in synonyms_of(name)
+        ]
+        for spelling in (str, _plain, canonical):
+            places: dict[str, list[int]] = {}
+            for place, word in words:
+                places.setdefault(spelling(word), []).append(place)
+            levels.append((spelling, places))
+        return levels
+
+    def find(self, name: str) -> int | None:
+        """Return the position of the candidate that means the same class as ``name``.
+
+        Raises:
+            ValueError: if several candidates match equally well.
+        """
+        if name in self._exact:
+            return self._exact[name]
+        for spelling, places in self._spelled:
+            words = {spelling(word) for word in synonyms_of(name)}
+            found = sorted({p for word in words for p in places.get(word, ())})
+            if len(found) > 1:
+                listed = ', '.join(repr(self._names[place]) for place in found)
+                raise ValueError(f'class {name!r} could be any of {listed}: rename it')
+            if found:
+                return found[0]
+        return None
+
+
+def find_name(name: str, candidates: Sequence[str]) -> int | None:
+    """Return the position of a class among names, see :class:`NameFinder`.
 
     Args:
         name: a class name.
@@ -64,23 +114,7 @@ def find_name(name: str, candidates: Sequence[str]) -> int | None:
     Raises:
         ValueError: if several candidates match equally well.
     """
-    if name in candidates:
-        return list(candidates).index(name)
-    for spelling in (str, _plain, canonical):
-        wanted = {spelling(word) for word in synonyms_of(name)}
-        found = [
-            position
-            for position, candidate in enumerate(candidates)
-            # A data set may leave the name of a label that never occurs blank.
-            if candidate.strip()
-            and wanted & {spelling(word) for word in synonyms_of(candidate)}
-        ]
-        if len(found) > 1:
-            listed = ', '.join(repr(candidates[position]) for position in found)
-            raise ValueError(f'class {name!r} could be any of {listed}: rename it')
-        if found:
-            return found[0]
-    return None
+    return NameFinder(candidates).find(name)
 
 
 def same_classes(names: Sequence[str]) -> list[tuple[int, int]]:
@@ -169,8 +203,9 @@ class ZeroShotSplit:
                 f'split {self.name!r}: {kind} lists {", ".join(twice)} more than once '
                 '(case, spaces, _ and - tell no classes apart)'
             )
+        known = {*self.classes}
         for name in names:
-            if name not in self.classes:
+            if name not in known:
                 raise ValueError(
                     f'split {self.name!r}: {kind} name {name!r} is no class.'
                     f'{did_you_mean(name, self.classes)}'
@@ -179,12 +214,12 @@ class ZeroShotSplit:
     @cached_property
     def seen_indices(self) -> tuple[int, ...]:
         """Positions of the seen names in ``classes``, ascending."""
-        return tuple(self.classes.index(name) for name in self.seen)
+        return tuple(i for i, is_seen in enumerate(self.seen_mask()) if is_seen)
 
     @cached_property
     def unseen_indices(self) -> tuple[int, ...]:
         """Positions of the unseen names in ``classes``, ascending."""
-        return tuple(self.classes.index(name) for name in self.unseen)
+        return tuple(i for i, is_seen in enumerate(self.seen_mask()) if not is_seen)
 
     def seen_mask(self) -> list[bool]:
         """Tell for each class whether it is seen."""
@@ -200,13 +235,15 @@ class ZeroShotSplit:
         Raises:
             ValueError: if one of the two has a class that the other has not.
         """
-        positions = [find_name(name, classes) for name in self.classes]
+        finder = NameFinder(classes)
+        positions = [finder.find(name) for name in self.classes]
         missing = [
             name
             for name, position in zip(self.classes, positions, strict=True)
             if position is None
         ]
-        surplus = [name for i, name in enumerate(classes) if i not in positions]
+        used = {*positions}
+        surplus = [name for i, name in enumerate(classes) if i not in used]
         if missing or surplus:
             raise ValueError(
                 f'split {self.name!r} and the data set have different classes; only in '
@@ -256,20 +293,25 @@ def make_split(
                 f'split {name!r}: {kind} must be a list of names, got the string '
                 f'{names!r}'
             )
-    unseen = [_spelled_as_in(unseen_name, classes) for unseen_name in unseen]
+    unseen = _spelled_as_in(unseen, classes)
     if seen is None:
-        seen = [class_name for class_name in classes if class_name not in set(unseen)]
+        hidden = {*unseen}
+        seen = [class_name for class_name in classes if class_name not in hidden]
     else:
-        seen = [_spelled_as_in(seen_name, classes) for seen_name in seen]
+        seen = _spelled_as_in(seen, classes)
     return ZeroShotSplit(name, tuple(classes), tuple(seen), tuple(unseen), source)
 
 
-def _spelled_as_in(name: str, classes: Sequence[str]) -> str:
-    """Return the class that ``name`` means, or ``name`` itself for the later error."""
-    if not isinstance(name, str) or not all(isinstance(c, str) for c in classes):
-        return name
-    position = find_name(name, classes)
-    return name if position is None else classes[position]
+def _spelled_as_in(names: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Return the classes that names mean, or the names themselves for later errors."""
+    if not all(isinstance(name, str) for name in classes):
+        return [*names]
+    finder = NameFinder(classes)
+    places = [finder.find(n) if isinstance(n, str) else None for n in names]
+    return [
+        name if place is None else classes[place]
+        for name, place in zip(names, places, strict=True)
+    ]
 
 
 def pseudo_unseen(
@@ -292,7 +334,7 @@ def pseudo_unseen(
     if isinstance(chosen, int):
         names = random.Random(seed).sample(seen, min(max(chosen, 0), len(seen)))
     else:
-        names = [_spelled_as_in(name, seen) for name in chosen]
+        names = _spelled_as_in(chosen, seen)
     strange = [name for name in names if name not in seen]
     if strange:
         raise ValueError(

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from zs3_mmseg.datasets.splits import (
+    NameFinder,
     ZeroShotSplit,
-    find_name,
     plain_split,
     resolve_split,
 )
@@ -478,7 +478,8 @@ def _as_in_split(
     saved: Sequence[str], split: ZeroShotSplit, path: Path
 ) -> tuple[str, ...]:
     """Spell the class names of a checkpoint as its split does."""
-    places = [find_name(name, split.classes) for name in saved]
+    finder = NameFinder(split.classes)
+    places = [finder.find(name) for name in saved]
     unknown = [n for n, place in zip(saved, places, strict=True) if place is None]
     absent = [n for i, n in enumerate(split.classes) if i not in places]
     if unknown or absent:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zs3_mmseg.datasets.splits import ZeroShotSplit, find_name
+from zs3_mmseg.datasets.splits import NameFinder, ZeroShotSplit
 
 _CLASSIFIERS = ('conv_seg.weight', 'conv_seg.bias')
 
@@ -64,14 +64,16 @@ def _places(
     known: Sequence[str], wanted: Sequence[str], needed: Sequence[str]
 ) -> list[int]:
     """Return the position in the model of each class of the checkpoint."""
-    positions = [find_name(name, wanted) for name in known]
+    finder = NameFinder(wanted)
+    positions = [finder.find(name) for name in known]
     lost = [name for name, place in zip(known, positions, strict=True) if place is None]
     if lost:
         raise ValueError(
             f'the checkpoint has classes that the training data set lacks: '
             f'{", ".join(lost)}; their rows would be lost'
         )
-    missing = [name for name in needed if find_name(name, known) is None]
+    finder = NameFinder(known)
+    missing = [name for name in needed if finder.find(name) is None]
     if missing:
         raise ValueError(
             f'the checkpoint has no classifier rows for the seen classes '

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zs3_mmseg.datasets.splits import find_name
+from zs3_mmseg.datasets.splits import NameFinder, find_name
 from zs3_mmseg.utils.cache import content_hash
 from zs3_mmseg.utils.names import as_list, did_you_mean, duplicates, read_text
 
@@ -106,13 +106,15 @@ class AttributeSource(EmbeddingSource):
         self, texts: Sequence[str], normalize: bool, device: torch.device | str | None
     ) -> Tensor:
         names, _, values, _ = self._table
-        missing = [text for text in texts if find_name(text, names) is None]
+        finder = NameFinder(names)
+        places = [finder.find(text) for text in texts]
+        missing = [text for text, p in zip(texts, places, strict=True) if p is None]
         if missing:
             hints = ''.join(did_you_mean(text, names, limit=1) for text in missing[:3])
             raise ValueError(f'{self.path} has no line for {as_list(missing)}.{hints}')
         mean, deviation = values.mean(dim=0), values.std(dim=0, correction=0)
         made = (values > mean) if self.binarize else (values - mean) / deviation
-        rows = made[[_place(text, names, self.path, 'line') for text in texts]].float()
+        rows = made[places].float()
         return F.normalize(rows, dim=1) if normalize else rows
 
     def provenance(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from mmseg.utils import ConfigType, SampleList
 
-from zs3_mmseg.datasets.splits import ZeroShotSplit, find_name
+from zs3_mmseg.datasets.splits import NameFinder, ZeroShotSplit
 from zs3_mmseg.datasets.splits.name_files import read_names
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
 from zs3_mmseg.models.losses import GroundingLoss, MaskTargets, best_dice_loss
@@ -350,7 +350,8 @@ class OpenSegHead(ZeroShotHead):
         hidden = [name for name in split.unseen if name not in trained]
         names = WordFinder(listed_words(hidden))
         # 'tvs' and 'tv set' tell of a 'tv', too.
-        told = [w for w in every if find_name(w, hidden) is not None or names.find(w)]
+        finder = NameFinder(hidden)
+        told = [w for w in every if finder.find(w) is not None or names.find(w)]
         if told and self.unseen_words:
             print_log(
                 f'OpenSegHead(unseen_words=True): captions tell of images that show '

@@ -17,7 +17,7 @@ from torch import Tensor
 from mmengine.logging import print_log
 from mmseg.registry import MODELS
 
-from zs3_mmseg.datasets.splits import ZeroShotSplit, find_name, resolve_split
+from zs3_mmseg.datasets.splits import NameFinder, ZeroShotSplit, resolve_split
 from zs3_mmseg.datasets.splits.zero_shot_split import SEEN_ROWS, SETTINGS
 from zs3_mmseg.models.class_embeddings import (
     ClassQueries,
@@ -196,10 +196,8 @@ class Vocabulary:
         split_names(texts)  # raises what is wrong with them
         listed = tuple(name.strip() for name in texts)
         trained = self.trained
-        meant = [
-            [find_name(word, trained.names) for word in synonyms_of(name)]
-            for name in listed
-        ]
+        finder = NameFinder(trained.names)
+        meant = [[finder.find(word) for word in synonyms_of(name)] for name in listed]
         if unseen is None:
             seen = tuple(
                 any(trained.seen[index] for index in indices if index is not None)
