@@ -36,11 +36,13 @@ from safetensors.torch import save
 from zs3_mmseg.datasets.folder import read_palette
 from zs3_mmseg.datasets.preparation.archives import open_archive
 from zs3_mmseg.datasets.preparation.labels import read_label_png, read_mat
+from zs3_mmseg.datasets.splits import resolve_split
 from zs3_mmseg.datasets.splits.name_files import read_names
 from zs3_mmseg.models.class_embeddings.sources import TensorSource, WordVectorSource
 from zs3_mmseg.models.segmentors import Vocabulary
 from zs3_mmseg.utils.checkpoint import load_into, safe_load
 from zs3_mmseg.utils.image_io import decode_image, decode_mask
+from zs3_mmseg.utils.names import read_json
 
 ALLOWED = (OSError, ValueError)
 SECONDS, MEGABYTES = 5.0, 1024
@@ -68,6 +70,9 @@ class Findings:
     """What came of the cases of one target."""
 
     cases: int = 0
+    read: int = 0
+    #: Lines of the package that have refused a file.
+    places: set[str] = field(default_factory=set)
     raw: list[str] = field(default_factory=list)
     slowest: float = 0
     megabytes: int = 0
@@ -274,6 +279,15 @@ def _palette(path: Path) -> object:
     return read_palette(path.parent, NAMES, 255)
 
 
+def _split(path: Path) -> object:
+    content = read_json(path)
+    try:
+        return resolve_split(content)
+    except (KeyError, TypeError, ValueError) as error:
+        known = isinstance(error, ValueError) or 'split' in str(error)
+        raise (ValueError if known else type(error))(f'{path}: {error}') from error
+
+
 def _own_json(content: Any) -> Callable[[random.Random], bytes]:
     def make(draws: random.Random) -> bytes:
         if draws.random() < 0.1:
@@ -389,6 +403,9 @@ def targets() -> list[Target]:
             read_names,
             _own_json(NAMES),
         ),
+        Target(
+            'split', '.json', [json.dumps(SPLIT).encode()], _split, _own_json(SPLIT)
+        ),
         Target('MATLAB file', '.mat', _mats(), _mat),
         Target('zip', '.zip', [_zip()], _archive),
         Target('tar', '.tar.gz', [_tar()], _archive, _tar),
@@ -422,14 +439,16 @@ def _everything() -> list[bytes]:
     ]
 
 
-def read_case(target: Target, data: bytes, folder: Path) -> str | None:
+def read_case(target: Target, data: bytes, folder: Path, found: Findings) -> str | None:
     """Read one file; return what is wrong with the way it was refused."""
     path = folder / f'case{target.suffix}'
     path.write_bytes(data)
     try:
         target.read(path)
+        found.read += 1
     except ALLOWED as error:
         text = str(error)
+        found.places.add(_place(error))
         if folder.name not in text:
             return f'the message does not name the file: {type(error).__name__}: {text}'
         if 'weights_only' in text:
@@ -441,6 +460,15 @@ def read_case(target: Target, data: bytes, folder: Path) -> str | None:
         for left in folder.iterdir():
             left.unlink()
     return None
+
+
+def _place(error: BaseException) -> str:
+    """Return the innermost line of the package in the first cause of an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f'{f.filename}:{f.lineno}' for f in frames if 'zs3_mmseg' in f.filename]
+    return own[-1] if own else 'elsewhere'
 
 
 def run_target(target: Target, count: int, seed: int) -> Findings:
@@ -457,7 +485,7 @@ def run_target(target: Target, count: int, seed: int) -> Findings:
             for number, data in cases(target, count, seed):
                 theirs.send(number)
                 start = time.perf_counter()
-                wrong = read_case(target, data, Path(name))
+                wrong = read_case(target, data, Path(name), found)
                 seconds = time.perf_counter() - start
                 found.cases += 1
                 found.slowest = max(found.slowest, seconds)
@@ -505,8 +533,10 @@ def main() -> None:
         wrong = problems(target, found)
         bad += len(wrong)
         print(
-            f'{target.name}: {found.cases} cases, {len(wrong)} problems, slowest '
-            f'{found.slowest:.2f} s, +{found.megabytes} MB',
+            f'{target.name}: {found.cases} cases, {len(wrong)} problems, '
+            f'{found.read / max(found.cases, 1):.0%} read, the others refused in '
+            f'{len(found.places)} places, slowest {found.slowest:.2f} s, '
+            f'+{found.megabytes} MB',
             flush=True,
         )
         kinds: dict[str, str] = {}

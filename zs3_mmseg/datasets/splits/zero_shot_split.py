@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -191,12 +191,7 @@ class ZeroShotSplit:
             object.__setattr__(self, kind, ordered)
 
     def _check_names(self, kind: str) -> None:
-        names = getattr(self, kind)
-        bad = [name for name in names if not isinstance(name, str) or not name.strip()]
-        if bad:
-            raise ValueError(
-                f'split {self.name!r}: {kind} must be non-empty strings, got {bad[0]!r}'
-            )
+        names = _require_names(self.name, kind, getattr(self, kind))
         twice = [names[place] for _, place in same_classes(names)]
         if twice:
             raise ValueError(
@@ -287,27 +282,38 @@ def make_split(
     Raises:
         ValueError: see :class:`ZeroShotSplit`.
     """
-    for kind, names in (('classes', classes), ('unseen', unseen), ('seen', seen or ())):
-        if isinstance(names, str):
-            raise ValueError(
-                f'split {name!r}: {kind} must be a list of names, got the string '
-                f'{names!r}'
-            )
+    for kind, text in (('name', name), ('source', source)):
+        if not isinstance(text, str):
+            raise ValueError(f'split: {kind} must be a string, got {text!r}')
+    classes = _require_names(name, 'classes', classes)
+    unseen = _require_names(name, 'unseen', unseen)
     unseen = _spelled_as_in(unseen, classes)
     if seen is None:
         hidden = {*unseen}
         seen = [class_name for class_name in classes if class_name not in hidden]
     else:
-        seen = _spelled_as_in(seen, classes)
+        seen = _spelled_as_in(_require_names(name, 'seen', seen), classes)
     return ZeroShotSplit(name, tuple(classes), tuple(seen), tuple(unseen), source)
+
+
+def _require_names(split: str, kind: str, names: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str | Mapping) or not isinstance(names, Iterable):
+        raise ValueError(
+            f'split {split!r}: {kind} must be a list of names, got {names!r}'
+        )
+    listed = tuple(names)
+    bad = [name for name in listed if not isinstance(name, str) or not name.strip()]
+    if bad:
+        raise ValueError(
+            f'split {split!r}: {kind} must be non-empty strings, got {bad[0]!r}'
+        )
+    return listed
 
 
 def _spelled_as_in(names: Sequence[str], classes: Sequence[str]) -> list[str]:
     """Return the classes that names mean, or the names themselves for later errors."""
-    if not all(isinstance(name, str) for name in classes):
-        return [*names]
     finder = NameFinder(classes)
-    places = [finder.find(n) if isinstance(n, str) else None for n in names]
+    places = [finder.find(name) for name in names]
     return [
         name if place is None else classes[place]
         for name, place in zip(names, places, strict=True)
