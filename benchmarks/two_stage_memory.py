@@ -2,15 +2,16 @@
 
 Claim: with the pool namer on a ViT-B/16 it stays below 3 GB, as masks stay bool until
 they are summed and are pooled in blocks. Weights are random, which changes no size.
+Linux only (``/proc``).
 """
 
 from __future__ import annotations
 
-import resource
 import time
 from typing import Any
 
 import torch
+from streaming_memory import peak_memory, reset_peak
 from torch import Tensor
 
 from mmengine.registry import init_default_scope
@@ -35,11 +36,6 @@ class Boxes(Proposer):
             top, left = (torch.rand(2, generator=random) * torch.tensor(SIZE)).long()
             mask[top : top + 300, left : left + 400] = True
         return masks
-
-
-def peak_gb() -> float:
-    """Return the largest memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def main() -> None:
@@ -76,12 +72,13 @@ def main() -> None:
         )
     ).eval()
     model.set_classes(names, embeddings=rows)
-    before, started = peak_gb(), time.perf_counter()
+    reset_peak()
+    before, started = peak_memory(), time.perf_counter()
     with torch.no_grad():
         model.predict(
             torch.randn(1, 3, *SIZE), [SegDataSample(metainfo=dict(ori_shape=SIZE))]
         )
-    above = peak_gb() - before
+    above = (peak_memory() - before) / 2**30
     print(
         f'{NUM_MASKS} masks, {NUM_CLASSES} classes, {SIZE[1]} x {SIZE[0]} pixels: '
         f'{above:.2f} GB above the loaded model, {time.perf_counter() - started:.0f} s'
