@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 from zs3_mmseg.utils import hub
@@ -92,6 +93,7 @@ def test_weights_of_timm_in_the_cache_ask_nobody(
 
 
 def test_a_frozen_norm_is_a_norm_in_evaluation() -> None:
+    init_default_scope('mmseg')
     torch.manual_seed(0)
     plain = torch.nn.BatchNorm2d(4)
     for value in (plain.weight, plain.bias, plain.running_mean, plain.running_var):
