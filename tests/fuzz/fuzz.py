@@ -23,6 +23,7 @@ import traceback
 import warnings
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,8 @@ ALLOWED = (OSError, ValueError)
 SECONDS, MEGABYTES = 5.0, 1024
 NAMES = ['ant', 'bee', 'cat']
 SPLIT = dict(name='toy', classes=NAMES, unseen=['bee'])
+#: What the first check of every reader refuses.
+NO_FILE = (b'', bytes(999))
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1)
 
 
@@ -71,8 +74,10 @@ class Findings:
 
     cases: int = 0
     read: int = 0
-    #: Lines of the package that have refused a file.
-    places: set[str] = field(default_factory=set)
+    #: Lines of the package that have refused a file, and how many.
+    places: Counter[str] = field(default_factory=Counter)
+    #: How many no line has refused that refuses what is no file of the kind at all.
+    past: int = 0
     raw: list[str] = field(default_factory=list)
     slowest: float = 0
     megabytes: int = 0
@@ -211,6 +216,28 @@ def _own_npy(draws: random.Random) -> bytes:
     return _npy(
         text if draws.random() < 0.6 else damage(text.encode(), draws).decode('latin1')
     )
+
+
+def _own_safetensors(draws: random.Random) -> bytes:
+    header = {
+        name: dict(dtype='F32', shape=[2, 2], data_offsets=[16 * i, 16 * i + 16])
+        for i, name in enumerate(('weight', 'bias'))
+    }
+    if draws.random() < 0.7:
+        entry = header[draws.choice([*header])]
+        key = draws.choice([*entry])
+        entry[key] = draws.choice(
+            [
+                *('F64', 'BF16', 'BOOL', 'X', [2, 2, 1], [4], [-1, 4], [2**62, 4], []),
+                *([0, 8], [16, 0], [0, 2**63], [8, 24], None, 7, {}, [[]], 1e300),
+            ]
+        )
+    else:
+        header['__metadata__'] = swapped({'a': 'b'}, draws, 0.4)
+    text = json.dumps(header, default=_as_json).encode()
+    text += b' ' * (-len(text) % 8)
+    length = len(text) if draws.random() < 0.9 else draws.choice(EXTREMES)
+    return struct.pack('<Q', length) + text + bytes(draws.choice((32, 32, 32, 8, 64)))
 
 
 def _array() -> bytes:
@@ -367,7 +394,7 @@ def targets() -> list[Target]:
     state = {'layer.weight': torch.eye(3, 4), 'layer.bias': torch.zeros(3)}
     return [
         Target('checkpoint', '.pth', [new, old], _load, _own_checkpoint),
-        Target('safetensors', '.safetensors', [save(state)], _load),
+        Target('safetensors', '.safetensors', [save(state)], _load, _own_safetensors),
         Target('npy', '.npy', [_array()], _rows, _own_npy),
         Target(
             'tensor file',
@@ -448,7 +475,7 @@ def read_case(target: Target, data: bytes, folder: Path, found: Findings) -> str
         found.read += 1
     except ALLOWED as error:
         text = str(error)
-        found.places.add(_place(error))
+        found.places[_place(error)] += 1
         if folder.name not in text:
             return f'the message does not name the file: {type(error).__name__}: {text}'
         if 'weights_only' in text:
@@ -482,6 +509,9 @@ def run_target(target: Target, count: int, seed: int) -> Findings:
         found = Findings()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with tempfile.TemporaryDirectory(prefix='fuzz_') as name:
+            first = Findings()
+            for data in NO_FILE:
+                read_case(target, data, Path(name), first)
             for number, data in cases(target, count, seed):
                 theirs.send(number)
                 start = time.perf_counter()
@@ -491,6 +521,7 @@ def run_target(target: Target, count: int, seed: int) -> Findings:
                 found.slowest = max(found.slowest, seconds)
                 if wrong is not None:
                     found.raw.append(f'case {number}: {wrong}')
+        found.past = found.cases - sum(found.places[place] for place in first.places)
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         found.megabytes = (after - before) // 1024
         theirs.send(found)
@@ -534,6 +565,7 @@ def main() -> None:
         bad += len(wrong)
         print(
             f'{target.name}: {found.cases} cases, {len(wrong)} problems, '
+            f'{found.past / max(found.cases, 1):.0%} past the first check, '
             f'{found.read / max(found.cases, 1):.0%} read, the others refused in '
             f'{len(found.places)} places, slowest {found.slowest:.2f} s, '
             f'+{found.megabytes} MB',

@@ -72,6 +72,17 @@ def test_a_tar_with_a_name_of_gigabytes(tmp_path: Path) -> None:
         open_archive(bomb)
 
 
+def test_a_tar_with_a_record_longer_than_numbers_go(tmp_path: Path) -> None:
+    content = b'%d path=x\n' % 10**30
+    entry = tarfile.TarInfo('x')
+    entry.type, entry.size = tarfile.XHDTYPE, len(content)
+    path = tmp_path / 'data.tar.gz'
+    padded = content.ljust(512, b'\0') + bytes(1024)
+    path.write_bytes(gzip.compress(entry.tobuf() + padded))
+    with pytest.raises(PreparationError, match=r'data\.tar\.gz'):
+        open_archive(path)
+
+
 def test_a_jpeg_of_another_size(tmp_path: Path) -> None:
     stream = io.BytesIO()
     Image.new('RGB', (16, 16)).save(stream, 'JPEG')

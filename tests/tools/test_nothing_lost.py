@@ -21,7 +21,12 @@ RUN = 'work_dirs/tiny_run'
 
 
 def train(
-    run_tool, config: Path, folder: Path, *flags: str, hooks: Sequence[dict] = ()
+    run_tool,
+    config: Path,
+    folder: Path,
+    *flags: str,
+    hooks: Sequence[dict] = (),
+    processes: int = 1,
 ):
     watched = folder / 'tiny_run.py'
     hooks = [{'type': 'EMAHook', 'momentum': 0.1}, *hooks]
@@ -30,7 +35,8 @@ def train(
         f'custom_hooks = {hooks}\n'
     )
     options = ('--cfg-options', *KEEP_ONE)
-    return run_tool('train.py', watched, *flags, *options, folder=folder)
+    arguments = ('train.py', watched, *flags, *options)
+    return run_tool(*arguments, folder=folder, processes=processes)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -87,6 +93,25 @@ def test_a_signal_saves_and_ends(
     resumed = train(run_tool, tiny_config, tmp_path, '--resume')
     assert 'iter: 6' in resumed.output
     found, expected = weights(tmp_path), weights(whole[0])
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_a_signal_to_one_of_two_processes_ends_both(
+    run_tool, tiny_config, tmp_path
+) -> None:
+    folders = [tmp_path / name for name in ('whole', 'stopped')]
+    for folder in folders:
+        folder.mkdir()
+    assert train(run_tool, tiny_config, folders[0], processes=2).status == 0
+    stop = dict(type='KillAfter', iteration=6, number=int(signal.SIGTERM), rank=1)
+    stopped = train(run_tool, tiny_config, folders[1], hooks=[stop], processes=2)
+    assert stopped.status == 128 + signal.SIGTERM
+    # Processes ask each other after every tenth iteration.
+    assert 'Stopped by SIGTERM after iteration 10' in stopped.output
+    assert 'Traceback' not in stopped.output
+    resumed = train(run_tool, tiny_config, folders[1], '--resume', processes=2)
+    assert 'iter: 10' in resumed.output
+    expected, found = map(weights, folders)
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 

@@ -59,17 +59,21 @@ class TinySquares(BaseSegDataset):
 class KillAfter(Hook):
     """Kill the process like a lost machine would, after so many iterations.
 
-    Or send it another signal.
+    Or send it another signal, and only to the process of one rank.
     """
 
     priority = 'LOWEST'
 
-    def __init__(self, iteration: int, number: int = signal.SIGKILL) -> None:
+    def __init__(
+        self, iteration: int, number: int = signal.SIGKILL, rank: int | None = None
+    ) -> None:
         self.iteration = iteration
         self.number = number
+        self.rank = rank
 
     def after_train_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:
-        if runner.iter + 1 == self.iteration:
+        meant = self.rank is None or self.rank == runner.rank
+        if meant and runner.iter + 1 == self.iteration:
             os.kill(os.getpid(), self.number)
 
 

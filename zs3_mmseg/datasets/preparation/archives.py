@@ -108,6 +108,7 @@ _READ_ERRORS = (
     zlib.error,
     EOFError,
     OSError,
+    OverflowError,
     NotImplementedError,
 )
 
