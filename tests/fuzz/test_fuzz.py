@@ -83,6 +83,15 @@ def test_a_tar_with_a_record_longer_than_numbers_go(tmp_path: Path) -> None:
         open_archive(path)
 
 
+def test_a_zip_with_a_name_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / 'data.zip'
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('é.txt', b'x')  # marked as UTF-8
+    path.write_bytes(path.read_bytes().replace('é'.encode(), b'\xff\xff'))
+    with pytest.raises(PreparationError, match=r'data\.zip'):
+        open_archive(path)
+
+
 def test_a_jpeg_of_another_size(tmp_path: Path) -> None:
     stream = io.BytesIO()
     Image.new('RGB', (16, 16)).save(stream, 'JPEG')

@@ -109,6 +109,7 @@ _READ_ERRORS = (
     EOFError,
     OSError,
     OverflowError,
+    UnicodeDecodeError,
     NotImplementedError,
 )
 
