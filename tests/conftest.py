@@ -70,6 +70,16 @@ def _stays_here(host: object) -> bool:
 
 
 @pytest.fixture(autouse=True, scope='session')
+def _autograd_starts_on_the_cpu_alone() -> None:
+    """Let forks of this process run backward passes, whatever a test does before.
+
+    Compilers and exporters make another device known to torch. If the first backward
+    pass comes after that, autograd starts threads, and no fork can use it any more.
+    """
+    torch.ones(1, requires_grad=True).sum().backward()
+
+
+@pytest.fixture(autouse=True, scope='session')
 def _no_network() -> Iterator[None]:
     """Make looking up or contacting another machine an error."""
 
