@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -95,10 +95,10 @@ class Calibration:
         return self.calibrator['type']
 
 
-def calibrations(train_prior: dict[str, float]) -> tuple[Calibration, ...]:
-    """Return what is compared, given the shares of classes in training."""
+def calibrations(train_prior: Mapping[str, float]) -> tuple[Calibration, ...]:
+    """Return what is compared, given the pixels of classes in training."""
     shift = dict(type='SeenShift', shift=0.0, space='logit')
-    prior = dict(type='PriorCorrection', train_prior=train_prior, tau=1.0)
+    prior = dict(type='PriorCorrection', train_prior=dict(train_prior), tau=1.0)
     return (
         Calibration(shift, 'shift', (0, 1, 2, 4, 8)),
         Calibration(dict(type='GroupTemperature', seen=1.0), 'seen', (1, 1.5, 2, 4)),
@@ -118,21 +118,15 @@ def calibrations(train_prior: dict[str, float]) -> tuple[Calibration, ...]:
     )
 
 
-def train_shares(data_root: Path, without: Sequence[str]) -> dict[str, float]:
-    """Return the pixels of each labelled class in the training scenes, in percent."""
+def train_pixels(data_root: Path) -> dict[str, float]:
+    """Return how many pixels each seen class has in the training scenes."""
     scenes = ShapesDataset(data_root=str(data_root), num_images=4000, pipeline=[])
     counts = np.zeros(256, dtype=np.int64)
     for scene in track(scenes, 'shares of classes'):
         label_map = np.asarray(Image.open(scene['seg_map_path']))
         counts += np.bincount(label_map.ravel(), minlength=256)
-    names = scenes.metainfo['classes']
-    left_out = {*without, *get_split('shapes_a').unseen}
-    kept = {
-        name: float(count)
-        for name, count in zip(names, counts, strict=False)
-        if name not in left_out
-    }
-    return {name: 100 * count / sum(kept.values()) for name, count in kept.items()}
+    by_name = dict(zip(scenes.metainfo['classes'], counts.tolist(), strict=False))
+    return {name: by_name[name] for name in get_split('shapes_a').seen}
 
 
 def written(calibration: Calibration, base: Method, folder: Path) -> Path:
@@ -177,7 +171,11 @@ def chosen_value(
 
 
 def calibrate(
-    runner: ExperimentRunner, base: Method, args: Any, scores: Scores
+    runner: ExperimentRunner,
+    base: Method,
+    pixels: Mapping[str, float],
+    args: Any,
+    scores: Scores,
 ) -> None:
     """Train a model, choose a value for every calibrator, and test it with each."""
     seed = args.seeds[0]
@@ -191,10 +189,8 @@ def calibrate(
         subsets=args.subsets,
     )
     add_scores(scores, name, 'shapes_a', trained)
-    chosen_on, tested_on = (
-        calibrations(train_shares(args.data_root, without))
-        for without in (PSEUDO_UNSEEN, ())
-    )
+    pseudo_seen = {n: count for n, count in pixels.items() if n not in PSEUDO_UNSEEN}
+    chosen_on, tested_on = calibrations(pseudo_seen), calibrations(pixels)
     checkpoint = ''
     for choice, calibration in track([*zip(chosen_on, tested_on, strict=True)], name):
         report = chosen_value(choice, base, folder / 'chosen', checkpoint, args)
@@ -310,9 +306,10 @@ def main() -> None:
         add_scores(scores, method.name, 'shapes_a', outcome_of(method, seed, args))
     report_scores(scores, args, 'shapes_gzsl_heads.json')
     runner, calibrated = ExperimentRunner(ROOT / 'tools', args.work_dir), Scores()
+    pixels = train_pixels(args.data_root) if args.calibrated else {}
     for base in CALIBRATED:
         if base.name in args.calibrated:
-            calibrate(runner, base, args, calibrated)
+            calibrate(runner, base, pixels, args, calibrated)
     report_scores(calibrated, args, 'shapes_gzsl_calibrators.json')
 
 

@@ -37,12 +37,18 @@ from .scan import (
     init_default,
     require_files,
 )
-from .splits import ZeroShotSplit, canonical, find_name, plain_split, resolve_split
+from .splits import (
+    NameFinder,
+    ZeroShotSplit,
+    canonical,
+    plain_split,
+    resolve_split,
+)
 from .way_back import require_way_back
 from .wrappers import image_paths, leaves
 
-#: Class names and their colours, RGB.
-Colours = tuple[Sequence[str], Sequence[Sequence[int]]]
+#: What finds class names, and their colours, RGB.
+Colours = tuple[NameFinder, Sequence[Sequence[int]]]
 
 
 def split_metainfo(
@@ -68,7 +74,10 @@ def split_palette(
     split: ZeroShotSplit, sources: Sequence[Mapping[str, Any]]
 ) -> list[list[int]]:
     """Give each class the colour, RGB, of its name in a source, or a new one."""
-    known = [(meta.get('classes') or (), meta.get('palette') or ()) for meta in sources]
+    known = [
+        (NameFinder(meta.get('classes') or ()), meta.get('palette') or ())
+        for meta in sources
+    ]
     found = [_colour(name, known) for name in split.classes]
     taken = [colour for colour in found if colour is not None]
     spare = iter(default_palette(len(found) - len(taken), avoid=taken))
@@ -76,8 +85,8 @@ def split_palette(
 
 
 def _colour(name: str, known: Sequence[Colours]) -> list[int] | None:
-    for names, palette in known:
-        position = find_name(name, names)
+    for finder, palette in known:
+        position = finder.find(name)
         if position is not None and position < len(palette):
             return [int(value) for value in palette[position]]
     return None

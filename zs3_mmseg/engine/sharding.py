@@ -66,8 +66,7 @@ class ShardedDataParallel(nn.Module):
             being called: the attention of our towers does not.
 
     Raises:
-        ConfigError: for an expression that fits no part, without processes, and for
-            parameters that are no floating point numbers.
+        ConfigError: for an expression that fits no part, and in a single process.
     """
 
     def __init__(self, module: nn.Module, units: Sequence[str] = ()) -> None:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zs3_mmseg.datasets.splits import NameFinder, find_name
+from zs3_mmseg.datasets.splits import NameFinder
 from zs3_mmseg.utils.cache import content_hash
 from zs3_mmseg.utils.names import as_list, did_you_mean, duplicates, read_text
 
@@ -70,15 +70,6 @@ def _lines(path: Path) -> tuple[str, list[tuple[int, list[str]]]]:
         raise ValueError(f'{path} has several lines for {as_list(repeated)}')
     source = comments[0] if comments else 'unknown'
     return source, list(zip(numbers, rows, strict=True))
-
-
-def _place(name: str, names: Sequence[str], origin: object, what: str) -> int:
-    place = find_name(name, names)
-    if place is None:
-        raise ValueError(
-            f'{origin} has no {what} for {name!r}.{did_you_mean(name, names)}'
-        )
-    return place
 
 
 class AttributeSource(EmbeddingSource):
@@ -185,6 +176,7 @@ class Hierarchy:
             pairs = [(row[0], row[1]) for _, row in lines]
         self._parents = dict(pairs)
         self._paths = {name: self._climb(name) for name, _ in pairs}
+        self._finder = NameFinder([*self._paths])
 
     @property
     def depth(self) -> int:
@@ -204,7 +196,11 @@ class Hierarchy:
             ValueError: if the tree does not have it; the message has the closest names.
         """
         names = [*self._paths]
-        place = _place(name, names, self.origin, 'place')
+        place = self._finder.find(name)
+        if place is None:
+            raise ValueError(
+                f'{self.origin} has no place for {name!r}.{did_you_mean(name, names)}'
+            )
         return (*self._paths[names[place]][:-1], name)
 
     def _climb(self, name: str) -> tuple[str, ...]:
