@@ -71,8 +71,9 @@ class LabelTable:
         if inside and self.known[labels].all():
             return
         wrong = [value for value in np.unique(labels) if not self._knows(value)]
+        named = listed_values(wrong)
         raise ValueError(
-            f'{origin}: label values {_listed(wrong)} are neither a class nor ignore; '
+            f'{origin}: label values {named} are neither a class nor ignore; '
             f'expected {self.expected}. Is the mask colour-coded, or is '
             'ignore_index, reduce_zero_label or the class list of the data set wrong?'
         )
@@ -85,7 +86,8 @@ class LabelTable:
         return self.targets[labels]
 
 
-def _listed(values: Sequence[int], limit: int = 8) -> str:
+def listed_values(values: Sequence[int], limit: int = 8) -> str:
+    """Return the first values in words, and how many there are if these are more."""
     shown = ', '.join(str(value) for value in values[:limit])
     return shown if len(values) <= limit else f'{shown}, ... ({len(values)} values)'
 
@@ -242,6 +244,8 @@ class PseudoLabels:
 
 #: Where a pipeline keeps the labels of the split, and whether the picture was mirrored.
 LABELS_DONE = 'zero_shot_labels'
+#: Where it keeps which pixels are one segment, (H, W), 0 for none.
+SEGMENT_MAP = 'gt_segment_map'
 _COMPOSES = (Compose, mmcv.transforms.Compose)
 
 
@@ -285,9 +289,11 @@ class LabelStep:
                 f'image {image_path} has {size[1]} x {size[0]}'
             )
         new = self.table.apply(labels)
-        if self.pseudo_labels is not None:
+        if SEGMENT_MAP in results or self.pseudo_labels is not None:
             hidden = self.table.hidden[labels]
-            if hidden.any():
+            if SEGMENT_MAP in results:
+                results[SEGMENT_MAP][hidden] = 0
+            if self.pseudo_labels is not None and hidden.any():
                 new = self.pseudo_labels.fill(new, hidden, image_path)
         results['gt_seg_map'] = new
         if self.then is not None:

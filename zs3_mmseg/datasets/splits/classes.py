@@ -37,6 +37,18 @@ COCO80 = _names("""
     toothbrush
 """)
 
+# What COCO's panoptic masks have beside the 80 things above, by ascending id.
+COCO_GROUNDS53 = _names("""
+    banner, blanket, bridge, cardboard, counter, curtain, door-stuff, floor-wood,
+    flower, fruit, gravel, house, light, mirror-stuff, net, pillow, platform,
+    playingfield, railroad, river, road, roof, sand, sea, shelf, snow, stairs, tent,
+    towel, wall-brick, wall-stone, wall-tile, wall-wood, water-other, window-blind,
+    window-other, tree-merged, fence-merged, ceiling-merged, sky-other-merged,
+    cabinet-merged, table-merged, floor-other-merged, pavement-merged,
+    mountain-merged, grass-merged, dirt-merged, paper-merged, food-other-merged,
+    building-other-merged, rock-merged, wall-other-merged, rug-merged
+""")
+
 # The 80 things above, then 91 stuff classes.
 COCO_STUFF171 = COCO80 + _names("""
     banner, blanket, branch, bridge, building-other, bush, cabinet, cage, cardboard,

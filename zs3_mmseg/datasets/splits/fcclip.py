@@ -11,6 +11,7 @@ from zs3_mmseg.datasets.splits.zero_shot_split import ZeroShotSplit, make_split
 _FOLDER = Path(__file__).parents[2] / 'assets' / 'fcclip_names'
 #: The names that the released models were trained with.
 TRAINED = 'coco_133'
+TRAINED_NAMES = tuple(read_names(_FOLDER / f'{TRAINED}.txt'))
 TESTED = ('ade20k_150', 'voc12_20', 'voc12_21', 'context_59')
 
 
@@ -25,7 +26,7 @@ def exactly_seen(names: Sequence[str], trained: Sequence[str]) -> tuple[bool, ..
 
 def fcclip_splits() -> Iterator[ZeroShotSplit]:
     """Make the released vocabularies; unseen is what training had no word of."""
-    trained = read_names(_FOLDER / f'{TRAINED}.txt')
+    trained = TRAINED_NAMES
     source = 'FC-CLIP (NeurIPS 2023), names and synonyms of the released code'
     yield make_split(f'fcclip_{TRAINED}', trained, (), f'{source}, to train with')
     for name in TESTED:

@@ -20,7 +20,7 @@ from mmseg.utils import ConfigType, SampleList
 from zs3_mmseg.datasets.splits import NameFinder, ZeroShotSplit
 from zs3_mmseg.datasets.splits.name_files import read_names
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
-from zs3_mmseg.models.losses import GroundingLoss, MaskTargets, best_dice_loss
+from zs3_mmseg.models.losses import GroundingLoss, best_dice_loss, mask_targets
 from zs3_mmseg.models.proposers import Proposer
 from zs3_mmseg.models.region_classifiers import mask_shares
 from zs3_mmseg.utils.captions import WordFinder
@@ -298,7 +298,8 @@ class OpenSegHead(ZeroShotHead):
             outputs: what :meth:`training_outputs` returned.
             batch_data_samples: samples with ``caption`` in their metainfo, and
                 ``gt_sem_seg`` ``(1, H, W)``; each label but ``ignore_index`` is one
-                target mask, whichever it is.
+                target mask, whichever it is, or one in each of the segments of
+                ``gt_segments`` ``(1, H, W)``, if there are any.
             queries: rows of the training's classes.
             split: all classes.
             encode: gives the rows ``(W, D)`` of words.
@@ -321,7 +322,7 @@ class OpenSegHead(ZeroShotHead):
         )
         if self.proposer is None:
             maps = self._stack_batch_gt(batch_data_samples).squeeze(1)
-            targets = [MaskTargets.of(each, self.ignore_index) for each in maps]
+            targets = mask_targets(maps, batch_data_samples, self.ignore_index)
             loss = best_dice_loss(outputs.masks, targets)
             losses['loss_mask'] = self.mask_weight * loss
         return losses

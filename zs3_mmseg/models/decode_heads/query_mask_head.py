@@ -15,7 +15,7 @@ from mmseg.registry import MODELS
 from mmseg.utils import ConfigType, SampleList
 
 from zs3_mmseg.models.class_embeddings.queries import ClassQueries
-from zs3_mmseg.models.losses import MaskClassificationLoss, MaskTargets
+from zs3_mmseg.models.losses import MaskClassificationLoss, mask_targets
 from zs3_mmseg.models.region_classifiers import LogitRegionClassifier, Regions
 from zs3_mmseg.utils.config_check import ConfigError
 
@@ -154,10 +154,11 @@ class QueryMaskHead(ZeroShotHead):
         Args:
             outputs: what :meth:`training_outputs` returned.
             batch_data_samples: samples with ``gt_sem_seg`` ``(1, H, W)``; each label
-                but ``ignore_index`` is one target mask.
+                but ``ignore_index`` is one target mask, or one in each of the segments
+                of ``gt_segments`` ``(1, H, W)``, if there are any.
         """
         maps = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        targets = [MaskTargets.of(each, self.ignore_index) for each in maps]
+        targets = mask_targets(maps, batch_data_samples, self.ignore_index)
         return self.loss_masks(outputs.class_logits, outputs.masks, targets)
 
     def class_logits(self, outputs: QueryMasks) -> Tensor:

@@ -6,7 +6,12 @@ from .edges import EdgeAttentionLoss
 from .features import AdversarialLoss, ContentLoss, MMDLoss
 from .grounding import GroundingLoss
 from .pixels import QFSLLoss, pixel_cross_entropy, pixel_mean
-from .query_masks import MaskClassificationLoss, MaskTargets, best_dice_loss
+from .query_masks import (
+    MaskClassificationLoss,
+    MaskTargets,
+    best_dice_loss,
+    mask_targets,
+)
 
 __all__ = [
     'AdversarialLoss',
@@ -21,6 +26,7 @@ __all__ = [
     'QFSLLoss',
     'TrustLoss',
     'best_dice_loss',
+    'mask_targets',
     'pixel_cross_entropy',
     'pixel_mean',
 ]

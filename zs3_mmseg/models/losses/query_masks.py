@@ -12,13 +12,16 @@ from torch import Tensor, nn
 
 from mmengine.dist import all_reduce
 from mmseg.registry import MODELS
+from mmseg.utils import SampleList
 
 from zs3_mmseg.utils.names import choose
 
-__all__ = ['MaskClassificationLoss', 'MaskTargets', 'best_dice_loss']
+__all__ = ['MaskClassificationLoss', 'MaskTargets', 'best_dice_loss', 'mask_targets']
 
 #: Label of a query that no loss counts.
 UNCOUNTED = -1
+#: More than any label.
+_LABELS = 2**16
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,43 @@ class MaskTargets:
     ignored: Tensor
 
     @classmethod
-    def of(cls, label_map: Tensor, ignore_index: int) -> MaskTargets:
-        """Make one mask of each label in a map ``(H, W)`` but ``ignore_index``."""
-        labels = label_map.unique()
-        labels = labels[labels != ignore_index]
-        masks = label_map == labels[:, None, None]
-        return cls(labels.long(), masks, label_map == ignore_index)
+    def of(
+        cls, label_map: Tensor, ignore_index: int, segments: Tensor | None = None
+    ) -> MaskTargets:
+        """Make one mask of each label but ``ignore_index`` in each segment.
+
+        Args:
+            label_map: ``(H, W)``, labels below 65536.
+            ignore_index: label of pixels that belong to no mask.
+            segments: ``(H, W)``, numbers of segments, such as those of single things;
+                None: the image is one.
+        """
+        ignored = label_map == ignore_index
+        pairs = label_map.long()
+        if segments is not None:
+            pairs = pairs + _LABELS * segments.long()
+        shown = pairs[~ignored].unique()
+        return cls(shown % _LABELS, pairs == shown[:, None, None], ignored)
+
+
+def mask_targets(
+    label_maps: Tensor, samples: SampleList, ignore_index: int
+) -> list[MaskTargets]:
+    """Return the targets of a batch of label maps ``(N, H, W)``.
+
+    Samples with ``gt_segments`` ``(1, h, w)``, which ``PackPanopticInputs`` makes, have
+    one target for each of their segments; where it ends, padding begins.
+    """
+    targets = []
+    for label_map, sample in zip(label_maps, samples, strict=True):
+        segments = None
+        if 'gt_segments' in sample:
+            known = sample.gt_segments.data[0]
+            sides = zip(label_map.shape, known.shape, strict=True)
+            down, right = (whole - part for whole, part in sides)
+            segments = F.pad(known, (0, right, 0, down))
+        targets.append(MaskTargets.of(label_map, ignore_index, segments))
+    return targets
 
 
 @MODELS.register_module()
