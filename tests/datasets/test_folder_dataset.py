@@ -311,3 +311,16 @@ def test_palettes_name_the_line(
     (root / name).write_text(content)
     with pytest.raises(ValueError, match=message):
         labels(root)
+
+
+def test_captions_come_with_the_pictures_of_their_subset(root: Path) -> None:
+    for name in ('train/a', 'train/deep/b', 'val/a'):
+        write(root, name)
+    (root / 'captions').mkdir()
+    said = dict(a=['a cat', 'the sky'])
+    (root / 'captions/train.json').write_text(json.dumps(said))
+    trained, tested = (
+        FolderSegDataset(root, subset, pipeline=[]) for subset in ('train', 'val')
+    )
+    assert [sample['caption'] for sample in trained] == ['a cat . the sky', '']
+    assert 'caption' not in tested[0]

@@ -208,6 +208,12 @@ def with_segment(**changes: Any) -> dict[str, Any]:
         ({**content(), 'images': []}, {}, r'is no panoptic .*KeyError\(139\)'),
         (with_segment(category_id=4), {}, r'is no panoptic .*KeyError\(4\)'),
         (with_segment(id='x'), {}, r'is no panoptic .*invalid literal'),
+        (with_segment(id=2**70), {}, r'is no panoptic .*OverflowError'),
+        (
+            {**content(), 'categories': [dict(id=float('inf'), name='a')]},
+            {},
+            r'is no panoptic .*OverflowError',
+        ),
         (with_segment(id=8), {}, r'a\.png shows segments that .* list: 1, 7, 9, 300'),
         (None, dict(reduce_zero_label=True), 'reduce_zero_label must be False'),
         (None, dict(metainfo=dict(classes=('a', 'b'))), '3 categories, .* 2 names'),

@@ -34,7 +34,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
+from zs3_mmseg.datasets.captions import LoadCaptions
 from zs3_mmseg.datasets.folder import read_palette
+from zs3_mmseg.datasets.panoptic import PanopticDataset
 from zs3_mmseg.datasets.preparation.archives import open_archive
 from zs3_mmseg.datasets.preparation.labels import read_label_png, read_mat
 from zs3_mmseg.datasets.splits import resolve_split
@@ -49,6 +51,24 @@ ALLOWED = (OSError, ValueError)
 SECONDS, MEGABYTES = 5.0, 1024
 NAMES = ['ant', 'bee', 'cat']
 SPLIT = dict(name='toy', classes=NAMES, unseen=['bee'])
+CAPTIONS = dict(
+    images=[dict(id=7, file_name='train/a.jpg')],
+    annotations=[dict(image_id=7, caption='an ant'), dict(image_id=7, caption='x')],
+)
+PANOPTIC = dict(
+    images=[dict(id=7, file_name='a.jpg')],
+    categories=[dict(id=n, name=name) for n, name in enumerate(NAMES)],
+    annotations=[
+        dict(
+            image_id=7,
+            file_name='a.png',
+            segments_info=[
+                dict(id=256, category_id=1, iscrowd=0),
+                dict(id=9, category_id=2, iscrowd=1),
+            ],
+        )
+    ],
+)
 #: What the first check of every reader refuses.
 NO_FILE = (b'', bytes(999))
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1)
@@ -315,6 +335,14 @@ def _split(path: Path) -> object:
         raise (ValueError if known else type(error))(f'{path}: {error}') from error
 
 
+def _captions(path: Path) -> object:
+    return LoadCaptions(path).captions
+
+
+def _panoptic(path: Path) -> object:
+    return len(PanopticDataset(str(path), pipeline=[]))
+
+
 def _own_json(content: Any) -> Callable[[random.Random], bytes]:
     def make(draws: random.Random) -> bytes:
         if draws.random() < 0.1:
@@ -432,6 +460,13 @@ def targets() -> list[Target]:
         ),
         Target(
             'split', '.json', [json.dumps(SPLIT).encode()], _split, _own_json(SPLIT)
+        ),
+        *(
+            Target(name, '.json', [json.dumps(whole).encode()], read, _own_json(whole))
+            for name, whole, read in (
+                ('captions', CAPTIONS, _captions),
+                ('panoptic file', PANOPTIC, _panoptic),
+            )
         ),
         Target('MATLAB file', '.mat', _mats(), _mat),
         Target('zip', '.zip', [_zip()], _archive),

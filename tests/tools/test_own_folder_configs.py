@@ -66,6 +66,11 @@ RUNS: dict[str, list[str]] = {
     'esda/own_folder_vitb16': [*tower_at(BACKBONE, TEXT), IMAGE_SIZE],
     'guided/own_folder': [],
     'guided/own_folder_vitb16': [*tower_at(BACKBONE, TEXT), IMAGE_SIZE],
+    'openseg/own_folder': [],
+    'openseg/own_folder_vitb16': [
+        *tower_at(BACKBONE, TEXT),
+        'model.decode_head.in_channels=[16,16,16,16]',
+    ],
     'zegclip/own_folder': [],
     'zegclip/own_folder_vitb16': [*tower_at(BACKBONE, TEXT), IMAGE_SIZE],
     'zs3net/own_folder': [*SHORT, *NO_STEPS],

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 
-from zs3_mmseg.datasets.folder import IMAGES, MASKS
+from zs3_mmseg.datasets.folder import CAPTIONS, IMAGES, MASKS
 from zs3_mmseg.datasets.shapes.scene import file_stem, render_scene, write_png
 from zs3_mmseg.datasets.shapes.vocabulary import CLASSES, PALETTE, VOID
 from zs3_mmseg.datasets.splits import get_split, split_names
@@ -44,18 +45,23 @@ def parse_args() -> argparse.Namespace:
 def write_subset(
     folder: Path, subset: str, count: int, seed: int, colours: bool
 ) -> None:
-    """Draw the first scenes of a subset into ``images/`` and ``masks/``."""
+    """Draw the first scenes of a subset into ``images/``, ``masks/``, ``captions/``."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(PALETTE)], table[VOID] = PALETTE, VOID_COLOUR
     for kind in (IMAGES, MASKS):
         (folder / kind / subset).mkdir(parents=True, exist_ok=True)
+    captions = {}
     for index in track(range(count), subset):
         scene = render_scene(seed, subset, index)
         name = f'{file_stem(index)}.png'
+        captions[file_stem(index)] = scene.caption
         mask = table[scene.mask][..., ::-1] if colours else scene.mask
         # OpenCV writes its third channel as red.
         write_png(folder / IMAGES / subset / name, scene.image[..., ::-1])
         write_png(folder / MASKS / subset / name, np.ascontiguousarray(mask))
+    (folder / CAPTIONS).mkdir(exist_ok=True)
+    text = json.dumps(captions, indent=1) + '\n'
+    (folder / CAPTIONS / f'{subset}.json').write_text(text)
 
 
 def export(arguments: argparse.Namespace) -> None:

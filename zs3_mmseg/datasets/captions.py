@@ -15,6 +15,24 @@ from zs3_mmseg.utils.names import read_json
 __all__ = ['LoadCaptions']
 
 
+def read_captions(path: Path) -> dict[str, str]:
+    """Read the captions of images by name; what a file holds: :class:`LoadCaptions`.
+
+    Raises:
+        ValueError: naming the file, if it holds something else.
+    """
+    content = read_json(path)
+    try:
+        if isinstance(content.get('annotations'), list):
+            content = _from_coco(content)
+        return {stem: _joined(said) for stem, said in content.items()}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{path}: expected a JSON object of image names, and a caption or '
+            'a list of captions each, or an annotation file of COCO captions'
+        ) from error
+
+
 @TRANSFORMS.register_module()
 class LoadCaptions(BaseTransform):
     """Give each image the captions that a JSON file has of it, as ``caption``.
@@ -42,16 +60,7 @@ class LoadCaptions(BaseTransform):
     @cached_property
     def captions(self) -> dict[str, str]:
         """The captions of each image in one text."""
-        content = read_json(self.path)
-        try:
-            if isinstance(content.get('annotations'), list):
-                content = _from_coco(content)
-            return {stem: _joined(said) for stem, said in content.items()}
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f'{self.path}: expected a JSON object of image names, and a caption or '
-                'a list of captions each, or an annotation file of COCO captions'
-            ) from error
+        return read_captions(self.path)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Set ``caption``."""

@@ -26,6 +26,7 @@ from zs3_mmseg.utils.labels import special_labels
 from zs3_mmseg.utils.names import read_json
 from zs3_mmseg.utils.palette import default_palette
 
+from .captions import read_captions
 from .splits import NameFinder
 
 __all__ = ['FolderSegDataset', 'LoadFolderMasks']
@@ -191,7 +192,7 @@ class LoadFolderMasks(LoadAnnotations):
         results['seg_fields'].append('gt_seg_map')
 
 
-IMAGES, MASKS = 'images', 'masks'
+IMAGES, MASKS, CAPTIONS = 'images', 'masks', 'captions'
 
 
 @DATASETS.register_module()
@@ -205,6 +206,7 @@ class FolderSegDataset(BaseSegDataset):
           images/train/...   pictures of any format, in folders of any depth
           masks/train/...    a mask of the same name for each, lossless (PNG)
           images/val/...     and so on for each subset
+          captions/train.json  only for what learns from captions, see LoadCaptions
 
     In place of a folder for each subset, ``train.txt`` and ``val.txt`` may list the
     names (without suffix) of those in ``images/``. Masks hold class indices, with 8 or
@@ -283,6 +285,8 @@ class FolderSegDataset(BaseSegDataset):
                 f'{folder}, for example {images[unpaired[0]]}'
                 + ('' if masks else f'; {no_pictures(folder, self.seg_map_suffix)}')
             )
+        path = Path(str(self.data_root), CAPTIONS, f'{self.subset}.json')
+        captions = read_captions(path) if path.is_file() else None
         return [
             dict(
                 img_path=self._path('img_path', name, images),
@@ -290,6 +294,11 @@ class FolderSegDataset(BaseSegDataset):
                 label_map=self.label_map,
                 reduce_zero_label=self.reduce_zero_label,
                 seg_fields=[],
+                **(
+                    {}
+                    if captions is None
+                    else {'caption': captions.get(Path(name).name, '')}
+                ),
             )
             for name in names
         ]

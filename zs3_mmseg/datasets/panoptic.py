@@ -31,6 +31,9 @@ __all__ = [
     'PanopticDataset',
 ]
 
+#: What reading a file of another kind ends in; numbers may be larger than 64 bits.
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+
 
 @DATASETS.register_module()
 class PanopticDataset(BaseSegDataset):
@@ -108,7 +111,7 @@ class PanopticDataset(BaseSegDataset):
         try:
             images = {image['id']: image['file_name'] for image in content['images']}
             return [self._sample(each, images) for each in content['annotations']]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except _MALFORMED as error:
             raise _unlike_panoptic(path, error) from error
 
     def _sample(
@@ -144,7 +147,7 @@ def _categories(content: Any, path: Path) -> dict[int, str]:
     """Return the names of the categories by their ids, ascending."""
     try:
         named = [(int(each['id']), str(each['name'])) for each in content['categories']]
-    except (KeyError, TypeError, ValueError) as error:
+    except _MALFORMED as error:
         raise _unlike_panoptic(path, error) from error
     if not named or len(dict(named)) < len(named):
         raise ValueError(

@@ -334,7 +334,7 @@ class OpenSegHead(ZeroShotHead):
             raise ConfigError(
                 f'{path} comes without a caption, which OpenSegHead learns from: add '
                 "'caption' to meta_keys of PackSegInputs, and LoadCaptions before it "
-                'if the data set has none'
+                'if the data set has none (FolderSegDataset: captions/train.json)'
             )
         return caption
 
