@@ -100,6 +100,8 @@ def test_labels_are_places_of_ascending_ids(tmp_path: Path) -> None:
     sample = dataset[0]['data_samples']
     assert sample.gt_sem_seg.data[0].tolist() == LABELS.tolist()
     assert sample.gt_segments.data[0].tolist() == PLACES.tolist()
+    # What tools/check_data.py calls in place of the pipeline.
+    assert dataset.read_mask(str(tmp_path / 'a.png')).tolist() == LABELS.tolist()
     renamed = PanopticDataset(**options, metainfo=dict(classes=('puss', 'dog', 'air')))
     assert renamed.metainfo['classes'] == ('puss', 'dog', 'air')
     assert renamed[0]['data_samples'].gt_sem_seg.data[0].tolist() == LABELS.tolist()

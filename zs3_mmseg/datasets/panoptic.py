@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,15 @@ class PanopticDataset(BaseSegDataset):
     def _label(self, segment: Mapping[str, Any]) -> int:
         label = self._labels[segment['category_id']]
         return self.ignore_index if segment.get('iscrowd') else label
+
+    @cached_property
+    def _segments(self) -> dict[str, np.ndarray]:
+        infos = map(self.get_data_info, range(len(self)))
+        return {info['seg_map_path']: info['segments'] for info in infos}
+
+    def read_mask(self, path: str) -> np.ndarray:
+        """Read one of the masks as labels, ``(H, W)``, see :func:`read_panoptic`."""
+        return read_panoptic(path, self._segments[path], self.ignore_index)[0]
 
     def _below(self, kind: str, name: str) -> str:
         return os.path.join(self.data_prefix.get(kind) or '', name)
