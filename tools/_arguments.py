@@ -50,6 +50,14 @@ def _require_readable(parser: argparse.ArgumentParser, pair: str) -> None:
             )
 
 
+def at_least_one(text: str) -> int:
+    """Read a whole number from 1 on."""
+    # Digits of other scripts are digits to isdigit, and superscripts no numbers.
+    if not re.fullmatch('[0-9]{1,18}', text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'expected a number from 1 on, got {text}')
+    return int(text)
+
+
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``, which gives ``cfg_options``: a dict or None."""
     parser.add_argument(

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import DictAction
+from _arguments import add_config_options
 
 FORMATS = ('.onnx', '.pt2')
 
@@ -52,13 +52,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action='store_true',
         help='write only the classes (.npz), for a graph that is there already',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='settings that replace those of the config',
-    )
+    add_config_options(parser)
     args = parser.parse_args(argv)
     if args.out.suffix not in FORMATS:
         parser.error(f'--out must end in {" or ".join(FORMATS)}, got {args.out}')

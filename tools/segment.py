@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmengine.config import DictAction
+from _arguments import add_config_options, at_least_one
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,12 +39,6 @@ def opacity(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f'expected a number from 0 to 1, got {text}')
     return value
-
-
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'expected a number from 1, got {text}')
-    return int(text)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -116,26 +110,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     video.add_argument(
         '--every',
-        type=positive,
+        type=at_least_one,
         default=1,
         metavar='N',
         help='take every Nth frame. Default: 1',
     )
     video.add_argument(
-        '--max-frames', type=positive, metavar='N', help='end after so many frames'
+        '--max-frames', type=at_least_one, metavar='N', help='end after so many frames'
     )
     video.add_argument(
         '--frame-files',
         action='store_true',
         help='write for each frame what is written for a picture, too',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='settings that replace those of the config',
-    )
+    add_config_options(parser)
     args = parser.parse_args(argv)
     for name in args.classes or ():
         # Unlike Path.is_file, it takes names of any length.

@@ -18,15 +18,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
+from _arguments import at_least_one
+
 LOCAL, PORT = '127.0.0.1', 7860
 MEBIBYTE = 2**20
-
-
-def at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'expected a number from 1 on, got {text}')
-    return value
 
 
 def offer(text: str) -> tuple[str, str | None]:

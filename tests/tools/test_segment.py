@@ -28,7 +28,10 @@ def main() -> Iterator[Main]:
     """Return the tool's main function, which takes its arguments one by one."""
     spec = importlib.util.spec_from_file_location('segment_tool', TOOL)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        # Where Python finds the neighbours of a script that it runs.
+        patch.syspath_prepend(TOOL.parent)
+        spec.loader.exec_module(module)
     # The tool owns its process and sends mmengine's loading through our reader.
     schemes = dict(CheckpointLoader._schemes)
     yield lambda *arguments: module.main([str(part) for part in arguments])

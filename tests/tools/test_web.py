@@ -39,7 +39,10 @@ DESKTOP, PHONE = (1280, 1010), (390, 844)
 def main() -> Callable[[list[str]], int]:
     spec = importlib.util.spec_from_file_location('web_tool', TOOL)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        # Where Python finds the neighbours of a script that it runs.
+        patch.syspath_prepend(TOOL.parent)
+        spec.loader.exec_module(module)
     return module.main
 
 
