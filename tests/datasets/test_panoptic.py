@@ -206,6 +206,7 @@ def with_segment(**changes: Any) -> dict[str, Any]:
         (without('categories'), {}, r"is no panoptic .*'categories'"),
         (without('annotations'), {}, r"is no panoptic .*'annotations'"),
         ({**content(), 'categories': []}, {}, 'has no categories'),
+        ({**content(), 'annotations': []}, {}, 'has no annotations'),
         ({**content(), 'categories': [CATEGORIES[0]] * 2}, {}, 'two categories of one'),
         ({**content(), 'images': []}, {}, r'is no panoptic .*KeyError\(139\)'),
         (with_segment(category_id=4), {}, r'is no panoptic .*KeyError\(4\)'),

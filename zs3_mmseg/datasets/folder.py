@@ -286,7 +286,7 @@ class FolderSegDataset(BaseSegDataset):
                 + ('' if masks else f'; {no_pictures(folder, self.seg_map_suffix)}')
             )
         path = Path(str(self.data_root), CAPTIONS, f'{self.subset}.json')
-        captions = read_captions(path) if path.is_file() else None
+        said = read_captions(path) if path.is_file() else None
         return [
             dict(
                 img_path=self._path('img_path', name, images),
@@ -294,11 +294,7 @@ class FolderSegDataset(BaseSegDataset):
                 label_map=self.label_map,
                 reduce_zero_label=self.reduce_zero_label,
                 seg_fields=[],
-                **(
-                    {}
-                    if captions is None
-                    else {'caption': captions.get(Path(name).name, '')}
-                ),
+                **({} if said is None else {'caption': said.get(Path(name).name, '')}),
             )
             for name in names
         ]

@@ -111,20 +111,19 @@ class PanopticDataset(BaseSegDataset):
         self._content = None
         try:
             images = {image['id']: image['file_name'] for image in content['images']}
-            return [self._sample(each, images) for each in content['annotations']]
+            samples = [self._sample(each, images) for each in content['annotations']]
         except _MALFORMED as error:
             raise _unlike_panoptic(path, error) from error
+        if not samples:
+            raise ValueError(f'{path} has no annotations')
+        return samples
 
     def _sample(
         self, annotation: Mapping[str, Any], images: Mapping[int, str]
     ) -> dict[str, Any]:
         """Return what is known of one image."""
         segments = [
-            (
-                int(each['id']),
-                self._label(each),
-            )
-            for each in annotation['segments_info']
+            (int(each['id']), self._label(each)) for each in annotation['segments_info']
         ]
         return dict(
             img_path=self._below('img_path', images[annotation['image_id']]),
@@ -197,8 +196,12 @@ class LoadPanopticAnnotations(LoadAnnotations):
 
     Sets ``gt_seg_map``, labels ``(H, W)``, and ``gt_segment_map``, ``(H, W)`` uint16:
     1 + the position of a pixel's segment among those of its image, 0 where no segment
-    with a label is. A picture that comes without a mask passes unchanged.
+    with a label is. A picture that comes without a mask passes unchanged. It has no
+    options: what a label is, the data set says.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
 
     def transform(self, results: dict) -> dict:
         # mmseg's inference_model takes LoadAnnotations out of a pipeline, not this.
