@@ -25,26 +25,29 @@ TAPS: dict[str, object] = {
     'model.backbone.tap_projection': 'clip',
     f'{HEAD}.tap_groups': [[0, 1], [2, 3]],
 }
-#: Masks that follow outlines.
-GUIDED: dict[str, object] = {f'{HEAD}.type': 'GuidedHead'}
+#: Masks that follow outlines, learnt as in ``configs/guided``.
+GUIDED: dict[str, object] = {
+    f'{HEAD}.type': 'GuidedHead',
+    'optim_wrapper.paramwise_cfg.custom_keys.upsampler.lr_mult': 10.0,
+}
 #: SPT-SEG's filters.
 SPECTRAL: dict[str, object] = {
     'model.backbone.spectral.blocks': [0, 1],
     'model.backbone.spectral.train': True,
 }
-COMBINATIONS = (
-    ('otseg_ce', 'otseg', CROSS_ENTROPY),
-    ('otseg_taps', 'otseg', TAPS),
-    ('cascade_clip_ce', 'cascade_clip', CROSS_ENTROPY),
-    ('clip_rc_taps', 'clip_rc', TAPS),
-    ('zegclip_spectral', 'zegclip', SPECTRAL),
-    ('otseg_guided_ce', 'otseg', {**CROSS_ENTROPY, **GUIDED}),
-    ('cascade_clip_guided_ce', 'cascade_clip', {**CROSS_ENTROPY, **GUIDED}),
-    ('clip_rc_guided_ce', 'clip_rc', {**CROSS_ENTROPY, **GUIDED}),
+COMBINATIONS: tuple[tuple[str, str, dict[str, object]], ...] = (
+    ('otseg_ce', 'otseg/shapes_tiny', CROSS_ENTROPY),
+    ('otseg_taps', 'otseg/shapes_tiny', TAPS),
+    ('cascade_clip_ce', 'cascade_clip/shapes_tiny_ce', {}),
+    ('clip_rc_taps', 'clip_rc/shapes_tiny', TAPS),
+    ('zegclip_spectral', 'zegclip/shapes_tiny', SPECTRAL),
+    ('otseg_guided_ce', 'otseg/shapes_tiny', {**CROSS_ENTROPY, **GUIDED}),
+    ('cascade_clip_guided_ce', 'guided/shapes_tiny_cascade', {}),
+    ('clip_rc_guided_ce', 'clip_rc/shapes_tiny', {**CROSS_ENTROPY, **GUIDED}),
 )
 METHODS = [
-    Method(name, ROOT / f'configs/{base}/shapes_tiny.py', trained=True, options=options)
-    for name, base, options in COMBINATIONS
+    Method(name, ROOT / f'configs/{path}.py', trained=True, options=options)
+    for name, path, options in COMBINATIONS
 ]
 
 
