@@ -30,6 +30,17 @@ OTSEG_ROWS = 'https://github.com/cubeyoung/OTSeg'
 CASCADE_ROWS = 'https://github.com/HVision-NKU/Cascade-CLIP'
 _ZS3 = 'https://github.com/valeoai/ZS3/releases, see configs/zs3net/README.md'
 _SEGFORMER = 'https://download.openmmlab.com/mmsegmentation/v0.5/pretrain/segformer'
+
+
+def _prepared(benchmark: str, *others: str) -> str:
+    """Return how to prepare a benchmark, or others that fit as well."""
+    listed = ''.join(f' (or {other})' for other in others)
+    return (
+        f'python tools/prepare_data.py {benchmark}{listed} --source FOLDER makes '
+        'it of the official files; without --source it lists their addresses'
+    )
+
+
 #: Files by their published names, as regular expressions.
 _PUBLISHED = {
     r'(voc12_single|coco_single|coco_multi)\.npy': ZEGCLIP_ROWS,
@@ -47,6 +58,10 @@ _PUBLISHED = {
     r'resnet101_spnet_cocostuff\.pth|coco_stuff164k|context33': (
         'see configs/cagnet/README.md'
     ),
+    # And of data that a config reads under other names than those of its class.
+    'ADEChallengeData2016': _prepared('ade20k'),
+    'VOC2010': _prepared('pascal_context'),
+    'coco': 'https://cocodataset.org/#download, see docs/datasets/coco_panoptic.md',
     r'crawl-300d-2M\.vec': 'https://fasttext.cc/docs/en/english-vectors.html',
     r'mit_b0\.pth': f'{_SEGFORMER}/mit_b0_20220624-7e0fe6dd.pth',
 }
@@ -63,13 +78,7 @@ def origin_of_data(dataset: object) -> str | None:
     None if it reads none.
     """
     benchmarks = PREPARED.get(type_name(dataset))
-    if benchmarks is None:
-        return None
-    others = ''.join(f' (or {other})' for other in benchmarks[1:])
-    return (
-        f'python tools/prepare_data.py {benchmarks[0]}{others} --source FOLDER makes '
-        'it of the official files; without --source it lists their addresses'
-    )
+    return None if benchmarks is None else _prepared(*benchmarks)
 
 
 def origin_of_file(path: str, arch: object = None) -> str | None:
