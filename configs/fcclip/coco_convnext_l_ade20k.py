@@ -2,7 +2,7 @@
 # Masks are summed at the size of the picture, as released.
 _base_ = [
     '../_base_/models/fcclip_convnext_l.py',
-    '../_base_/datasets/ade20k_fcclip.py',
+    '../_base_/datasets/ade20k_fcclip_names.py',
     '../_base_/default_runtime.py',
 ]
 
