@@ -245,21 +245,19 @@ def read_panoptic(
             Path(path), 'is grey; numbers of segments are colours, R + 256 G + 65536 B'
         )
     numbers = pixels.astype(np.int64) @ (1, 2**8, 2**16)
-    shown, places = np.unique(numbers, return_inverse=True)
-    positions = {int(number): place for place, (number, _) in enumerate(segments)}
-    unknown = [int(n) for n in shown if n and int(n) not in positions]
-    if unknown:
-        named = listed_values(unknown)
+    kind = np.uint8 if void < 2**8 else np.uint16
+    # No segment, which is number 0, comes first.
+    ids, labels = np.array([(0, void), *segments]).T
+    order = np.argsort(ids, kind='stable')
+    places = order[np.searchsorted(ids[order], numbers, side='right') - 1]
+    unknown = np.unique(numbers[ids[places] != numbers])
+    if len(unknown):
+        named = listed_values(unknown.tolist())
         raise MaskError(
             Path(path), f'shows segments that segments_info does not list: {named}'
         )
-    of_shown = [positions.get(int(number), -1) for number in shown]
-    kind = np.uint8 if void < 2**8 else np.uint16
-    labels = np.array([void if p < 0 else segments[p, 1] for p in of_shown], kind)
-    counted = np.array([1 + p for p in of_shown], np.uint16)
-    counted[labels == void] = 0
-    shape = numbers.shape
-    return labels[places].reshape(shape), counted[places].reshape(shape)
+    found = labels.astype(kind)[places]
+    return found, np.where(found == void, 0, places).astype(np.uint16)
 
 
 @TRANSFORMS.register_module()
